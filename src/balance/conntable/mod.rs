@@ -1,0 +1,562 @@
+//! Connections and persistence templates of one worker: fixed size, no chains, no timers.
+//!
+//! A flow has two buckets where it may be, and is in one of them. A [`Bucket`] is a cache line with
+//! what a search, a sweep and an eviction look at; the exact [`Record`] is half a line and its place
+//! follows from the entry's, so there are no pointers and no free list. An entry costs 40 bytes,
+//! and [`ConnTable::new`] makes as many as keep 85 % of them usable: 48 bytes a connection. A flow
+//! whose buckets are both full moves one of their entries to that entry's other bucket.
+//!
+//! Templates live in the same table, as in IPVS: they share its memory, its sweep and its rules of
+//! eviction. A connection refers to the template that led it by its slot, so templates do not move
+//! and stay as long as a connection refers to them.
+//!
+//! Expiry is a comparison with the last packet's tick, made when an entry is met: by a packet, by
+//! an insertion that needs the room, by the sweep that passes by in small steps.
+
+mod bucket;
+mod room;
+
+use std::time::Duration;
+
+use rapidhash::v3::RapidSecrets;
+
+pub use self::bucket::Bucket;
+use self::bucket::{ASSURED, FREE, WAYS};
+use super::{FlowKey, RealRef, State, Timeouts};
+use crate::{
+    stats::{RealCounters, WorkerStats},
+    time::Tick,
+};
+
+/// What holds for one turn of the worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// Now.
+    pub tick: Tick,
+    /// How long connections may idle.
+    pub timeouts: &'a Timeouts,
+    /// Where to count.
+    pub stats: &'a WorkerStats,
+}
+
+/// The places of a flow: a tag and two buckets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Home {
+    first: u32,
+    second: u32,
+    tag: u16,
+}
+
+/// The place of an entry. Good until the next insertion, which may move entries; a template's for
+/// its whole life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u32);
+
+impl Home {
+    /// The place of no flow.
+    pub const NONE: Self = Self {
+        first: 0,
+        second: 0,
+        tag: FREE,
+    };
+
+    /// Whether an entry is in one of the flow's buckets.
+    const fn has(self, slot: Slot) -> bool {
+        let bucket = slot.bucket();
+        bucket == self.first as usize || bucket == self.second as usize
+    }
+}
+
+impl Slot {
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "slots are numbered in 32 bits"
+    )]
+    const fn new(bucket: u32, way: usize) -> Self {
+        Self(bucket * WAYS as u32 + way as u32)
+    }
+
+    #[inline]
+    const fn bucket(self) -> usize {
+        self.0 as usize / WAYS
+    }
+
+    #[inline]
+    const fn way(self) -> usize {
+        self.0 as usize % WAYS
+    }
+}
+
+/// What is kept about a flow besides what is in its bucket. Half a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
+pub struct Record {
+    key: FlowKey,
+    real: Option<RealRef>,
+    /// Of a connection: the slot of its template, or [`NO_TEMPLATE`]. Of a template: how many
+    /// connections refer to it.
+    link: u32,
+    /// Of a template: its timeout in ticks.
+    period: u32,
+}
+
+const _: () = assert!(size_of::<Record>() == 32, "two records share a cache line");
+
+const NO_TEMPLATE: u32 = u32::MAX;
+
+/// How often a template that has expired is looked at while connections refer to it. IPVS.
+const TEMPLATE_RETRY_TICKS: u32 = 60 * Tick::PER_SECOND;
+
+/// A connection to insert.
+#[derive(Clone, Copy, Debug)]
+pub struct NewConn {
+    /// Its flow.
+    pub key: FlowKey,
+    /// The flow's place.
+    pub home: Home,
+    /// The real server that it goes to.
+    pub real: RealRef,
+    /// Its state after its first packet.
+    pub state: State,
+    /// The template that led it there.
+    pub template: Option<Slot>,
+    /// The entry that [`ConnTable::likely`] named for it, if it was asked.
+    pub guess: Option<Slot>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct ConnTable {
+    buckets: Box<[Bucket]>,
+    records: Box<[Record]>,
+    secrets: RapidSecrets,
+    used: usize,
+    swept: usize,
+}
+
+impl ConnTable {
+    /// Share of the entries that are certain to be usable, in percent.
+    const USABLE_PERCENT: usize = 85;
+    /// More entries than slots could number.
+    const MAX_BUCKETS: usize = u32::MAX as usize / WAYS;
+
+    /// An empty table that holds `connections`, at least one bucket of them and at most four
+    /// thousand million. `seed` is drawn at start, so that nobody outside can aim at a bucket.
+    pub fn new(connections: usize, seed: u64) -> Self {
+        let entries = connections.saturating_mul(100) / Self::USABLE_PERCENT;
+        let buckets = entries.div_ceil(WAYS).clamp(1, Self::MAX_BUCKETS);
+        let vacant = Record {
+            key: FlowKey::NONE,
+            real: None,
+            link: NO_TEMPLATE,
+            period: 0,
+        };
+        Self {
+            buckets: vec![Bucket::default(); buckets].into(),
+            records: vec![vacant; buckets * WAYS].into(),
+            secrets: RapidSecrets::seed(seed),
+            used: 0,
+            swept: 0,
+        }
+    }
+
+    /// Puts in a connection whose flow has no entry. `None` when there is no room that may be
+    /// taken for it.
+    pub fn insert(&mut self, new: &NewConn, turn: Turn<'_>) -> Option<Slot> {
+        let slot = self.make_room(new.home, new.guess, turn)?;
+        self.fill(slot, new.home.tag, turn.tick, new.state, 1);
+        self.records[slot.0 as usize] = Record {
+            key: new.key,
+            real: Some(new.real),
+            link: new.template.map_or(NO_TEMPLATE, |template| template.0),
+            period: 0,
+        };
+        let real = turn.stats.real(new.real.id.0);
+        real.claim(new.real.epoch.get());
+        real.connections.add(1);
+        balance_of(real, new.state).add(1);
+        turn.stats.connections.add(1);
+        Some(slot)
+    }
+
+    /// Puts in a template whose key has no entry; it expires `period` ticks after its last new
+    /// connection. `None` when there is no room that may be taken for it.
+    pub fn insert_template(
+        &mut self,
+        key: FlowKey,
+        real: RealRef,
+        period: u32,
+        turn: Turn<'_>,
+    ) -> Option<Slot> {
+        let home = self.home(&key);
+        let slot = self.make_room(home, None, turn)?;
+        let deadline = Tick::from_raw(turn.tick.raw().wrapping_add(period));
+        self.fill(slot, home.tag, deadline, State::Template, 0);
+        self.records[slot.0 as usize] = Record {
+            key,
+            real: Some(real),
+            link: 0,
+            period,
+        };
+        let counters = turn.stats.real(real.id.0);
+        counters.claim(real.epoch.get());
+        counters.templates.add(1);
+        turn.stats.templates.add(1);
+        Some(slot)
+    }
+
+    /// A new connection was made through a template: its time starts again, and it stays at least
+    /// as long as the connection does. `real` is where the template leads from now on.
+    pub fn refer(&mut self, template: Slot, real: RealRef, turn: Turn<'_>) {
+        let record = &mut self.records[template.0 as usize];
+        let deadline = Tick::from_raw(turn.tick.raw().wrapping_add(record.period));
+        record.link += 1;
+        let former = record.real.replace(real);
+        let bucket = &mut self.buckets[template.bucket()];
+        bucket.seen[template.way()] = deadline;
+        if former != Some(real) {
+            bucket.packets[template.way()] = 0;
+            if let Some(counters) = counters_of(former, turn.stats) {
+                counters.templates.sub(1);
+            }
+            let counters = turn.stats.real(real.id.0);
+            counters.claim(real.epoch.get());
+            counters.templates.add(1);
+        }
+    }
+
+    /// Takes back [`Self::refer`] for a connection that could not be stored.
+    pub fn unrefer(&mut self, template: Slot) {
+        let record = &mut self.records[template.0 as usize];
+        record.link = record.link.saturating_sub(1);
+    }
+
+    /// A packet came for a connection: its time starts again in `state`.
+    #[inline]
+    pub fn touch(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
+        let bucket = &mut self.buckets[slot.bucket()];
+        // A line that does not change need not be written back.
+        if bucket.seen[slot.way()] != turn.tick {
+            bucket.seen[slot.way()] = turn.tick;
+        }
+        if bucket.states[slot.way()] != state {
+            self.change_state(slot, state, turn);
+        }
+        if self.buckets[slot.bucket()].packets[slot.way()] < ASSURED {
+            self.count(slot);
+        }
+    }
+
+    fn change_state(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
+        let former = std::mem::replace(&mut self.buckets[slot.bucket()].states[slot.way()], state);
+        let record = &self.records[slot.0 as usize];
+        if former.is_active() != state.is_active()
+            && let Some(counters) = counters_of(record.real, turn.stats)
+        {
+            balance_of(counters, former).sub(1);
+            balance_of(counters, state).add(1);
+        }
+    }
+
+    /// Counts a packet of a connection that is not assured. The last one that it takes must find
+    /// it established, and assures its template too.
+    fn count(&mut self, slot: Slot) {
+        let bucket = &mut self.buckets[slot.bucket()];
+        let packets = &mut bucket.packets[slot.way()];
+        if *packets + 1 < ASSURED {
+            *packets += 1;
+        } else if bucket.states[slot.way()] == State::Established {
+            *packets = ASSURED;
+            let template = self.records[slot.0 as usize].link;
+            if template != NO_TEMPLATE {
+                let template = Slot(template);
+                self.buckets[template.bucket()].packets[template.way()] = ASSURED;
+            }
+        }
+    }
+
+    /// Takes an entry out, as of now.
+    pub fn remove(&mut self, slot: Slot, turn: Turn<'_>) {
+        self.take_out(slot, turn.tick, turn);
+    }
+
+    /// Looks at the next `budget` buckets and takes out what has expired.
+    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) {
+        for _ in 0..budget.min(self.buckets.len()) {
+            let at = self.swept;
+            self.swept = if at + 1 == self.buckets.len() {
+                0
+            } else {
+                at + 1
+            };
+            let bucket = u32::try_from(at).unwrap_or(0);
+            for way in self.buckets[at].with_tag(FREE).inverted() {
+                let slot = Slot::new(bucket, way);
+                if self.is_expired(slot, turn) {
+                    self.expire(slot, turn);
+                }
+            }
+        }
+    }
+
+    /// Takes out an entry whose time is over, as of the moment when that was.
+    pub fn expire(&mut self, slot: Slot, turn: Turn<'_>) {
+        let end = self.deadline(slot, turn.timeouts);
+        self.take_out(slot, end, turn);
+    }
+
+    /// Where a flow may be.
+    // Always: handed back through memory, its halves would be stored apart and loaded as one, which
+    // the processor can do only once the stores are through.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "two separate parts of the hash"
+    )]
+    pub fn home(&self, key: &FlowKey) -> Home {
+        let hash = key.hash(&self.secrets);
+        let tag = (hash as u16).max(FREE + 1);
+        let first = self.scale((hash >> 32) as u32);
+        Home {
+            first,
+            second: self.other(first, tag),
+            tag,
+        }
+    }
+
+    /// The lines that a search for a flow looks at, to be prefetched.
+    #[inline]
+    pub fn lines(&self, home: Home) -> [&Bucket; 2] {
+        [home.first, home.second].map(|bucket| &self.buckets[bucket as usize])
+    }
+
+    /// The entry whose record will be looked at for a flow: the first with its tag, else the one
+    /// that will make room for it.
+    #[inline]
+    pub fn likely(&self, home: Home, turn: Turn<'_>) -> Option<Slot> {
+        [home.first, home.second]
+            .into_iter()
+            .find_map(|bucket| {
+                let ways = self.buckets[bucket as usize].with_tag(home.tag);
+                ways.first().map(|way| Slot::new(bucket, way))
+            })
+            .or_else(|| self.room(home, turn))
+    }
+
+    /// The record of an entry, to be prefetched.
+    #[inline]
+    pub fn record(&self, slot: Slot) -> &Record {
+        &self.records[slot.0 as usize]
+    }
+
+    /// The entry of a flow, as [`Self::find`] does, which it spares a packet whose `guess` by
+    /// [`Self::likely`] was right and still is.
+    #[inline]
+    pub fn find_guessed(&self, key: &FlowKey, home: Home, guess: Option<Slot>) -> Option<Slot> {
+        match guess {
+            Some(slot) if self.holds(slot, key, home.tag) => Some(slot),
+            _ => self.find(key, home),
+        }
+    }
+
+    /// Whether an entry is this flow's. Its tag says whether there is an entry at all: one that is
+    /// taken out leaves its record behind.
+    #[inline]
+    fn holds(&self, slot: Slot, key: &FlowKey, tag: u16) -> bool {
+        self.buckets[slot.bucket()].tags[slot.way()] == tag
+            && self.records[slot.0 as usize].key == *key
+    }
+
+    /// The entry of a flow, whether or not its time is over.
+    pub fn find(&self, key: &FlowKey, home: Home) -> Option<Slot> {
+        [home.first, home.second].into_iter().find_map(|bucket| {
+            self.buckets[bucket as usize]
+                .with_tag(home.tag)
+                .map(|way| Slot::new(bucket, way))
+                .find(|slot| self.records[slot.0 as usize].key == *key)
+        })
+    }
+
+    /// The template with this key, expired ones taken out.
+    pub fn find_template(&mut self, key: &FlowKey, turn: Turn<'_>) -> Option<Slot> {
+        let slot = self.find(key, self.home(key))?;
+        if self.is_expired(slot, turn) {
+            self.expire(slot, turn);
+            return None;
+        }
+        Some(slot)
+    }
+
+    /// The state of an entry.
+    #[inline]
+    pub fn state(&self, slot: Slot) -> State {
+        self.buckets[slot.bucket()].states[slot.way()]
+    }
+
+    /// The real server of an entry.
+    #[inline]
+    pub fn real(&self, slot: Slot) -> Option<RealRef> {
+        self.records[slot.0 as usize].real
+    }
+
+    /// Whether a template led this connection.
+    #[inline]
+    pub fn is_led(&self, slot: Slot) -> bool {
+        self.records[slot.0 as usize].link != NO_TEMPLATE
+    }
+
+    /// Whether an entry's time is over. A template's is not while connections refer to it.
+    #[inline]
+    pub fn is_expired(&self, slot: Slot, turn: Turn<'_>) -> bool {
+        let bucket = &self.buckets[slot.bucket()];
+        let (seen, state) = (bucket.seen[slot.way()], bucket.states[slot.way()]);
+        if state == State::Template {
+            has_come(seen, turn.tick) && self.records[slot.0 as usize].link == 0
+        } else {
+            turn.tick.since(seen) >= turn.timeouts.ticks(state)
+        }
+    }
+
+    /// Connections and templates in the table.
+    pub const fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Buckets: the steps of a whole sweep.
+    pub const fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+
+    /// Memory of the table in bytes.
+    pub const fn memory(&self) -> usize {
+        size_of_val::<[Bucket]>(&self.buckets) + size_of_val::<[Record]>(&self.records)
+    }
+
+    /// How long an entry would still live without another packet.
+    pub fn remaining(&self, slot: Slot, turn: Turn<'_>) -> Duration {
+        let end = self.deadline(slot, turn.timeouts);
+        let ticks = if has_come(end, turn.tick) {
+            0
+        } else {
+            end.since(turn.tick)
+        };
+        Duration::from_nanos(u64::from(ticks) * Tick::NANOS)
+    }
+
+    fn fill(&mut self, slot: Slot, tag: u16, seen: Tick, state: State, packets: u8) {
+        let bucket = &mut self.buckets[slot.bucket()];
+        let way = slot.way();
+        bucket.tags[way] = tag;
+        bucket.seen[way] = seen;
+        bucket.states[way] = state;
+        bucket.packets[way] = packets;
+        self.used += 1;
+    }
+
+    /// Takes an entry out that ended at `end`, with its counts and its reference to a template.
+    fn take_out(&mut self, slot: Slot, end: Tick, turn: Turn<'_>) {
+        let bucket = &mut self.buckets[slot.bucket()];
+        let state = bucket.states[slot.way()];
+        bucket.tags[slot.way()] = FREE;
+        self.used -= 1;
+        let record = self.records[slot.0 as usize];
+        let counters = counters_of(record.real, turn.stats);
+        if state == State::Template {
+            turn.stats.templates.sub(1);
+            if let Some(counters) = counters {
+                counters.templates.sub(1);
+            }
+            return;
+        }
+        turn.stats.connections.sub(1);
+        if let Some(counters) = counters {
+            balance_of(counters, state).sub(1);
+        }
+        if record.link != NO_TEMPLATE {
+            self.release_template(Slot(record.link), end);
+        }
+    }
+
+    /// A connection of a template ended at `end`. When that was the last one and the template's
+    /// own time was over by then, it lives on to the next multiple of 60 s, as IPVS looks again
+    /// only then.
+    fn release_template(&mut self, template: Slot, end: Tick) {
+        self.unrefer(template);
+        let seen = &mut self.buckets[template.bucket()].seen[template.way()];
+        if self.records[template.0 as usize].link == 0 && has_come(*seen, end) {
+            let periods = end.since(*seen) / TEMPLATE_RETRY_TICKS + 1;
+            *seen = Tick::from_raw(seen.raw().wrapping_add(periods * TEMPLATE_RETRY_TICKS));
+        }
+    }
+
+    fn deadline(&self, slot: Slot, timeouts: &Timeouts) -> Tick {
+        let bucket = &self.buckets[slot.bucket()];
+        let (seen, state) = (bucket.seen[slot.way()], bucket.states[slot.way()]);
+        if state == State::Template {
+            seen
+        } else {
+            Tick::from_raw(seen.raw().wrapping_add(timeouts.ticks(state)))
+        }
+    }
+
+    /// The other bucket of an entry with this tag: the two add up to a number that follows from
+    /// the tag, so each is found from the other.
+    #[inline]
+    fn other(&self, bucket: u32, tag: u16) -> u32 {
+        let sum = self.scale(u32::from(tag).wrapping_mul(0x9e37_79b1));
+        if sum >= bucket {
+            sum - bucket
+        } else {
+            sum + self.bucket_count() - bucket
+        }
+    }
+
+    /// The number of buckets, at most [`Self::MAX_BUCKETS`].
+    #[inline]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "slots are numbered in 32 bits"
+    )]
+    const fn bucket_count(&self) -> u32 {
+        self.buckets.len() as u32
+    }
+
+    /// A number below the number of buckets, in proportion to `hash` over its range.
+    #[inline]
+    fn scale(&self, hash: u32) -> u32 {
+        ((u64::from(hash) * u64::from(self.bucket_count())) >> 32) as u32
+    }
+}
+
+/// Whether `moment` is now or was before.
+#[inline]
+fn has_come(moment: Tick, now: Tick) -> bool {
+    now.since(moment) < u32::MAX / 2
+}
+
+/// The count that a connection in `state` is in.
+#[inline]
+fn balance_of(real: &RealCounters, state: State) -> &crate::stats::Counter {
+    if state.is_active() {
+        &real.active
+    } else {
+        &real.inactive
+    }
+}
+
+/// The counters of a real server, unless another has its slot by now.
+#[inline]
+fn counters_of(real: Option<RealRef>, stats: &WorkerStats) -> Option<&RealCounters> {
+    let real = real?;
+    let counters = stats.real(real.id.0);
+    counters.is_for(real.epoch.get()).then_some(counters)
+}
+
+#[cfg(test)]
+mod tests;

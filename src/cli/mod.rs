@@ -1,0 +1,227 @@
+//! The command line: `xvs run`, `check`, `list`, `vrrp`, `cleanup`.
+//!
+//! Exit status: 0 done (warnings allowed), 1 the configuration has errors or the work failed, 2 the
+//! command line is wrong or the configuration cannot be read.
+
+mod client;
+mod list;
+mod vrrp;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    config::{self, Config},
+    control::{
+        api::{DEFAULT_SOCKET, Request, Response},
+        cleanup,
+        data_plane::{IoWish, XdpWish},
+        engine,
+    },
+};
+
+/// Where keepalived looks for its configuration, and so do we.
+const DEFAULT_CONFIG: &str = "/etc/keepalived/keepalived.conf";
+
+/// The configuration has errors, or the work failed.
+const FAILED: u8 = 1;
+/// The command line is wrong, or the configuration cannot be read.
+const USAGE: u8 = 2;
+
+/// keepalived and IPVS in one program: VRRP, health checks and layer-4 load balancing over AF_XDP.
+#[derive(Debug, Parser)]
+#[command(name = "xvs", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// The control socket: where `run` listens, and whom the others ask
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run in the foreground: elect, check, forward. Logs one line an event to standard error
+    Run(Run),
+    /// Read a configuration; print its diagnostics, and what is effective
+    Check(ConfigFile),
+    /// List the virtual and real servers of the running daemon as `ipvsadm -Ln` does
+    List(Query),
+    /// Show the VRRP instances of the running daemon: state, priority, since when
+    Vrrp(Query),
+    /// Remove the steering program and the virtual addresses that a crash left behind
+    Cleanup(ConfigFile),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// How packets come and go: af-xdp, or af-packet where the kernel refuses XDP
+    #[arg(long, value_enum, default_value_t = Io::Auto)]
+    io: Io,
+    /// How far to go with AF_XDP; auto takes the best that the interfaces allow
+    #[arg(long, value_enum, default_value_t = XdpMode::Auto)]
+    xdp_mode: XdpMode,
+    /// Connections that the table has room for; 48 bytes each, allocated at the start
+    #[arg(long, value_name = "N", default_value_t = 1 << 20)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1024..=1 << 27))]
+    connections: u32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Io {
+    Auto,
+    AfXdp,
+    AfPacket,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum XdpMode {
+    Auto,
+    ZeroCopy,
+    Native,
+    Generic,
+}
+
+#[derive(Debug, Args)]
+struct Query {
+    /// Print JSON for programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file, in keepalived's format
+    #[arg(short = 'f', long = "file", value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    file: PathBuf,
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    // clap prints its own messages and exits with 2 on a wrong command line.
+    let Arguments { command, socket } = Arguments::parse();
+    match command {
+        Command::Run(run) => run_daemon(&run, socket),
+        Command::Check(config) => check(&config),
+        Command::List(query) => show(&query, &socket, Request::List),
+        Command::Vrrp(query) => show(&query, &socket, Request::Vrrp),
+        Command::Cleanup(config) => clean_up(&config, &socket),
+    }
+}
+
+fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
+    let config = match read(&run.config.file) {
+        Ok(config) => config,
+        Err(status) => return status,
+    };
+    let options = engine::Options {
+        socket,
+        io: match run.io {
+            Io::Auto => IoWish::Auto,
+            Io::AfXdp => IoWish::AfXdp,
+            Io::AfPacket => IoWish::AfPacket,
+        },
+        xdp: match run.xdp_mode {
+            XdpMode::Auto => XdpWish::Auto,
+            XdpMode::ZeroCopy => XdpWish::ZeroCopy,
+            XdpMode::Native => XdpWish::Native,
+            XdpMode::Generic => XdpWish::Generic,
+        },
+        connections: run.connections as usize,
+    };
+    match engine::run(&config, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => fail(FAILED, &message),
+    }
+}
+
+fn check(config: &ConfigFile) -> ExitCode {
+    match read(&config.file) {
+        Ok(config) => print(&config::effective(&config)),
+        Err(status) => status,
+    }
+}
+
+fn clean_up(config: &ConfigFile, socket: &Path) -> ExitCode {
+    // A file that has been broken since does not keep the steering program on the interfaces.
+    let config = read(&config.file);
+    let cleaned = match cleanup::cleanup(config.as_ref().ok(), socket) {
+        Ok(cleaned) => cleaned,
+        Err(message) => return fail(FAILED, &message),
+    };
+    for line in &cleaned.removed {
+        print(&format!("{line}\n"));
+    }
+    for line in &cleaned.left {
+        tell(&format!("xvs: left as it is: {line}\n"));
+    }
+    match config {
+        Err(status) => {
+            tell("xvs: virtual addresses were not looked for: see above\n");
+            status
+        }
+        Ok(_) if !cleaned.left.is_empty() => ExitCode::from(FAILED),
+        Ok(_) if cleaned.removed.is_empty() => print("nothing was left behind\n"),
+        Ok(_) => ExitCode::SUCCESS,
+    }
+}
+
+/// Reads a configuration and prints what there is to say about it. The status to exit with, if it
+/// must not be used.
+fn read(file: &Path) -> Result<Config, ExitCode> {
+    let text = match std::fs::read(file) {
+        Ok(text) => text,
+        Err(error) => return Err(fail(USAGE, &format!("{}: {error}", file.display()))),
+    };
+    let parsed = config::parse(&file.display().to_string(), &text);
+    tell(&parsed.report());
+    if parsed.has_errors() {
+        Err(ExitCode::from(FAILED))
+    } else {
+        Ok(parsed.config)
+    }
+}
+
+fn show(query: &Query, socket: &Path, request: Request) -> ExitCode {
+    match client::ask(socket, request) {
+        Ok(Response::Error(message)) | Err(message) => fail(FAILED, &message),
+        Ok(Response::List(list)) if query.json => print_json(&list),
+        Ok(Response::Vrrp(status)) if query.json => print_json(&status),
+        Ok(Response::List(list)) => print(&list::render(&list)),
+        Ok(Response::Vrrp(status)) => print(&vrrp::render(&status.instances)),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> ExitCode {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&(text + "\n")),
+        Err(error) => fail(FAILED, &error.to_string()),
+    }
+}
+
+/// Prints to standard output. A reader that has gone away (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(FAILED, &error.to_string())
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn fail(status: u8, message: &str) -> ExitCode {
+    tell(&format!("xvs: {message}\n"));
+    ExitCode::from(status)
+}
+
+/// Writes to standard error. Where nobody listens there is nobody to tell.
+fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

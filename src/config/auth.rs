@@ -1,0 +1,125 @@
+//! `authentication`: nothing here may quote what it reads, it may be the password.
+
+use super::{
+    defaults,
+    diagnostic::{Draft, Drafts},
+    model::{Authentication, Password, VrrpVersion},
+    source::Span,
+    support::{self, Block},
+    tree::Stmt,
+    walk::{self, At, Rule, judge, line},
+};
+
+/// An `authentication` block while it is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AuthDraft {
+    kind: Option<At<AuthType>>,
+    password: Option<Password>,
+    block: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AuthType {
+    Pass,
+    Ah,
+}
+
+impl AuthDraft {
+    /// Reads an `authentication` block.
+    pub(super) fn read(&mut self, stmt: &Stmt, drafts: &mut Drafts) {
+        stmt.no_more(0, drafts);
+        self.block = Some(stmt.keyword.span);
+        hide_secrets(stmt.body(), drafts);
+        walk::walk(self, stmt.body(), Block::Authentication, &[RULES], drafts);
+    }
+
+    /// What the block comes to; nothing where it is incomplete or the version has none.
+    pub(super) fn finish(
+        self,
+        version: VrrpVersion,
+        drafts: &mut Drafts,
+    ) -> Option<Authentication> {
+        let span = self.block?;
+        if version == VrrpVersion::V3 {
+            let message = "VRRP version 3 has no authentication; the block is ignored";
+            drafts.push(Draft::warning(span, message));
+            return None;
+        }
+        let Some(kind) = self.kind else {
+            let message = "authentication without auth_type is ignored";
+            drafts.push(Draft::warning(span, message).hint("auth_type PASS"));
+            return None;
+        };
+        let Some(password) = self.password else {
+            let message = "authentication without auth_pass is ignored";
+            drafts.push(Draft::warning(span, message));
+            return None;
+        };
+        Some(match kind.value {
+            AuthType::Pass => Authentication::Pass(password),
+            AuthType::Ah => Authentication::Ah(password),
+        })
+    }
+}
+
+/// Everything in an authentication block that is not a keyword or a type may be a password.
+fn hide_secrets(stmts: &[Stmt], drafts: &mut Drafts) {
+    for stmt in stmts {
+        let keyword = stmt.keyword.text.as_str();
+        if !matches!(keyword, "auth_type" | "auth_pass") {
+            drafts.hide(stmt.keyword.span);
+        }
+        for word in stmt
+            .args
+            .iter()
+            .filter(|word| !matches!(word.text.as_str(), "PASS" | "AH"))
+        {
+            drafts.hide(word.span);
+        }
+        hide_secrets(stmt.body(), drafts);
+    }
+}
+
+static RULES: &[Rule<AuthDraft>] = &[
+    line("auth_type", |draft, stmt, drafts| {
+        let Some(word) = stmt.args.first() else {
+            let message = "auth_type needs a value";
+            drafts.push(Draft::error(stmt.keyword.span, message).hint("PASS or AH"));
+            return;
+        };
+        let value = match word.text.as_str() {
+            "PASS" => AuthType::Pass,
+            "AH" => AuthType::Ah,
+            _ => {
+                let message = "not a type of authentication";
+                drafts.push(Draft::error(word.span, message).hint("PASS or AH"));
+                return;
+            }
+        };
+        if value == AuthType::Ah {
+            judge(support::AUTH_AH, "`auth_type AH`", word.span, drafts);
+        }
+        draft.kind = Some(At {
+            value,
+            span: word.span,
+        });
+    }),
+    line("auth_pass", |draft, stmt, drafts| {
+        let Some(word) = stmt.args.first().filter(|word| !word.text.is_empty()) else {
+            let message = "auth_pass needs a password";
+            drafts.push(Draft::error(stmt.keyword.span, message));
+            return;
+        };
+        if let Some(extra) = stmt.args.get(1) {
+            let message = "auth_pass takes one word; the rest is ignored";
+            let hint = "a password with blanks stands in quotes";
+            drafts.push(Draft::warning(extra.span, message).hint(hint));
+        }
+        if word.text.len() > defaults::AUTH_PASS_BYTES {
+            let message = "auth_pass is cut to its first 8 bytes";
+            let hint = "an advertisement carries no more (RFC 2338 §5.3.10)";
+            drafts.push(Draft::warning(word.span, message).hint(hint));
+        }
+        draft.password = Some(Password::new(word.text.as_bytes()));
+    }),
+];

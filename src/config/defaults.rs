@@ -1,0 +1,145 @@
+//! Every default and limit of the configuration, each with its source.
+//!
+//! Where keepalived's manual and its program disagree, the program is followed. "man" is
+//! keepalived.conf(5).
+
+use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
+
+use super::model::{LbKind, Scheduler};
+use crate::addr::L4Proto;
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+// --- global_defs ---
+
+/// `vrrp_mcast_group4`: the group that IANA gave VRRP (RFC 9568 §5.1.1.2).
+pub const VRRP_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
+/// `lvs_timeouts tcp`, as `ipvsadm --set`: 900 s.
+pub const LVS_TIMEOUT_TCP: Duration = secs(900);
+/// `lvs_timeouts tcpfin`, as `ipvsadm --set`: 120 s.
+pub const LVS_TIMEOUT_TCP_FIN: Duration = secs(120);
+/// `lvs_timeouts udp`, as `ipvsadm --set`: 300 s.
+pub const LVS_TIMEOUT_UDP: Duration = secs(300);
+/// `smtp_connect_timeout`: 30 s (man).
+pub const SMTP_CONNECT_TIMEOUT: Duration = secs(30);
+/// Port of `smtp_server`: 25 (RFC 5321 §4.5.4.2).
+pub const SMTP_PORT: u16 = 25;
+/// `vrrp_down_timer_adverts`: 3, which makes the RFC's Active_Down_Interval (RFC 9568 §6.1).
+pub const DOWN_TIMER_ADVERTS: u8 = 3;
+/// `vrrp_garp_master_delay`: a second batch 5 s after becoming MASTER (man).
+pub const GARP_MASTER_DELAY: Duration = secs(5);
+/// `vrrp_garp_master_repeat`: 5 a batch (man).
+pub const GARP_MASTER_REPEAT: u32 = 5;
+/// Most announcements in a batch: what one byte counts. keepalived takes more, a network does not.
+pub const GARP_MOST: u32 = 255;
+/// `vrrp_garp_master_refresh`: 0, no periodic announcements (man).
+pub const GARP_MASTER_REFRESH: Duration = Duration::ZERO;
+/// `vrrp_garp_master_refresh_repeat`: 1 (man).
+pub const GARP_MASTER_REFRESH_REPEAT: u32 = 1;
+
+// --- vrrp_instance ---
+
+/// `priority` when nothing is said (RFC 9568 §5.2.4).
+pub const PRIORITY: u8 = 100;
+/// `priority` of an instance with `state MASTER` and no priority: the owner's (keepalived 2.x).
+pub const PRIORITY_OWNER: u8 = 255;
+/// `advert_int`: 1 s (RFC 9568 §6.1).
+pub const ADVERT_INT: Duration = secs(1);
+/// `unicast_ttl`: 255 (man; RFC 9568 §5.1.1.3).
+pub const UNICAST_TTL: u8 = 255;
+/// Bytes of `auth_pass` that an advertisement carries (RFC 2338 §5.3.10).
+pub const AUTH_PASS_BYTES: usize = 8;
+/// Addresses that fit the count field of an advertisement (RFC 9568 §5.2.5).
+pub const ADVERT_ADDRESSES: usize = 255;
+/// Longest name of an interface: `IFNAMSIZ` less the NUL (Linux `if.h`).
+pub const INTERFACE_NAME_BYTES: usize = 15;
+
+// --- virtual_server, real_server, checkers ---
+
+/// `lb_algo`: wlc (keepalived and ipvsadm).
+pub const LB_ALGO: Scheduler = Scheduler::Wlc;
+/// `lb_kind`: NAT (keepalived, with a message).
+pub const LB_KIND: LbKind = LbKind::Nat;
+/// `protocol`: UDP (keepalived, with a message).
+pub const PROTOCOL: L4Proto = L4Proto::Udp;
+/// `delay_loop`: 60 s (man).
+pub const DELAY_LOOP: Duration = secs(60);
+/// `persistence_timeout` without a number, and where persistence is forced: 360 s (man).
+pub const PERSISTENCE_TIMEOUT: Duration = secs(360);
+/// `quorum`: 1 (man).
+pub const QUORUM: u32 = 1;
+/// `hysteresis`: 0 (man).
+pub const HYSTERESIS: u32 = 0;
+/// `weight`: 1 (man).
+pub const WEIGHT: u32 = 1;
+/// `connect_timeout`: 5 s (man).
+pub const CONNECT_TIMEOUT: Duration = secs(5);
+/// `retry`: 1; a checker that has run before fails after two failures in a row (man).
+pub const RETRY: u32 = 1;
+/// `delay_before_retry`: 1 s (man).
+pub const DELAY_BEFORE_RETRY: Duration = secs(1);
+
+// --- ranges ---
+
+/// What a number may be: the limits, and whose they are.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) range: RangeInclusive<i64>,
+    pub(super) source: &'static str,
+}
+
+const fn limits(range: RangeInclusive<i64>, source: &'static str) -> Limits {
+    Limits { range, source }
+}
+
+pub(super) const VRID: Limits = limits(1..=255, "RFC 9568 §5.2.3");
+pub(super) const PRIORITIES: Limits = limits(1..=255, "255 = address owner, RFC 9568 §5.2.4");
+pub(super) const TTL: Limits = limits(0..=255, "RFC 791 §3.1");
+pub(super) const PORT: Limits = limits(1..=65_535, "RFC 9293 §3.1");
+pub(super) const PORT_OR_ANY: Limits = limits(0..=65_535, "0 = any port");
+pub(super) const DOWN_TIMER: Limits = limits(1..=100, "keepalived");
+pub(super) const GARP_COUNT: Limits = limits(1..=4_294_967, "keepalived");
+pub(super) const TRACK_WEIGHT: Limits = limits(-253..=253, "keepalived");
+/// keepalived's `IPVS_WEIGHT_LIMIT` is INT32_MAX.
+pub(super) const RS_WEIGHT: Limits = limits(0..=2_147_483_647, "IPVS");
+pub(super) const VS_WEIGHT: Limits = limits(1..=2_147_483_647, "IPVS");
+pub(super) const THRESHOLD: Limits = limits(0..=4_294_967_295, "IPVS");
+pub(super) const QUORUMS: Limits = limits(1..=2_147_483_647, "keepalived");
+pub(super) const HYSTERESES: Limits = limits(0..=2_147_483_647, "keepalived");
+pub(super) const RETRIES: Limits = limits(0..=4_294_967_295, "keepalived");
+pub(super) const SCOPE: Limits = limits(0..=255, "rtnetlink(7)");
+/// 31 days, as IPVS (`MAX_TIMEOUT`).
+pub(super) const LVS_TIMEOUT: Limits = limits(0..=2_678_400, "IPVS");
+pub(super) const PERSISTENCE: Limits = limits(1..=2_678_400, "IPVS; leave it out for none");
+
+/// What a time may be, both ends included, in microseconds.
+#[derive(Debug)]
+pub(super) struct TimeLimits {
+    pub(super) least: Duration,
+    pub(super) most: Duration,
+    pub(super) source: &'static str,
+}
+
+const fn times(least: u64, most: u64, source: &'static str) -> TimeLimits {
+    TimeLimits {
+        least: Duration::from_micros(least),
+        most: Duration::from_micros(most),
+        source,
+    }
+}
+
+const SECOND: u64 = 1_000_000;
+/// Longest time of most keywords: `UINT_MAX` microseconds in whole seconds.
+const LONGEST: u64 = 4_294 * SECOND;
+
+pub(super) const ADVERT_INTERVAL: TimeLimits = times(10_000, 255 * SECOND, "RFC 3768 §5.3.7");
+pub(super) const PREEMPT_DELAY: TimeLimits = times(0, 1_000 * SECOND, "keepalived");
+pub(super) const STARTUP_DELAY: TimeLimits = times(1_000, LONGEST, "keepalived");
+pub(super) const GARP_INTERVAL: TimeLimits =
+    times(1, LONGEST, "keepalived; leave it out for no pacing");
+pub(super) const GARP_DELAY: TimeLimits = times(0, LONGEST, "keepalived");
+pub(super) const SMTP_TIMEOUT: TimeLimits = times(0, LONGEST, "keepalived");
+pub(super) const CHECK_INTERVAL: TimeLimits = times(1, LONGEST, "keepalived");
+pub(super) const CHECK_DELAY: TimeLimits = times(0, LONGEST, "keepalived");

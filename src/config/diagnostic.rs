@@ -1,0 +1,225 @@
+//! What is said about a configuration: where, how bad, what, and what to do about it.
+
+use std::fmt;
+
+use super::source::{Source, Span};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Worth knowing; nothing was changed.
+    Note,
+    /// Deprecated, changed or not applied: the configuration is used with what the text says.
+    Warning,
+    /// The configuration must not be used.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// One finding. Displayed on one line as `FILE:LINE:COLUMN: warning: MESSAGE`; never shows a
+/// password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file, named as it was handed to the parser.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The first character concerned, from 1 (characters, not bytes; a tab is one).
+    pub column: u32,
+    /// How many characters are concerned, at least 1, none beyond the end of the line.
+    pub length: u32,
+    /// What is the matter.
+    pub message: String,
+    /// What to do about it, or why; shown after the caret.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            severity,
+            file,
+            line,
+            column,
+            message,
+            ..
+        } = self;
+        write!(f, "{file}:{line}:{column}: {severity}: {message}")
+    }
+}
+
+/// A finding that still points at bytes.
+#[derive(Debug)]
+pub(super) struct Draft {
+    severity: Severity,
+    span: Span,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Draft {
+    pub(super) fn error(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Error, span, message)
+    }
+
+    pub(super) fn warning(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Warning, span, message)
+    }
+
+    pub(super) fn note(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Note, span, message)
+    }
+
+    fn new(severity: Severity, span: Span, message: impl Into<String>) -> Self {
+        Self {
+            severity,
+            span,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Findings that are shown: what nobody would read, and what would take a file of closing braces
+/// a minute to place.
+const MOST: usize = 500;
+
+/// Every finding of a run, in the order of discovery, and the places that no finding may show.
+#[derive(Debug, Default)]
+pub(super) struct Drafts {
+    found: Vec<Draft>,
+    secrets: Vec<Span>,
+}
+
+impl Drafts {
+    pub(super) fn push(&mut self, draft: Draft) {
+        self.found.push(draft);
+    }
+
+    /// Marks a place as a password: it is shown as asterisks.
+    pub(super) fn hide(&mut self, span: Span) {
+        self.secrets.push(span);
+    }
+
+    /// The findings in the order of the file; the source learns what to hide.
+    pub(super) fn finish(mut self, source: &mut Source) -> Vec<Diagnostic> {
+        for secret in &self.secrets {
+            source.hide(*secret);
+        }
+        self.found
+            .sort_by_key(|draft| (draft.span.start, std::cmp::Reverse(draft.severity)));
+        if self.found.len() > MOST {
+            self.found.truncate(MOST);
+            let last = self.found[MOST - 1].span;
+            let message = format!("more than {MOST} findings; the rest is not shown");
+            self.found.push(Draft::error(last, message));
+        }
+        let secrets = self.secrets;
+        let placed = self.found.into_iter().map(|mut draft| {
+            let inside = |s: &&Span| s.start < draft.span.end && draft.span.start < s.end;
+            let own = source.hides(draft.span.start).then_some(draft.span);
+            for secret in secrets.iter().filter(inside).chain(&own) {
+                draft.message = draft.message.replace(&source.quoted(*secret), "`****`");
+            }
+            let place = source.place(draft.span.start);
+            Diagnostic {
+                severity: draft.severity,
+                file: source.name.clone(),
+                line: place.line,
+                column: place.column,
+                length: source.length(draft.span),
+                message: draft.message,
+                hint: draft.hint,
+            }
+        });
+        placed.collect()
+    }
+}
+
+/// Widest part of a source line that is shown, in characters: one screen line and a half.
+const SHOWN: usize = 120;
+
+/// The finding on one line, then the source line and carets under the characters concerned.
+pub(super) fn render(diagnostic: &Diagnostic, source: &Source) -> String {
+    let mut text = format!("{diagnostic}\n");
+    let Some(line) = source.shown_line(diagnostic.line) else {
+        return text;
+    };
+    let column = usize::try_from(diagnostic.column).unwrap_or(1).max(1) - 1;
+    // A window around the place, for lines that no screen holds.
+    let skipped = if column < SHOWN {
+        0
+    } else {
+        column - SHOWN / 2
+    };
+    let all: Vec<char> = line.chars().collect();
+    let shown: Vec<char> = all.iter().skip(skipped).take(SHOWN).copied().collect();
+    let before = shown.iter().take(column - skipped);
+    let indent: String = before.flat_map(|c| cells(*c)).collect();
+    let length = usize::try_from(diagnostic.length).unwrap_or(1);
+    let marked = shown.iter().skip(column - skipped).take(length);
+    let carets: usize = marked.map(|c| cells(*c).len()).sum();
+    let cut = if skipped + SHOWN < all.len() {
+        "…"
+    } else {
+        ""
+    };
+    let lead = if skipped > 0 { "…" } else { "" };
+    let shown: String = shown.into_iter().collect();
+    let shown = shown.trim_end();
+    text += &format!("{:>5} | {lead}{shown}{cut}\n", diagnostic.line);
+    let pad = if skipped > 0 { " " } else { "" };
+    let hint = diagnostic.hint.as_deref().unwrap_or_default();
+    let under = format!("      | {pad}{indent}{} {hint}", "^".repeat(carets.max(1)));
+    text += under.trim_end();
+    text.push('\n');
+    text
+}
+
+/// Blanks that take as much of a terminal line as `c` does: a tab stays one, the wide
+/// characters of East Asian scripts (Unicode UAX #11) take two cells, combining marks none.
+fn cells(c: char) -> &'static [char] {
+    match u32::from(c) {
+        9 => &['\t'],
+        0x0300..=0x036f | 0x200b..=0x200f | 0xfe00..=0xfe0f => &[],
+        0x1100..=0x115f
+        | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1faff
+        | 0x20000..=0x3fffd => &[' ', ' '],
+        _ => &[' '],
+    }
+}
+
+/// A word of the configuration as a message shows it: in backticks, cut when it is very long,
+/// without characters that would move a terminal's cursor.
+pub(super) fn quoted(word: &str) -> String {
+    /// Long enough for every name that keepalived accepts.
+    const LONGEST: usize = 64;
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut text: String = word.chars().take(LONGEST).map(visible).collect();
+    if word.chars().nth(LONGEST).is_some() {
+        text.push('…');
+    }
+    format!("`{text}`")
+}

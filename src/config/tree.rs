@@ -1,0 +1,357 @@
+//! From tokens to statements and blocks, without knowing what most keywords mean.
+//!
+//! A line's words are one statement; a `{` on the same line or the next opens its block. The few
+//! keywords that are known here serve only to find the brace that somebody forgot.
+
+use super::{
+    diagnostic::{Draft, Drafts, quoted},
+    lexer::{Tail, Token, Word, lex},
+    source::{Source, Span, expand},
+};
+
+/// One statement: a keyword or a list entry, the words behind it, and its block.
+#[derive(Debug)]
+pub(super) struct Stmt {
+    pub(super) keyword: Word,
+    pub(super) args: Vec<Word>,
+    /// The line behind the keyword, for scripts.
+    pub(super) tail: Tail,
+    pub(super) block: Option<Vec<Self>>,
+}
+
+/// Deepest nesting of blocks. keepalived's own grammar needs four.
+const MAX_DEPTH: usize = 16;
+
+/// Keywords that always have a block, wherever they stand.
+const NEEDS_BLOCK: &[&str] = &[
+    "global_defs",
+    "vrrp_instance",
+    "vrrp_sync_group",
+    "vrrp_script",
+    "virtual_server",
+    "virtual_server_group",
+    "real_server",
+    "authentication",
+    "virtual_ipaddress",
+    "virtual_ipaddress_excluded",
+    "unicast_peer",
+    "notification_email",
+    "track_interface",
+    "track_script",
+    "TCP_CHECK",
+    "HTTP_GET",
+    "SSL_GET",
+    "SMTP_CHECK",
+    "MISC_CHECK",
+    "DNS_CHECK",
+    "UDP_CHECK",
+    "PING_CHECK",
+];
+
+/// Keywords that only ever stand outside every block: one inside means that a `}` is missing.
+const TOP_ONLY: &[&str] = &[
+    "global_defs",
+    "vrrp_instance",
+    "vrrp_sync_group",
+    "vrrp_script",
+    "virtual_server",
+    "virtual_server_group",
+    "static_ipaddress",
+    "static_routes",
+    "static_rules",
+];
+
+struct Frame {
+    /// Statements of the block so far; `None` in a block whose content is thrown away.
+    stmts: Option<Vec<Stmt>>,
+    /// The `{`, or the keyword whose `{` is missing.
+    opened: Span,
+}
+
+struct Builder<'a> {
+    /// From the file itself to the innermost open block.
+    frames: Vec<Frame>,
+    /// Whether a `{` now would belong to the last statement of the innermost block.
+    attachable: bool,
+    /// Blocks open beyond [`MAX_DEPTH`].
+    too_deep: usize,
+    /// Whether the words to come are the password of an `auth_pass` that stood alone.
+    secret: bool,
+    source: &'a Source,
+    drafts: &'a mut Drafts,
+}
+
+/// Reads a whole file.
+pub(super) fn build(source: &Source, drafts: &mut Drafts) -> Vec<Stmt> {
+    let lines = expand(source, drafts);
+    let mut builder = Builder {
+        frames: vec![Frame {
+            stmts: Some(Vec::new()),
+            opened: Span::default(),
+        }],
+        attachable: false,
+        too_deep: 0,
+        secret: false,
+        source,
+        drafts,
+    };
+    for line in &lines {
+        let tokens = lex(line, builder.drafts);
+        for (index, token) in tokens.into_iter().enumerate() {
+            match token {
+                Token::Words(words, tail) => builder.words(words, tail, index == 0),
+                Token::Open(span) => builder.open(span),
+                Token::Close(span) => builder.close(span),
+            }
+        }
+    }
+    builder.finish()
+}
+
+impl Builder<'_> {
+    fn stmts(&mut self) -> Option<&mut Vec<Stmt>> {
+        self.frames.last_mut().and_then(|f| f.stmts.as_mut())
+    }
+
+    /// The statement that a `{` would open, if it is one.
+    fn last(&mut self) -> Option<&mut Stmt> {
+        if !self.attachable {
+            return None;
+        }
+        self.stmts().and_then(|stmts| stmts.last_mut())
+    }
+
+    /// Reports a keyword whose `{` has not come, and says whether there is one.
+    fn lacks_brace(&mut self) -> Option<Span> {
+        let stmt = self.last()?;
+        if !NEEDS_BLOCK.contains(&stmt.keyword.text.as_str()) {
+            return None;
+        }
+        let (name, span) = (stmt.keyword.text.clone(), stmt.keyword.span);
+        let message = format!("`{name}` lacks its `{{`");
+        self.drafts.push(Draft::error(span, message));
+        Some(span)
+    }
+
+    fn push_frame(&mut self, opened: Span) {
+        let dropped = self.frames.last().is_some_and(|f| f.stmts.is_none());
+        self.frames.push(Frame {
+            stmts: (!dropped).then(Vec::new),
+            opened,
+        });
+        self.attachable = false;
+    }
+
+    fn words(&mut self, words: Vec<Word>, tail: Tail, first: bool) {
+        if self.secret {
+            for word in &words {
+                self.drafts.hide(word.span);
+            }
+        }
+        self.secret = words.last().is_some_and(|word| word.text == "auth_pass");
+        if self.too_deep > 0 {
+            return;
+        }
+        let mut words = words.into_iter();
+        let Some(keyword) = words.next() else {
+            return;
+        };
+        if first && self.frames.len() > 1 && TOP_ONLY.contains(&keyword.text.as_str()) {
+            self.close_all_before(&keyword);
+        } else if let Some(span) = self.lacks_brace() {
+            self.push_frame(span);
+        }
+        if let Some(stmts) = self.stmts() {
+            stmts.push(Stmt {
+                keyword,
+                args: words.collect(),
+                tail,
+                block: None,
+            });
+        }
+        self.attachable = true;
+    }
+
+    /// A keyword that cannot stand in a block: every open block should have ended before it.
+    fn close_all_before(&mut self, keyword: &Word) {
+        self.lacks_brace();
+        let innermost = self.frames.last().map_or_else(Span::default, |f| f.opened);
+        let line = self.source.place(innermost.start).line;
+        let missing = self.frames.len() - 1;
+        let what = if missing == 1 { "a `}` is" } else { "`}`s are" };
+        let message = format!("{what} missing before {}", quoted(&keyword.text));
+        let hint = format!("the block opened on line {line} is not closed");
+        self.drafts
+            .push(Draft::error(keyword.span, message).hint(hint));
+        while self.frames.len() > 1 {
+            self.pop();
+        }
+    }
+
+    fn open(&mut self, span: Span) {
+        if self.too_deep > 0 {
+            self.too_deep += 1;
+        } else if self.frames.len() > MAX_DEPTH {
+            let message = format!("more than {MAX_DEPTH} blocks in one another");
+            self.drafts.push(Draft::error(span, message));
+            self.too_deep = 1;
+        } else if self.last().is_some() {
+            self.push_frame(span);
+        } else {
+            let inside_dropped = self.stmts().is_none();
+            if !inside_dropped {
+                let hint = "what it encloses is skipped";
+                self.drafts
+                    .push(Draft::error(span, "a `{` without a keyword").hint(hint));
+            }
+            self.frames.push(Frame {
+                stmts: None,
+                opened: span,
+            });
+            self.attachable = false;
+        }
+    }
+
+    fn close(&mut self, span: Span) {
+        if self.too_deep > 0 {
+            self.too_deep -= 1;
+            return;
+        }
+        if self.lacks_brace().is_some()
+            && let Some(stmt) = self.last()
+        {
+            stmt.block = Some(Vec::new());
+        }
+        if self.frames.len() > 1 {
+            self.pop();
+        } else {
+            self.drafts
+                .push(Draft::error(span, "a `}` that closes nothing"));
+        }
+        self.attachable = false;
+    }
+
+    /// Ends the innermost block: its statements go to the statement that opened it.
+    fn pop(&mut self) {
+        let Some(frame) = self.frames.pop() else {
+            return;
+        };
+        let owner = self.stmts().and_then(|stmts| stmts.last_mut());
+        if let (Some(stmts), Some(owner)) = (frame.stmts, owner) {
+            owner.block = Some(stmts);
+        }
+        self.attachable = false;
+    }
+
+    fn finish(mut self) -> Vec<Stmt> {
+        if self.lacks_brace().is_some()
+            && let Some(stmt) = self.last()
+        {
+            stmt.block = Some(Vec::new());
+        }
+        let open: Vec<Span> = self.frames.iter().skip(1).map(|f| f.opened).collect();
+        for span in open {
+            self.drafts
+                .push(Draft::error(span, "the block opened here is never closed"));
+        }
+        while self.frames.len() > 1 {
+            self.pop();
+        }
+        self.frames
+            .pop()
+            .and_then(|frame| frame.stmts)
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(stmts: &[Stmt]) -> String {
+        let show = |stmt: &Stmt| {
+            let words = std::iter::once(&stmt.keyword).chain(&stmt.args);
+            let mut text = words.map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
+            if let Some(block) = &stmt.block {
+                text += &format!("{{{}}}", shape(block));
+            }
+            text
+        };
+        stmts.iter().map(show).collect::<Vec<_>>().join(";")
+    }
+
+    fn run(text: &str) -> (String, Vec<String>) {
+        let mut source = Source::new("f", text.as_bytes());
+        let mut drafts = Drafts::default();
+        let tree = shape(&build(&source, &mut drafts));
+        let said = drafts.finish(&mut source);
+        (tree, said.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn braces_may_stand_anywhere() {
+        for text in [
+            "a b {\n c d\n}",
+            "a b\n{\nc d}",
+            "a b\n\n # x\n {c d\n}",
+            "a b{c d}",
+        ] {
+            assert_eq!(run(text), ("a b{c d}".to_owned(), vec![]), "{text:?}");
+        }
+        assert_eq!(run("a{b{c}d}e").0, "a{b{c};d};e");
+        assert_eq!(run("a{}").0, "a{}");
+    }
+
+    #[test]
+    fn surplus_and_missing_closing_braces_are_reported_where_they_are() {
+        assert_eq!(
+            run("a {\n}\n }\nb").1,
+            ["f:3:2: error: a `}` that closes nothing"]
+        );
+        assert_eq!(run("a {\n}\n }\nb").0, "a{};b");
+        let (tree, said) = run("a {\n b {\n");
+        assert_eq!(tree, "a{b{}}");
+        assert_eq!(
+            said,
+            [
+                "f:1:3: error: the block opened here is never closed",
+                "f:2:4: error: the block opened here is never closed"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_closing_brace_is_found_at_the_next_definition() {
+        let (tree, said) = run("vrrp_instance A {\n state MASTER\nvirtual_server B {\n}");
+        assert_eq!(tree, "vrrp_instance A{state MASTER};virtual_server B{}");
+        assert_eq!(
+            said,
+            ["f:3:1: error: a `}` is missing before `virtual_server`"]
+        );
+    }
+
+    #[test]
+    fn a_missing_opening_brace_is_reported_and_supplied() {
+        let (tree, said) = run("vrrp_instance A\n state MASTER\n}\nx");
+        assert_eq!(tree, "vrrp_instance A{state MASTER};x");
+        assert_eq!(said, ["f:1:1: error: `vrrp_instance` lacks its `{`"]);
+        let (tree, said) = run("real_server {\n TCP_CHECK\n}\nx");
+        assert_eq!(tree, "real_server{TCP_CHECK{}};x");
+        assert_eq!(said, ["f:2:2: error: `TCP_CHECK` lacks its `{`"]);
+    }
+
+    #[test]
+    fn an_opening_brace_without_a_keyword_skips_what_it_encloses() {
+        let (tree, said) = run("a\n{ b }\n{ c {d} }\ne");
+        assert_eq!(tree, "a{b};e");
+        assert_eq!(said, ["f:3:1: error: a `{` without a keyword"]);
+    }
+
+    #[test]
+    fn nesting_is_bounded_and_reported_once() {
+        let text = "a{".repeat(100_000) + &"}".repeat(100_000) + "z";
+        let (tree, said) = run(&text);
+        assert!(tree.ends_with(";z"), "{tree}");
+        assert_eq!(said.len(), 1, "{said:?}");
+    }
+}

@@ -1,0 +1,386 @@
+//! The control socket: a Unix socket, mode 0600, that answers one JSON request a line.
+//!
+//! Nothing a client does may hold up the loop: clients are few, requests short, answers buffered
+//! and written as the client reads them, and whoever is idle too long is shown the door.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixListener as StdListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mio::{
+    Interest, Registry, Token,
+    event::Event,
+    net::{UnixListener, UnixStream},
+};
+
+use super::api::{Request, Response};
+use crate::time::Instant;
+
+/// Clients served at the same time; more are refused at once. People and scrapers are few.
+const MAX_CLIENTS: usize = 64;
+/// Longest request line in bytes. The requests of today are under 100.
+const MAX_REQUEST: usize = 64 * 1024;
+/// A client that neither asks nor reads for this long is disconnected.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// The listening socket and its clients. Uses the tokens `first_token..first_token + TOKENS`.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    first_token: usize,
+    clients: Vec<Option<Client>>,
+}
+
+#[derive(Debug)]
+struct Client {
+    stream: UnixStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+    /// Bytes of `answer` that the client has.
+    written: usize,
+    /// The client will ask nothing more.
+    asked_all: bool,
+    /// Its turn is not over: [`AdminSocket::handle_timeout`] goes on.
+    waiting: bool,
+    last_seen: Instant,
+}
+
+impl AdminSocket {
+    /// How many tokens the socket and its clients use.
+    pub const TOKENS: usize = MAX_CLIENTS + 1;
+
+    /// Listens on `path`, mode 0600, and registers with `registry`. A socket file that a crash
+    /// left behind is replaced: the caller holds the lock that says that nobody else uses it.
+    ///
+    /// # Errors
+    /// What the file system or the socket said.
+    pub fn open(path: &Path, registry: &Registry, first_token: usize) -> io::Result<Self> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = StdListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        let mut listener = UnixListener::from_std(listener);
+        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        let clients = (0..MAX_CLIENTS).map(|_| None).collect();
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            first_token,
+            clients,
+        })
+    }
+
+    /// Handles an event whose token is one of this socket's; `answer` answers a request.
+    pub fn handle_event(
+        &mut self,
+        now: Instant,
+        registry: &Registry,
+        event: &Event,
+        answer: &mut dyn FnMut(Request) -> Response,
+    ) {
+        let offset = event.token().0 - self.first_token;
+        if offset == 0 {
+            return self.accept(now, registry);
+        }
+        let Some(slot) = self.clients.get_mut(offset - 1) else {
+            return;
+        };
+        let Some(client) = slot else { return };
+        client.last_seen = now;
+        if !matches!(client.serve(answer), Ok(Progress::Open)) {
+            close(slot, registry);
+        }
+    }
+
+    /// Goes on with clients that asked several things at once, and disconnects those that have been
+    /// idle too long.
+    pub fn handle_timeout(
+        &mut self,
+        now: Instant,
+        registry: &Registry,
+        answer: &mut dyn FnMut(Request) -> Response,
+    ) {
+        for slot in &mut self.clients {
+            let Some(client) = slot else { continue };
+            let keep = if client.waiting {
+                client.last_seen = now;
+                matches!(client.serve(answer), Ok(Progress::Open))
+            } else {
+                now - client.last_seen < IDLE
+            };
+            if !keep {
+                close(slot, registry);
+            }
+        }
+        // A connection that could not be accepted for lack of descriptors gives no second event.
+        self.accept(now, registry);
+    }
+
+    /// When [`Self::handle_timeout`] has something to do next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = |client: &Client| match client.waiting {
+            true => Instant::ZERO,
+            false => client.last_seen + IDLE,
+        };
+        self.clients.iter().flatten().map(next).min()
+    }
+
+    fn accept(&mut self, now: Instant, registry: &Registry) {
+        // A would-block or a failed accept ends the round; the next event starts another.
+        while let Ok((mut stream, _)) = self.listener.accept() {
+            let free = self.clients.iter().position(Option::is_none);
+            let Some(index) = free else { continue };
+            let token = Token(self.first_token + 1 + index);
+            let interest = Interest::READABLE | Interest::WRITABLE;
+            if registry.register(&mut stream, token, interest).is_ok() {
+                let client = Client {
+                    stream,
+                    request: Vec::new(),
+                    answer: Vec::new(),
+                    written: 0,
+                    asked_all: false,
+                    waiting: false,
+                    last_seen: now,
+                };
+                self.clients[index] = Some(client);
+            }
+        }
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure, and the next start replaces the file.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn close(slot: &mut Option<Client>, registry: &Registry) {
+    if let Some(mut client) = slot.take() {
+        // Closing the socket deregisters it as well; failure leaves nothing behind.
+        let _ = registry.deregister(&mut client.stream);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Open,
+    Finished,
+}
+
+impl Client {
+    /// Takes a turn: reads, writes, answers one request at the most. A client that sends many has
+    /// the next one answered in a later turn, when it has read the answer before.
+    fn serve(&mut self, answer: &mut dyn FnMut(Request) -> Response) -> io::Result<Progress> {
+        self.read()?;
+        self.waiting = false;
+        if self.write()? {
+            let Some(end) = self.request.iter().position(|&byte| byte == b'\n') else {
+                let done = if self.asked_all {
+                    Progress::Finished
+                } else {
+                    Progress::Open
+                };
+                return Ok(done);
+            };
+            let line: Vec<u8> = self.request.drain(..=end).collect();
+            let response = match serde_json::from_slice(&line) {
+                Ok(request) => answer(request),
+                Err(error) => Response::Error(format!("not a request: {error}")),
+            };
+            serde_json::to_writer(&mut self.answer, &response)?;
+            self.answer.push(b'\n');
+            // No event tells of what was read already.
+            self.waiting = self.write()?;
+        }
+        Ok(Progress::Open)
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 4096];
+        while !self.asked_all {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => self.asked_all = true,
+                Ok(count) => self.request.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            if self.request.len() > MAX_REQUEST {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what the client takes. Whether it has everything.
+    fn write(&mut self) -> io::Result<bool> {
+        while self.written < self.answer.len() {
+            match self.stream.write(&self.answer[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.answer.clear();
+        self.written = 0;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        os::unix::net::UnixStream as StdStream,
+    };
+
+    use mio::{Events, Poll};
+
+    use super::{
+        super::api::{Lateness, VrrpStatus},
+        *,
+    };
+
+    const NO_INSTANCES: &str = r#"{"vrrp":{"instances":[],"timer_lateness":{"count":0,"p50_us":0,"p99_us":0,"max_us":0}}}"#;
+
+    struct Served {
+        poll: Poll,
+        socket: AdminSocket,
+        path: PathBuf,
+    }
+
+    impl Served {
+        fn open(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("xvs-{name}-{}", std::process::id()));
+            let poll = Poll::new().unwrap();
+            let socket = AdminSocket::open(&path, poll.registry(), 10).unwrap();
+            Self { poll, socket, path }
+        }
+
+        /// Serves whatever is waiting until a turn brings nothing.
+        fn serve(&mut self, now: Instant) {
+            let mut answer = |request| match request {
+                Request::Vrrp => Response::Vrrp(VrrpStatus {
+                    instances: Vec::new(),
+                    timer_lateness: Lateness::default(),
+                }),
+                Request::List => Response::Error("x".repeat(1_000_000)),
+            };
+            let mut events = Events::with_capacity(16);
+            loop {
+                let registry = self.poll.registry().try_clone().unwrap();
+                let wait = match self.socket.poll_timeout() {
+                    Some(Instant::ZERO) => Duration::ZERO,
+                    _ => Duration::from_millis(20),
+                };
+                self.poll.poll(&mut events, Some(wait)).unwrap();
+                if events.is_empty() && !wait.is_zero() {
+                    return;
+                }
+                for event in &events {
+                    self.socket.handle_event(now, &registry, event, &mut answer);
+                }
+                self.socket.handle_timeout(now, &registry, &mut answer);
+            }
+        }
+    }
+
+    #[test]
+    fn requests_are_answered_line_by_line_and_nonsense_is_named() {
+        let mut served = Served::open("lines");
+        let mode = fs::metadata(&served.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut client = StdStream::connect(&served.path).unwrap();
+        client
+            .write_all(b"{\"command\":\"vrrp\"}\nnonsense\n{\"comm")
+            .unwrap();
+        served.serve(Instant::ZERO);
+        client.write_all(b"and\":\"vrrp\"}\n").unwrap();
+        served.serve(Instant::ZERO);
+        let mut lines = BufReader::new(client).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), NO_INSTANCES);
+        assert!(lines.next().unwrap().contains("not a request"));
+        assert_eq!(lines.next().unwrap(), NO_INSTANCES);
+    }
+
+    #[test]
+    fn an_answer_larger_than_the_socket_buffer_arrives_whole() {
+        let mut served = Served::open("large");
+        let mut client = StdStream::connect(&served.path).unwrap();
+        client.write_all(b"{\"command\":\"list\"}\n").unwrap();
+        served.serve(Instant::ZERO);
+        client.set_nonblocking(true).unwrap();
+        let mut received = Vec::new();
+        for _ in 0..10_000 {
+            let mut chunk = [0; 65_536];
+            match client.read(&mut chunk) {
+                Ok(count) => received.extend_from_slice(&chunk[..count]),
+                Err(_) => served.serve(Instant::ZERO),
+            }
+            if received.ends_with(b"\n") {
+                break;
+            }
+        }
+        assert_eq!(received.len(), 1_000_000 + "{\"error\":\"\"}\n".len());
+    }
+
+    #[test]
+    fn idle_and_endless_clients_are_disconnected() {
+        let mut served = Served::open("idle");
+        let mut idle = StdStream::connect(&served.path).unwrap();
+        served.serve(Instant::ZERO);
+        let deadline = served.socket.poll_timeout().unwrap();
+        assert_eq!(deadline, Instant::ZERO + IDLE);
+        let nobody = &mut |_| unreachable!("nothing was asked");
+        served
+            .socket
+            .handle_timeout(deadline, served.poll.registry(), nobody);
+        assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+        assert_eq!(served.socket.poll_timeout(), None);
+
+        let mut endless = StdStream::connect(&served.path).unwrap();
+        endless.set_nonblocking(true).unwrap();
+        for _ in 0..64 {
+            let _ = endless.write(&[b'x'; 16_384]);
+            served.serve(Instant::ZERO);
+        }
+        assert_eq!(
+            served.socket.poll_timeout(),
+            None,
+            "the endless request was kept"
+        );
+    }
+
+    #[test]
+    fn a_client_that_has_asked_all_is_let_go_with_its_answers() {
+        let mut served = Served::open("all");
+        let mut client = StdStream::connect(&served.path).unwrap();
+        let questions = "{\"command\":\"vrrp\"}\n".repeat(100);
+        client.write_all(questions.as_bytes()).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        served.serve(Instant::ZERO);
+        let answers = BufReader::new(client).lines().map(Result::unwrap);
+        assert_eq!(answers.filter(|answer| answer == NO_INSTANCES).count(), 100);
+        assert_eq!(served.socket.poll_timeout(), None, "its place is free");
+    }
+
+    #[test]
+    fn the_socket_file_goes_with_the_socket() {
+        let served = Served::open("file");
+        let path = served.path.clone();
+        assert!(path.exists());
+        drop(served);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,192 @@
+//! What the control socket speaks: one JSON request a line, one JSON response a line.
+//!
+//! `echo '{"command":"list"}' | socat - UNIX-CONNECT:/run/xvs/control.sock` works as well as the
+//! `xvs` subcommands do. Fields are only ever added.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Where the control socket is unless `--socket` says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/xvs/control.sock";
+
+/// A question to the running daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case")]
+pub enum Request {
+    /// The virtual and real servers, as `ipvsadm -Ln` lists them.
+    List,
+    /// The VRRP instances.
+    Vrrp,
+}
+
+/// The answer: what was asked for, or why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::List`].
+    List(ServiceList),
+    /// To [`Request::Vrrp`].
+    Vrrp(VrrpStatus),
+    /// The request was not understood or not allowed.
+    Error(String),
+}
+
+/// The virtual servers and the state of the data plane below them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceList {
+    /// How frames come and go, one line an interface: level reached and why not a better one.
+    pub io: Vec<String>,
+    /// Connections that the table of each worker has room for.
+    pub connection_table_size: u64,
+    /// What the steering program decided, summed over the interfaces.
+    pub steering: SteeringCounts,
+    /// Frames by their fate in the workers since the start.
+    pub frames: FrameCounts,
+    /// Dropped frames by the name of the reason; reasons that never occurred are left out.
+    pub drops: Vec<NamedCount>,
+    /// What was lost or went wrong between the interfaces and the workers, by name; what never
+    /// occurred is left out.
+    #[serde(default)]
+    pub io_drops: Vec<NamedCount>,
+    /// The virtual servers, in the order of the configuration.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// Packets by the decision of the steering program, since it was attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SteeringCounts {
+    /// Given to the workers.
+    pub steered: u64,
+    /// Left to the host.
+    pub passed: u64,
+    /// The workers', but no socket took them.
+    pub dropped: u64,
+}
+
+/// Frames that the workers handled since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameCounts {
+    /// Received.
+    pub received: u64,
+    /// Sent on to a real server.
+    pub forwarded: u64,
+    /// Answered by the balancer itself (a reset for a connection that nobody knows).
+    pub replied: u64,
+    /// Dropped, each for a named reason.
+    pub dropped: u64,
+}
+
+/// A counter with its name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedCount {
+    /// The name, in kebab case.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// A virtual server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The virtual address.
+    pub address: IpAddr,
+    /// The virtual port.
+    pub port: u16,
+    /// `lb_algo`, as in the configuration.
+    pub scheduler: String,
+    /// `persistence_timeout` in seconds; absent without persistence.
+    pub persistence_timeout: Option<u32>,
+    /// `persistence_granularity` as a prefix length; absent when it is a single host.
+    pub persistence_granularity: Option<u8>,
+    /// Whether the sum of weights of real servers that are up meets the quorum.
+    pub quorum_met: bool,
+    /// Whether the steering program sends this virtual server's packets to the workers now.
+    pub steered: bool,
+    /// The real servers, in the order of the configuration.
+    pub reals: Vec<RealStatus>,
+}
+
+/// A real server of a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealStatus {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// How packets reach it, in ipvsadm's words: `Route` (DR), `Masq` (NAT), `Tunnel` (TUN).
+    pub forward: String,
+    /// The weight that the scheduler uses now: 0 while inhibited.
+    pub weight: u32,
+    /// Whether no check of it is failed.
+    pub up: bool,
+    /// Whether the scheduler may see it; a real server out of the pool keeps its connections. One
+    /// that is up is not in the pool while packets have no way to it, see `reason`.
+    pub in_pool: bool,
+    /// Active connections: established or being set up, as IPVS counts them.
+    pub active: u64,
+    /// All other connections.
+    pub inactive: u64,
+    /// Connections since the start.
+    pub connections: u64,
+    /// Packets from clients since the start.
+    pub packets_in: u64,
+    /// Bytes from clients since the start, IP headers included.
+    pub bytes_in: u64,
+    /// The MAC address that its packets are sent to; absent while it is not resolved.
+    pub next_hop: Option<String>,
+    /// Why it is down, in the words of the check that failed last, or why packets cannot be sent
+    /// to it.
+    pub reason: Option<String>,
+}
+
+/// The VRRP instances, and how punctual the loop that drives them is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrrpStatus {
+    /// The instances, in the order of the configuration.
+    pub instances: Vec<InstanceStatus>,
+    /// How late VRRP timers were served.
+    pub timer_lateness: Lateness,
+}
+
+/// How late something was done, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lateness {
+    /// How often it was done.
+    pub count: u64,
+    /// The median.
+    pub p50_us: u64,
+    /// The 99th percentile.
+    pub p99_us: u64,
+    /// The longest.
+    pub max_us: u64,
+}
+
+/// A VRRP instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The interface that its adverts use.
+    pub interface: String,
+    /// The virtual router id, 1 to 255.
+    pub vrid: u8,
+    /// `INIT`, `BACKUP`, `MASTER` or `FAULT`.
+    pub state: String,
+    /// Why it is in `FAULT`; absent in other states.
+    pub reason: Option<String>,
+    /// The priority in effect, 1 to 255.
+    pub priority: u8,
+    /// Seconds since it entered this state.
+    pub for_seconds: u64,
+    /// When it entered this state, RFC 3339 in UTC.
+    pub since: String,
+    /// The address of the master whose adverts it follows; absent on the master itself.
+    pub master: Option<IpAddr>,
+    /// The virtual addresses, with prefix lengths.
+    pub addresses: Vec<String>,
+    /// Adverts received and sent, state changes, and each kind of rejected advert.
+    pub counters: Vec<NamedCount>,
+}

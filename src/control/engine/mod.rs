@@ -1,0 +1,571 @@
+//! The daemon: starts everything in its order, runs the loop, and stops in the reverse order.
+//!
+//! One turn of the loop: adverts first, then what is due, then everything else that happened; a new
+//! table is published at the end if anything changed. Nothing in it waits but the poll.
+
+mod answers;
+mod start;
+
+pub(super) use start::lock_path;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use hdrhistogram::Histogram;
+use mio::{Events, Poll, Token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook_mio::v1_0::Signals;
+
+use super::{
+    admin::AdminSocket,
+    data_plane::{DataPlane, IoWish, XdpWish, raise_limits},
+    interfaces::Interfaces,
+    last_will,
+    log::Log,
+    next_hops::NextHops,
+    outages::Outages,
+    pace::Pace,
+    probes::TcpProbes,
+    services::{PortInfo, Services},
+    vrrp_io::{Env, VrrpIo},
+};
+use crate::{
+    balance::ServiceTable,
+    check::{Action, Health, Probe},
+    config::Config,
+    sys::{
+        clock,
+        guardian::Guardian,
+        instance_lock::InterfaceLock,
+        limits,
+        monitor::{self, Monitor},
+        netlink::{Link, Netlink},
+    },
+    time::Instant,
+};
+
+const SIGNALS: Token = Token(0);
+const MONITOR: Token = Token(1);
+const WORKER_ENDED: Token = Token(2);
+const GUARDIAN: Token = Token(3);
+const FIRST_ADMIN: usize = 16;
+const FIRST_VRRP: usize = FIRST_ADMIN + AdminSocket::TOKENS;
+/// Above every interface index that a socket could be registered by.
+const FIRST_PROBE: usize = 1 << 16;
+
+/// Events taken from one poll; more wait for the next turn, after the adverts.
+const EVENTS_PER_TURN: usize = 256;
+/// Probes started in one turn: some 30 µs each.
+const PROBES_PER_TURN: usize = 64;
+/// Netlink notifications handled in one turn.
+const NOTIFICATIONS_PER_TURN: usize = 256;
+/// How often old tables are freed and lasting problems looked for.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Least time between two tables: thousands of checks can change their minds in a second, and a
+/// table of 10,000 real servers takes 1 to 4 ms to build.
+const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
+
+/// What `xvs run` is told beside the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The control socket; a lock file is beside it.
+    pub socket: PathBuf,
+    /// How packets are to come and go.
+    pub io: IoWish,
+    /// How far to go with XDP.
+    pub xdp: XdpWish,
+    /// Connections that the worker's table has room for.
+    pub connections: usize,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// A sentence: what could not be set up, or what ended while it ran.
+pub fn run(config: &Config, options: &Options) -> Result<(), String> {
+    if config.vrrp_instances.is_empty() && config.virtual_servers.is_empty() {
+        return Err(
+            "the configuration has neither a vrrp_instance nor a virtual_server".to_owned(),
+        );
+    }
+    let mut log = Log::new();
+    if let Some(folder) = options.socket.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("creating {}: {error}", folder.display()))?;
+    }
+    let missing = limits::capabilities_missing().unwrap_or_default();
+    if !missing.is_empty() {
+        return Err(format!(
+            "missing capabilities: {}; run as root",
+            missing.join(", ")
+        ));
+    }
+    for note in raise_limits() {
+        log.line(clock::wall(), note);
+    }
+    let lock_path = lock_path(&options.socket);
+    let lock = start::lock(&lock_path)?;
+    // Before any thread and any large memory: the guardian is a copy of this process.
+    let guardian = Guardian::spawn(last_will::execute)
+        .map_err(|error| format!("starting the guardian: {error}"))?;
+    let engine = Engine::start(config, options, log, guardian, lock_path)?;
+    let outcome = engine.run();
+    drop(lock);
+    outcome
+}
+
+struct Engine {
+    poll: Poll,
+    signals: Signals,
+    netlink: Netlink,
+    monitor: Monitor,
+    log: Log,
+    guardian: Guardian,
+    lock_path: PathBuf,
+    will: Vec<u8>,
+    vrrp: VrrpIo,
+    interfaces: Interfaces,
+    services: Services,
+    health: Health,
+    probes: TcpProbes,
+    hops: NextHops,
+    ports: Vec<PortInfo>,
+    interface_locks: Vec<InterfaceLock>,
+    data_plane: Option<DataPlane>,
+    admin: Option<AdminSocket>,
+    /// Notifications wait that no event will tell of.
+    notified: bool,
+    /// The table in use is not what it should be.
+    stale: bool,
+    publishing: Pace,
+    housekeeping_at: Instant,
+    /// How late VRRP timers were served, in microseconds.
+    lateness: Histogram<u64>,
+    outages: Outages,
+    stopping: bool,
+    failure: Option<String>,
+}
+
+impl Engine {
+    fn build_table(&self, generation: u64) -> Result<ServiceTable, String> {
+        let specs = self.services.specs(&self.health, &self.hops, &self.ports);
+        ServiceTable::build(generation, &specs, self.services.timeouts().clone())
+            .map_err(|error| error.to_string())
+    }
+
+    fn run(mut self) -> Result<(), String> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut more = false;
+        while !self.stopping {
+            more = self.turn(more, &mut events);
+        }
+        self.stop()
+    }
+
+    /// One turn. Whether work is left that needs no event to go on.
+    fn turn(&mut self, more: bool, events: &mut Events) -> bool {
+        let timeout = if more {
+            Some(Duration::ZERO)
+        } else {
+            self.timeout()
+        };
+        if let Err(error) = self.poll.poll(events, timeout)
+            && error.kind() != std::io::ErrorKind::Interrupted
+        {
+            self.fail(format!("waiting for events: {error}"));
+            return false;
+        }
+        let (now, wall) = (clock::now(), clock::wall());
+        if let Some(due) = self.vrrp.poll_timeout().filter(|due| *due <= now) {
+            let late = u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX);
+            self.lateness.saturating_record(late);
+        }
+        let more = self.drive_vrrp(now, wall);
+        for event in events.iter() {
+            match event.token() {
+                SIGNALS => self.handle_signals(),
+                MONITOR => self.notified = true,
+                WORKER_ENDED => self.fail("the worker has ended".to_owned()),
+                GUARDIAN if !self.guardian.is_alive() => {
+                    self.say(
+                        "the guardian has ended: a crash now would leave the virtual addresses",
+                    );
+                }
+                GUARDIAN => {}
+                token if self.probes.owns(token) => self.probes.handle_event(token),
+                Token(token) if token >= FIRST_VRRP => {}
+                _ => self.with_admin(|admin, registry, answer| {
+                    admin.handle_event(now, registry, event, answer);
+                }),
+            }
+        }
+        if self.notified {
+            self.notified = self.handle_notifications(now, wall);
+        }
+        let more = more | self.notified | self.drive_checks(now, wall);
+        self.drive_next_hops(now, wall);
+        if self.admin_timeout().is_some_and(|at| at <= now) {
+            self.with_admin(|admin, registry, answer| admin.handle_timeout(now, registry, answer));
+        }
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + HOUSEKEEPING;
+            self.keep_house(wall);
+        }
+        self.publish(now);
+        more
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let next = [
+            self.vrrp.poll_timeout(),
+            self.health.poll_timeout(),
+            self.probes.poll_timeout(),
+            self.hops.poll_timeout(),
+            self.admin_timeout(),
+            self.publishing.poll_timeout(),
+            Some(self.housekeeping_at),
+        ];
+        let now = clock::now();
+        next.into_iter().flatten().min().map(|at| at - now)
+    }
+
+    /// Adverts in, timers, and what follows from both.
+    fn drive_vrrp(&mut self, now: Instant, wall: SystemTime) -> bool {
+        let mut env = Env {
+            now,
+            wall,
+            netlink: &mut self.netlink,
+            log: &mut self.log,
+        };
+        let more = self.vrrp.receive(&mut env);
+        self.vrrp.handle_timeout(&mut env);
+        self.carry_out(now, wall);
+        more
+    }
+
+    fn carry_out(&mut self, now: Instant, wall: SystemTime) {
+        if self.vrrp.is_about_to_add() {
+            self.leave_will();
+        }
+        let Self {
+            vrrp,
+            services,
+            data_plane,
+            netlink,
+            log,
+            ..
+        } = self;
+        let mut env = Env {
+            now,
+            wall,
+            netlink,
+            log,
+        };
+        let changed = vrrp.carry_out(&mut env, &mut |env, vips, on| {
+            let concerned = services.steer(on, |address, _| {
+                vips.iter().any(|vip| vip.prefix.addr() == address)
+            });
+            let Some(data_plane) = data_plane else { return };
+            for service in concerned {
+                let steering = data_plane.steering();
+                let done = if on {
+                    steering.add_service(service)
+                } else {
+                    steering.remove_service(service)
+                };
+                if let Err(error) = done {
+                    let (endpoint, how) = (service.endpoint, if on { "start" } else { "stop" });
+                    env.log
+                        .line(env.wall, format_args!("{how} steering {endpoint}: {error}"));
+                }
+            }
+        });
+        if changed {
+            self.leave_will();
+        }
+    }
+
+    /// Tells the guardian what is to be undone should this process die now.
+    fn leave_will(&mut self) {
+        let will = last_will::write(&self.vrrp, &self.lock_path);
+        if will != self.will {
+            if let Err(error) = self.guardian.update(&will) {
+                self.say(format_args!("the guardian cannot be told: {error}"));
+            }
+            self.will = will;
+        }
+    }
+
+    fn handle_signals(&mut self) {
+        let pending: Vec<i32> = self.signals.pending().collect();
+        for signal in pending {
+            match signal {
+                SIGTERM | SIGINT => self.stopping = true,
+                SIGHUP => self.say("SIGHUP: this version cannot reload; restart to apply changes"),
+                _ => self.say("SIGUSR1, SIGUSR2: use `xvs list --json` and `xvs vrrp --json`"),
+            }
+        }
+    }
+
+    fn handle_notifications(&mut self, now: Instant, wall: SystemTime) -> bool {
+        let mut touched = Vec::new();
+        let mut more = true;
+        for _ in 0..NOTIFICATIONS_PER_TURN {
+            match self.monitor.poll_event() {
+                Ok(Some(event)) => self.handle_notification(now, event, &mut touched),
+                Ok(None) => {
+                    more = false;
+                    break;
+                }
+                Err(error) => {
+                    self.say(format_args!("netlink notifications: {error}"));
+                    more = false;
+                    break;
+                }
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        // The address that adverts come from may be another.
+        let changed = !touched.is_empty();
+        for ifindex in touched {
+            let mut env = Env {
+                now,
+                wall,
+                netlink: &mut self.netlink,
+                log: &mut self.log,
+            };
+            self.vrrp.handle_addresses(&mut env, ifindex);
+        }
+        self.carry_out(now, wall);
+        if changed {
+            self.leave_will();
+        }
+        more
+    }
+
+    fn handle_notification(&mut self, now: Instant, event: monitor::Event, touched: &mut Vec<u32>) {
+        match event {
+            monitor::Event::Link(link) => {
+                self.handle_link(now, &link);
+                touched.push(link.index);
+            }
+            monitor::Event::LinkRemoved(link) => self.handle_link_removed(now, &link),
+            monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
+                touched.push(address.ifindex);
+                self.hops.handle_routes(now);
+            }
+            monitor::Event::Neighbour(neighbour) => {
+                self.stale |= self.hops.handle_neighbour(&neighbour);
+            }
+            monitor::Event::NeighbourRemoved(_) => {}
+            monitor::Event::RouteChanged => self.hops.handle_routes(now),
+            monitor::Event::Overflow => {
+                self.say("netlink notifications were lost: looking everything up again");
+                self.hops.handle_overflow(now);
+                match self.netlink.links() {
+                    Ok(links) => {
+                        for link in self.interfaces.absent(&links) {
+                            self.handle_link_removed(now, &link);
+                        }
+                        for link in links {
+                            self.handle_link(now, &link);
+                            touched.push(link.index);
+                        }
+                    }
+                    Err(error) => self.say(error),
+                }
+            }
+        }
+    }
+
+    fn handle_link_removed(&mut self, now: Instant, link: &Link) {
+        if self.interfaces.is_lost(link) {
+            self.say(format_args!(
+                "{} is gone: what belongs to it is lost, restart xvs when it is back",
+                link.name
+            ));
+        }
+        self.link_changed(now, link, false);
+    }
+
+    fn handle_link(&mut self, now: Instant, link: &Link) {
+        if self.interfaces.is_replacement(link) {
+            self.fail(format!(
+                "{} is another interface than before: xvs must be started anew for it",
+                link.name
+            ));
+            return;
+        }
+        self.link_changed(now, link, link.is_usable());
+    }
+
+    fn link_changed(&mut self, now: Instant, link: &Link, usable: bool) {
+        self.vrrp.handle_link(now, link, usable);
+        self.hops.handle_routes(now);
+        let port = self
+            .ports
+            .iter_mut()
+            .find(|port| port.ifindex == link.index);
+        let (Some(port), Some(mac)) = (port, link.mac) else {
+            return;
+        };
+        if port.mac == mac {
+            return;
+        }
+        let former = std::mem::replace(&mut port.mac, mac);
+        self.stale = true;
+        let Some(data_plane) = &mut self.data_plane else {
+            return;
+        };
+        let steering = data_plane.steering();
+        let done = steering
+            .add_station(link.index, mac)
+            .and_then(|()| steering.remove_station(link.index, former));
+        if let Err(error) = done {
+            self.say(format_args!(
+                "steering the new address of {}: {error}",
+                link.name
+            ));
+        }
+    }
+
+    /// Probes' results, checkers' timers, and what they change. Whether more probes are to start.
+    fn drive_checks(&mut self, now: Instant, wall: SystemTime) -> bool {
+        self.probes.handle_timeout(now);
+        self.take_results(now);
+        self.health.handle_timeout(now);
+        let mut left = PROBES_PER_TURN;
+        while left > 0
+            && let Some(Action::Probe {
+                checker,
+                probe: Probe::Tcp(probe),
+                ..
+            }) = self.health.poll_action()
+        {
+            left -= 1;
+            if let Err(error) = self.probes.start(now, checker, &probe) {
+                self.health.handle_deferral(now, checker, error.deferral());
+            }
+        }
+        // Some are known at once: a refused connection to an address of this host.
+        self.take_results(now);
+        while let Some(event) = self.health.poll_event() {
+            self.log.line(wall, event);
+            self.stale = true;
+        }
+        left == 0
+    }
+
+    fn take_results(&mut self, now: Instant) {
+        while let Some((checker, result)) = self.probes.poll_result() {
+            self.health.handle_result(now, checker, result);
+        }
+    }
+
+    fn drive_next_hops(&mut self, now: Instant, wall: SystemTime) {
+        if self.hops.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        let (changed, error) = self.hops.handle_timeout(now, &mut self.netlink);
+        self.stale |= changed;
+        if let Some(error) = error {
+            self.log.line(wall, error);
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        if std::mem::take(&mut self.stale) {
+            self.publishing.want(now);
+        }
+        if !self.publishing.take(now) {
+            return;
+        }
+        let Some(data_plane) = &self.data_plane else {
+            return;
+        };
+        match self.build_table(data_plane.next_generation()) {
+            Ok(table) => {
+                if let Some(data_plane) = &mut self.data_plane {
+                    data_plane.publish(table);
+                }
+            }
+            Err(error) => self.say(format_args!("the table is not renewed: {error}")),
+        }
+    }
+
+    fn keep_house(&mut self, wall: SystemTime) {
+        let Some(data_plane) = &mut self.data_plane else {
+            return;
+        };
+        data_plane.collect();
+        for line in data_plane.queue_news(clock::now()) {
+            self.log.line(wall, line);
+        }
+        if data_plane.has_ended() {
+            self.fail("the worker has ended".to_owned());
+        }
+        let problems = self.services.unreachable(&self.hops, &self.ports);
+        for report in self.outages.handle_tick(problems) {
+            self.log.line(wall, report);
+        }
+    }
+
+    /// Gives way to other routers, takes the addresses off, stops the worker, detaches the program.
+    fn stop(mut self) -> Result<(), String> {
+        let (now, wall) = (clock::now(), clock::wall());
+        self.say("stopping");
+        self.vrrp.stop(now);
+        self.carry_out(now, wall);
+        if let Some(mut data_plane) = self.data_plane.take() {
+            match data_plane.stop() {
+                Ok(account) => self.say_account(&data_plane, account),
+                Err(error) => self.failure = self.failure.take().or(Some(error)),
+            }
+            if let Err(error) = data_plane.detach() {
+                self.say(format_args!("detaching the steering program: {error}"));
+            }
+        }
+        self.say("stopped");
+        if let Err(error) = self.guardian.goodbye() {
+            self.log
+                .line(clock::wall(), format_args!("the guardian: {error}"));
+        }
+        self.failure.map_or(Ok(()), Err)
+    }
+
+    fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
+        let stats = data_plane.stats();
+        let (received, sent, dropped) = (
+            stats.frames_in.get(),
+            stats.frames_out.get(),
+            stats.dropped(),
+        );
+        let kept = account.is_settled() && received == sent + dropped;
+        let verdict = if kept {
+            "frames conserved"
+        } else {
+            "FRAMES LOST"
+        };
+        self.say(format_args!(
+            "{verdict}: {received} received = {sent} sent + {dropped} dropped; {} in all = {} in the \
+             kernel ({} in rings) + {} free + {} in hand",
+            account.total, account.in_kernel, account.in_rings, account.free, account.in_hand
+        ));
+        if !kept {
+            self.failure = Some("frames were lost".to_owned());
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        self.say(&why);
+        self.failure = Some(why);
+        self.stopping = true;
+    }
+
+    fn say(&mut self, text: impl std::fmt::Display) {
+        self.log.line(clock::wall(), text);
+    }
+}

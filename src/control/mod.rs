@@ -1,0 +1,20 @@
+//! The control thread: one mio loop that drives the protocol machines and everything slow.
+
+pub mod admin;
+mod announcements;
+pub mod api;
+pub mod cleanup;
+pub mod data_plane;
+pub mod engine;
+mod interfaces;
+mod last_will;
+pub mod log;
+mod next_hops;
+mod outages;
+mod pace;
+pub mod probes;
+mod put_back;
+mod queue_watch;
+mod repeats;
+mod services;
+mod vrrp_io;

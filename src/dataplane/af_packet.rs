@@ -1,0 +1,472 @@
+//! Packet I/O over AF_PACKET, where XDP is refused or not wished for.
+//!
+//! The kernel copies each of the balancer's packets to us and then, by the ingress filter, drops its
+//! own. Frames are buffers of ours, made once; a frame's token owns its buffer.
+
+use std::{io, mem, os::fd::AsFd, sync::Arc, time::Duration};
+
+use super::{
+    af_xdp::{InterfaceReport, Level, Opened, notes_on, port_id},
+    io::{BURST, FrameAccount, FrameBuf, PacketIo},
+};
+use crate::{
+    addr::PortId,
+    stats::{IoDrop, IoDrops},
+    sys::{
+        device::{self, InterfaceSpec},
+        open_error::OpenError,
+        packet_socket::{PacketSocket, Received},
+        poll::PollSet,
+        steer::{Hook, Service, Steering},
+        waker::Waker,
+    },
+};
+
+/// Frames in all. The kernel queues in memory of its own, so these are only those in hand: a burst,
+/// and what waits for a neighbour.
+const FRAMES: usize = 2048;
+/// Bytes before a received packet: room for an outer header, and for the VLAN tag put back.
+const HEADROOM: usize = 128;
+/// Bytes of a frame beside its IP packet: Ethernet and two VLAN tags.
+const LINK_OVERHEAD: usize = 14 + 2 * VLAN_TAG;
+/// Bytes of an IEEE 802.1Q tag, and where it goes: after the two addresses.
+const VLAN_TAG: usize = 4;
+const VLAN_AT: usize = 12;
+/// Smallest packet buffer, so that a small MTU at start is no trap later.
+const SMALLEST_MTU: u32 = 1500;
+
+/// A frame in the holder's hands.
+#[derive(Debug)]
+pub struct PacketFrame {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    port: PortId,
+}
+
+/// Packet I/O over AF_PACKET.
+pub struct AfPacket {
+    sockets: Vec<PacketSocket>,
+    /// For each socket, what was transmitted since the last flush, up to [`BURST`].
+    queued: Vec<Vec<PacketFrame>>,
+    /// Frames that could not be sent since the last flush.
+    refused: u64,
+    poll: PollSet,
+    free: Vec<Box<[u8]>>,
+    /// Buffers of received packets that were dropped, on their way back to `free`.
+    dropped: Vec<Box<[u8]>>,
+    in_hand: u64,
+    /// The socket to ask first next time, so that none starves.
+    next: usize,
+    drops: Arc<IoDrops>,
+    receive_errors: u64,
+}
+
+impl AfPacket {
+    /// Opens `interfaces` (in port order) and sets the ingress filters. `services` is what to take
+    /// from the first packet on, `waker` ends [`PacketIo::wait`].
+    ///
+    /// # Errors
+    /// [`OpenError`]; then no filter is set that was not before.
+    pub fn open(
+        interfaces: &[InterfaceSpec],
+        services: &[Service],
+        waker: Waker,
+    ) -> Result<Opened<Self>, OpenError> {
+        let mut steering = Steering::load(Hook::Ingress, interfaces, services)?;
+        let opened = Self::open_sockets(interfaces, &mut steering, waker);
+        match opened {
+            Ok((io, report)) => Ok(Opened {
+                drops: Arc::clone(&io.drops),
+                io,
+                steering,
+                report,
+            }),
+            Err(e) => {
+                steering.undo();
+                Err(e)
+            }
+        }
+    }
+
+    fn open_sockets(
+        interfaces: &[InterfaceSpec],
+        steering: &mut Steering,
+        waker: Waker,
+    ) -> Result<(Self, Vec<InterfaceReport>), OpenError> {
+        let mut poll = PollSet::new(waker);
+        let mut sockets = Vec::with_capacity(interfaces.len());
+        let mut report = Vec::with_capacity(interfaces.len());
+        let mut largest = SMALLEST_MTU;
+        for (index, spec) in interfaces.iter().enumerate() {
+            let properties = device::properties(spec)?;
+            let refused = |e| OpenError::from_errno(&spec.name, "set up AF_PACKET", e);
+            steering
+                .add_station(spec.ifindex, properties.mac)
+                .map_err(refused)?;
+            let port = port_id(index);
+            let socket = PacketSocket::open(spec, properties.mac, steering, port)?;
+            steering
+                .set_socket(port, 0, socket.as_fd())
+                .map_err(refused)?;
+            poll.add(socket.as_fd());
+            sockets.push(socket);
+            largest = largest.max(properties.mtu);
+            let mut notes = steering.attach(port, None)?.notes;
+            notes.extend(notes_on(
+                steering,
+                port,
+                &properties,
+                Level::AfPacket,
+                largest,
+            ));
+            report.push(InterfaceReport {
+                interface: spec.name.clone(),
+                level: Level::AfPacket,
+                queues: 1,
+                notes,
+            });
+        }
+        let size = HEADROOM + largest as usize + LINK_OVERHEAD;
+        let queued = sockets.iter().map(|_| Vec::with_capacity(BURST)).collect();
+        let io = Self {
+            sockets,
+            queued,
+            refused: 0,
+            poll,
+            free: (0..FRAMES)
+                .map(|_| vec![0; size].into_boxed_slice())
+                .collect(),
+            dropped: Vec::with_capacity(BURST),
+            in_hand: 0,
+            next: 0,
+            drops: Arc::new(IoDrops::default()),
+            receive_errors: 0,
+        };
+        Ok((io, report))
+    }
+
+    /// Takes up to `limit` packets from one socket.
+    fn receive_from(&mut self, index: usize, burst: &mut Vec<PacketFrame>, limit: usize) {
+        let at = self.free.len().saturating_sub(limit);
+        let Ok(got) = self.sockets[index].receive(&mut self.free[at..], HEADROOM) else {
+            self.receive_errors += 1;
+            self.count_errors();
+            return;
+        };
+        for received in got {
+            // The first packet is in the last buffer; each is there, as it was just filled.
+            let Some(buffer) = self.free.pop() else {
+                break;
+            };
+            let mut frame = PacketFrame {
+                buffer,
+                start: HEADROOM,
+                end: HEADROOM + received.len,
+                port: port_id(index),
+            };
+            let dropped = if received.truncated {
+                IoDrop::PacketOversized
+            } else if received.unfinished_checksum && !finish_checksum(frame.bytes_mut()) {
+                IoDrop::PacketUnfinishedChecksum
+            } else {
+                frame.restore_tag(received);
+                self.in_hand += 1;
+                burst.push(frame);
+                continue;
+            };
+            self.drops.of(dropped).add(1);
+            self.dropped.push(frame.buffer);
+        }
+        self.free.append(&mut self.dropped);
+    }
+
+    /// Sends what is queued for one socket; what the kernel does not take is dropped.
+    fn send_queued(&mut self, index: usize) {
+        let (socket, queued) = (&mut self.sockets[index], &mut self.queued[index]);
+        let mut done = 0;
+        while done < queued.len() {
+            let (what, refused) = match socket.send(&queued[done..]) {
+                Ok(sent) if sent > 0 => {
+                    done += sent;
+                    continue;
+                }
+                // Later ones would fare no better now.
+                Err(e) if is_full(&e) => (IoDrop::PacketSendFull, queued.len() - done),
+                Ok(_) | Err(_) => (IoDrop::PacketSendRefused, 1),
+            };
+            self.drops.of(what).add(refused as u64);
+            self.refused += refused as u64;
+            done += refused;
+        }
+        self.in_hand -= queued.len() as u64;
+        self.free.extend(queued.drain(..).map(|frame| frame.buffer));
+    }
+
+    fn count_errors(&self) {
+        let errors = self.receive_errors + self.poll.errors();
+        self.drops.of(IoDrop::SocketErrors).set(errors);
+    }
+}
+
+impl PacketFrame {
+    /// Puts the VLAN tag back that the kernel took off.
+    fn restore_tag(&mut self, received: &Received) {
+        let Some((tpid, tci)) = received.vlan else {
+            return;
+        };
+        // There is room: nothing has used the headroom yet.
+        if self.end - self.start < VLAN_AT || !self.grow_front(VLAN_TAG) {
+            return;
+        }
+        let bytes = self.bytes_mut();
+        bytes.copy_within(VLAN_TAG..VLAN_TAG + VLAN_AT, 0);
+        bytes[VLAN_AT..VLAN_AT + 2].copy_from_slice(&tpid.to_be_bytes());
+        bytes[VLAN_AT + 2..VLAN_AT + 4].copy_from_slice(&tci.to_be_bytes());
+    }
+}
+
+impl AsRef<[u8]> for PacketFrame {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl FrameBuf for PacketFrame {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.start..self.end]
+    }
+
+    fn grow_front(&mut self, by: usize) -> bool {
+        let Some(start) = self.start.checked_sub(by) else {
+            return false;
+        };
+        self.start = start;
+        true
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.end = self.end.min(self.start + len);
+    }
+
+    fn ingress(&self) -> PortId {
+        self.port
+    }
+}
+
+impl PacketIo for AfPacket {
+    type Frame = PacketFrame;
+
+    /// Nothing to do: the kernel copies, and keeps no frame.
+    fn reclaim(&mut self) {}
+
+    fn receive(&mut self, burst: &mut Vec<PacketFrame>) {
+        let count = self.sockets.len();
+        let start = self.next;
+        for step in 0..count {
+            let room = BURST.saturating_sub(burst.len());
+            if room == 0 {
+                self.next = (start + step) % count;
+                return;
+            }
+            self.receive_from((start + step) % count, burst, room);
+        }
+        self.next = (start + 1) % count.max(1);
+    }
+
+    fn transmit(&mut self, egress: PortId, frame: PacketFrame) -> Result<(), PacketFrame> {
+        let index = usize::from(egress.0);
+        let Some(queued) = self.queued.get(index) else {
+            return Err(frame);
+        };
+        if queued.len() == BURST {
+            self.send_queued(index);
+        }
+        self.queued[index].push(frame);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> u64 {
+        for index in 0..self.sockets.len() {
+            self.send_queued(index);
+        }
+        mem::take(&mut self.refused)
+    }
+
+    fn release(&mut self, frame: PacketFrame) {
+        self.in_hand -= 1;
+        self.free.push(frame.buffer);
+    }
+
+    fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        self.poll.wait(timeout)?;
+        self.count_errors();
+        Ok(())
+    }
+
+    fn account(&mut self) -> FrameAccount {
+        FrameAccount {
+            total: FRAMES as u64,
+            in_kernel: 0,
+            in_rings: 0,
+            free: self.free.len() as u64,
+            in_hand: self.in_hand,
+        }
+    }
+}
+
+/// Whether a later try may succeed: the socket's or the device's queue is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    ) || error.raw_os_error() == Some(libc::ENOBUFS)
+}
+
+/// Finishes the checksum of a TCP or UDP packet in IPv4 whose checksum field holds the sum of the
+/// pseudo-header only; `false` when the frame holds no such packet. This is what the sender left to
+/// its network card (NETIF_F_HW_CSUM), and no card was passed on the way here.
+fn finish_checksum(frame: &mut [u8]) -> bool {
+    let mut at = VLAN_AT;
+    while matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8])) {
+        at += VLAN_TAG;
+    }
+    if frame.get(at..at + 2) != Some(&[0x08, 0x00]) {
+        return false;
+    }
+    let Some(packet) = frame.get_mut(at + 2..) else {
+        return false;
+    };
+    let &[version_ihl, _, len_high, len_low, ..] = &*packet else {
+        return false;
+    };
+    let header = usize::from(version_ihl & 0x0f) * 4;
+    let total = usize::from(u16::from_be_bytes([len_high, len_low]));
+    let field = match packet.get(9) {
+        Some(6) => 16,
+        Some(17) => 6,
+        _ => return false,
+    };
+    let Some(segment) = packet.get_mut(header..total) else {
+        return false;
+    };
+    if segment.len() < field + 2 {
+        return false;
+    }
+    // RFC 1071: the one's complement sum, which here includes what is in the field already.
+    let mut sum: u64 = segment
+        .chunks(2)
+        .map(|pair| {
+            u64::from(u16::from_be_bytes([
+                pair[0],
+                pair.get(1).copied().unwrap_or(0),
+            ]))
+        })
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    // Folded, so it fits. UDP's zero means "none" (RFC 768), and is sent as its other form.
+    let sum = match !u16::try_from(sum).unwrap_or(0) {
+        0 if field == 6 => 0xffff,
+        sum => sum,
+    };
+    segment[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    fn frame_of(bytes: &[u8]) -> PacketFrame {
+        let mut buffer = vec![0xa5; HEADROOM + 256].into_boxed_slice();
+        buffer[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
+        PacketFrame {
+            buffer,
+            start: HEADROOM,
+            end: HEADROOM + bytes.len(),
+            port: PortId(0),
+        }
+    }
+
+    /// What the kernel hands over for a packet whose checksum is not finished, and the finished one.
+    fn unfinished(tcp: bool, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let (source, target) = ([192, 0, 2, 7], [198, 51, 100, 1]);
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(source, target, 64);
+        let mut whole = Vec::new();
+        let (proto, field, segment_len) = if tcp {
+            builder
+                .tcp(4000, 80, 1, 1000)
+                .write(&mut whole, payload)
+                .unwrap();
+            (6_u16, 16, 20 + payload.len())
+        } else {
+            builder.udp(4000, 80).write(&mut whole, payload).unwrap();
+            (17, 6, 8 + payload.len())
+        };
+        let mut pseudo: u32 = u32::from(proto) + u32::try_from(segment_len).unwrap();
+        for address in [source, target] {
+            pseudo += u32::from(u16::from_be_bytes([address[0], address[1]]));
+            pseudo += u32::from(u16::from_be_bytes([address[2], address[3]]));
+        }
+        let pseudo = u16::try_from((pseudo & 0xffff) + (pseudo >> 16)).unwrap();
+        let mut partial = whole.clone();
+        partial[34 + field..36 + field].copy_from_slice(&pseudo.to_be_bytes());
+        (partial, whole)
+    }
+
+    #[test]
+    fn an_unfinished_checksum_is_finished_as_etherparse_computes_it() {
+        for tcp in [true, false] {
+            for payload in [&b""[..], b"odd", b"even", &[0xff; 101]] {
+                let (mut partial, whole) = unfinished(tcp, payload);
+                assert_ne!(partial, whole);
+                // Ethernet padding is not part of the sum.
+                partial.extend([9; 3]);
+                assert!(finish_checksum(&mut partial));
+                assert_eq!(&partial[..whole.len()], whole, "tcp {tcp}, {payload:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_packet_is_not_finished() {
+        let (whole, _) = unfinished(true, b"x");
+        for len in 0..54 {
+            assert!(!finish_checksum(&mut whole[..len].to_vec()), "{len} bytes");
+        }
+        let mut icmp = whole;
+        icmp[23] = 1;
+        assert!(!finish_checksum(&mut icmp));
+    }
+
+    #[test]
+    fn a_stripped_tag_is_put_back_where_it_was() {
+        let mut frame = frame_of(b"ddddddsssssstt-payload");
+        frame.restore_tag(&Received {
+            vlan: Some((0x88a8, 0x2064)),
+            ..Received::default()
+        });
+        assert_eq!(frame.bytes(), b"ddddddssssss\x88\xa8\x20\x64tt-payload");
+        let mut plain = frame_of(b"ddddddsssssstt");
+        plain.restore_tag(&Received::default());
+        assert_eq!(plain.bytes(), b"ddddddsssssstt");
+    }
+
+    #[test]
+    fn a_frame_grows_into_its_headroom_and_no_further() {
+        let mut frame = frame_of(b"payload");
+        assert!(frame.grow_front(HEADROOM));
+        assert!(frame.bytes().ends_with(b"payload"));
+        assert_eq!(frame.bytes().len(), HEADROOM + 7);
+        assert!(!frame.grow_front(1));
+        assert_eq!(frame.bytes().len(), HEADROOM + 7);
+    }
+}

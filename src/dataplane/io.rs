@@ -1,0 +1,126 @@
+//! The seam between a worker and whatever carries its frames: AF_XDP, AF_PACKET or memory.
+//!
+//! A frame is a token: it is not `Copy` or `Clone`, and every call takes or returns it by value, so
+//! the compiler keeps each one in exactly one place. Backends are chosen by generics, not `dyn`.
+
+use std::{io, time::Duration};
+
+use crate::addr::PortId;
+
+/// Frames handled in one turn of a worker. Large enough to amortise ring accesses and prefetches,
+/// small enough that a burst's metadata stays in L1.
+pub const BURST: usize = 64;
+
+/// A frame in the worker's hands, from the destination MAC address to the end of the payload.
+pub trait FrameBuf {
+    /// The bytes as they lie on the wire (no FCS).
+    fn bytes(&self) -> &[u8];
+    /// The bytes, to be rewritten in place.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// Grows the frame by `by` bytes at its front, from the headroom; `false` when there is too
+    /// little headroom, and then nothing changed. The new bytes are unspecified.
+    #[must_use]
+    fn grow_front(&mut self, by: usize) -> bool;
+    /// Cuts the frame off behind its first `len` bytes; a shorter frame stays as it is.
+    fn truncate(&mut self, len: usize);
+    /// The port that the frame came in on.
+    fn ingress(&self) -> PortId;
+}
+
+/// Where frames are, for the conservation check: `total == in_kernel + free + in_hand`, by counts that
+/// are kept as frames move. What the rings hold is asked of them, and shows whether the counts are true.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameAccount {
+    /// Frames that exist.
+    pub total: u64,
+    /// Frames in a ring or in flight in the kernel.
+    pub in_kernel: u64,
+    /// Those of `in_kernel` that the rings show; the others are where only the kernel sees them: in the
+    /// driver's receive ring, or being sent.
+    pub in_rings: u64,
+    /// Frames in the backend's free list.
+    pub free: u64,
+    /// Frames received and not yet transmitted or released.
+    pub in_hand: u64,
+}
+
+impl FrameAccount {
+    /// Whether every frame is accounted for.
+    pub const fn is_conserved(&self) -> bool {
+        self.total == self.in_kernel + self.free + self.in_hand && self.in_rings <= self.in_kernel
+    }
+
+    /// Whether every frame is accounted for and none is with the worker: so it must be when it has ended.
+    pub const fn is_settled(&self) -> bool {
+        self.is_conserved() && self.in_hand == 0
+    }
+}
+
+/// A source and sink of frames, owned by one worker.
+pub trait PacketIo {
+    /// The token for one frame.
+    type Frame: FrameBuf;
+
+    /// Takes back frames whose transmission is complete and hands the kernel empty ones to fill.
+    fn reclaim(&mut self);
+
+    /// Appends received frames to `burst` until it holds [`BURST`] or none is waiting. Never
+    /// allocates: `burst` has capacity [`BURST`].
+    fn receive(&mut self, burst: &mut Vec<Self::Frame>);
+
+    /// Queues `frame` for transmission on `egress`; gives it back when the ring is full.
+    ///
+    /// # Errors
+    /// The frame itself, when it could not be queued.
+    fn transmit(&mut self, egress: PortId, frame: Self::Frame) -> Result<(), Self::Frame>;
+
+    /// Has the kernel send what [`Self::transmit`] queued: for a ring one wake-up, and only where the
+    /// kernel asked for it. How many of the frames that `transmit` took since the last call the kernel
+    /// refused: those were not sent, and are free again.
+    fn flush(&mut self) -> u64;
+
+    /// Gives back a frame that is not transmitted.
+    fn release(&mut self, frame: Self::Frame);
+
+    /// Sleeps until a frame may be waiting, the worker's waker fired, or `timeout` passed.
+    ///
+    /// # Errors
+    /// What the poll reported; an interrupted poll is not an error.
+    fn wait(&mut self, timeout: Duration) -> io::Result<()>;
+
+    /// Where every frame is now.
+    fn account(&mut self) -> FrameAccount;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_cannot_be_is_told_from_one_that_can() {
+        let good = FrameAccount {
+            total: 100,
+            in_kernel: 60,
+            in_rings: 58,
+            free: 40,
+            in_hand: 0,
+        };
+        assert!(good.is_conserved() && good.is_settled());
+        for bad in [
+            FrameAccount { free: 39, ..good },
+            // The rings hold frames that were counted as free: two places for one frame.
+            FrameAccount {
+                in_rings: 61,
+                ..good
+            },
+        ] {
+            assert!(!bad.is_conserved() && !bad.is_settled(), "{bad:?}");
+        }
+        let held = FrameAccount {
+            free: 39,
+            in_hand: 1,
+            ..good
+        };
+        assert!(held.is_conserved() && !held.is_settled());
+    }
+}

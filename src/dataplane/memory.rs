@@ -1,0 +1,272 @@
+//! Frames in memory: what tests and benches run a worker on.
+
+use std::{io, time::Duration};
+
+use super::io::{BURST, FrameAccount, FrameBuf, PacketIo};
+use crate::addr::PortId;
+
+/// Bytes of a frame's memory, as an AF_XDP chunk has.
+const FRAME_SIZE: usize = 2048;
+/// Bytes in front of a received frame, as XDP leaves them.
+const HEADROOM: u16 = 256;
+/// Bytes that a received frame can have.
+const ROOM: usize = FRAME_SIZE - HEADROOM as usize;
+
+/// A frame of a [`MemoryIo`]: two words, as a descriptor of AF_XDP is.
+#[derive(Debug)]
+pub struct MemoryFrame {
+    memory: Box<[u8; FRAME_SIZE]>,
+    start: u16,
+    end: u16,
+    /// Where it came in; once it is transmitted, where it left.
+    port: PortId,
+}
+
+const _: () = assert!(size_of::<MemoryFrame>() == 16, "moved in two registers");
+
+impl MemoryFrame {
+    /// Makes the frame hold the `len` bytes of `bytes`, which fit in behind the headroom, as
+    /// received on `ingress`.
+    fn load(&mut self, ingress: PortId, bytes: &[u8], len: u16) {
+        self.start = HEADROOM;
+        self.end = HEADROOM + len;
+        self.port = ingress;
+        self.bytes_mut().copy_from_slice(bytes);
+    }
+}
+
+impl FrameBuf for MemoryFrame {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.memory[usize::from(self.start)..usize::from(self.end)]
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[usize::from(self.start)..usize::from(self.end)]
+    }
+
+    fn grow_front(&mut self, by: usize) -> bool {
+        let by = u16::try_from(by).ok();
+        match by.and_then(|by| self.start.checked_sub(by)) {
+            Some(start) => {
+                self.start = start;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn truncate(&mut self, len: usize) {
+        let end = usize::from(self.start).saturating_add(len);
+        self.end = u16::try_from(end).map_or(self.end, |end| self.end.min(end));
+    }
+
+    fn ingress(&self) -> PortId {
+        self.port
+    }
+}
+
+/// A queue of fixed length, first in, first out.
+#[derive(Debug)]
+struct Ring {
+    /// A power of two of them.
+    slots: Box<[Option<MemoryFrame>]>,
+    /// Frames that were ever taken out, and put in.
+    taken: usize,
+    put: usize,
+}
+
+impl Ring {
+    /// A ring with room for at least `frames`.
+    fn new(frames: usize) -> Self {
+        let slots = (0..frames.next_power_of_two()).map(|_| None).collect();
+        Self {
+            slots,
+            taken: 0,
+            put: 0,
+        }
+    }
+
+    /// Puts in a frame; the caller sees to it that there is room.
+    #[inline]
+    fn push(&mut self, frame: MemoryFrame) {
+        let at = self.put & (self.slots.len() - 1);
+        self.slots[at] = Some(frame);
+        self.put += 1;
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<MemoryFrame> {
+        let at = self.taken & (self.slots.len() - 1);
+        let frame = self.slots[at].take()?;
+        self.taken += 1;
+        Some(frame)
+    }
+
+    /// Takes out again what was put in last.
+    fn take_back(&mut self) -> Option<MemoryFrame> {
+        let last = self.put.checked_sub(1).filter(|last| *last >= self.taken)?;
+        self.put = last;
+        self.slots[last & (self.slots.len() - 1)].take()
+    }
+
+    #[inline]
+    const fn len(&self) -> usize {
+        self.put - self.taken
+    }
+}
+
+/// A backend whose wire is two queues: what was injected is received, what is transmitted is kept
+/// until it is collected.
+#[derive(Debug)]
+pub struct MemoryIo {
+    free: Vec<MemoryFrame>,
+    received: Ring,
+    transmitted: Ring,
+    /// Frames that may be in `transmitted`.
+    ring: usize,
+    refusing: usize,
+    total: u64,
+    in_hand: u64,
+}
+
+impl MemoryIo {
+    /// A backend with `frames` frames, and transmit rings of `ring`.
+    pub fn new(frames: usize, ring: usize) -> Self {
+        let vacant = || MemoryFrame {
+            memory: Box::new([0; FRAME_SIZE]),
+            start: HEADROOM,
+            end: HEADROOM,
+            port: PortId(0),
+        };
+        Self {
+            free: (0..frames).map(|_| vacant()).collect(),
+            received: Ring::new(frames),
+            transmitted: Ring::new(frames),
+            ring,
+            refusing: 0,
+            total: frames as u64,
+            in_hand: 0,
+        }
+    }
+
+    /// Puts a frame on the wire to `ingress`; `false` when no frame is free or it does not fit.
+    pub fn inject(&mut self, ingress: PortId, bytes: &[u8]) -> bool {
+        let Some(len) = u16::try_from(bytes.len())
+            .ok()
+            .filter(|_| bytes.len() <= ROOM)
+        else {
+            return false;
+        };
+        let Some(mut frame) = self.free.pop() else {
+            return false;
+        };
+        frame.load(ingress, bytes, len);
+        self.received.push(frame);
+        true
+    }
+
+    /// Takes the next transmitted frame off the wire: where it left, and its bytes.
+    pub fn collect(&mut self) -> Option<(PortId, Vec<u8>)> {
+        let frame = self.transmitted.pop()?;
+        let (egress, bytes) = (frame.port, frame.bytes().to_vec());
+        self.free.push(frame);
+        Some((egress, bytes))
+    }
+
+    /// Has the next flush refuse so many of the frames that were transmitted last, as the kernel does
+    /// when an interface is down.
+    pub const fn refuse(&mut self, frames: usize) {
+        self.refusing = frames;
+    }
+
+    /// Takes every transmitted frame off the wire unseen. How many there were.
+    pub fn discard(&mut self) -> usize {
+        let frames = self.transmitted.len();
+        while let Some(frame) = self.transmitted.pop() {
+            self.free.push(frame);
+        }
+        frames
+    }
+}
+
+impl PacketIo for MemoryIo {
+    type Frame = MemoryFrame;
+
+    fn reclaim(&mut self) {}
+
+    #[inline]
+    fn receive(&mut self, burst: &mut Vec<MemoryFrame>) {
+        let room = BURST.saturating_sub(burst.len());
+        let before = burst.len();
+        burst.extend((0..room).map_while(|_| self.received.pop()));
+        self.in_hand += (burst.len() - before) as u64;
+    }
+
+    #[inline]
+    fn transmit(&mut self, egress: PortId, mut frame: MemoryFrame) -> Result<(), MemoryFrame> {
+        if self.transmitted.len() == self.ring {
+            return Err(frame);
+        }
+        frame.port = egress;
+        self.transmitted.push(frame);
+        self.in_hand -= 1;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> u64 {
+        let refused = std::mem::take(&mut self.refusing).min(self.transmitted.len());
+        for _ in 0..refused {
+            self.free.extend(self.transmitted.take_back());
+        }
+        refused as u64
+    }
+
+    fn release(&mut self, frame: MemoryFrame) {
+        self.free.push(frame);
+        self.in_hand -= 1;
+    }
+
+    fn wait(&mut self, _timeout: Duration) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn account(&mut self) -> FrameAccount {
+        let in_rings = (self.received.len() + self.transmitted.len()) as u64;
+        FrameAccount {
+            total: self.total,
+            in_kernel: in_rings,
+            in_rings,
+            free: self.free.len() as u64,
+            in_hand: self.in_hand,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_go_round_and_are_accounted_for() {
+        let mut io = MemoryIo::new(2, 1);
+        assert!(io.inject(PortId(3), b"one") && io.inject(PortId(3), b"two"));
+        assert!(!io.inject(PortId(3), b"no frame is left"));
+        let mut burst = Vec::with_capacity(BURST);
+        io.receive(&mut burst);
+        assert_eq!(io.account().in_hand, 2);
+        let two = burst.pop().unwrap();
+        let mut one = burst.pop().unwrap();
+        assert_eq!((one.bytes(), one.ingress()), (&b"one"[..], PortId(3)));
+        assert!(one.grow_front(HEADROOM.into()) && !one.grow_front(1));
+        one.truncate(4);
+        assert_eq!(one.bytes().len(), 4);
+        assert!(io.transmit(PortId(1), one).is_ok());
+        let two = io.transmit(PortId(1), two).unwrap_err();
+        io.release(two);
+        assert!(io.account().is_conserved());
+        assert_eq!(io.collect().unwrap().0, PortId(1));
+        assert_eq!(io.account().free, 2);
+    }
+}

@@ -1,0 +1,9 @@
+//! Frames in, frames out: the I/O seam, the worker and its burst stages, and publishing of tables.
+
+pub mod af_packet;
+pub mod af_xdp;
+pub mod io;
+pub mod memory;
+pub mod publish;
+mod stages;
+pub mod worker;

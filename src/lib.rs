@@ -1,0 +1,54 @@
+//! xvs: keepalived and the kernel's IPVS in one program that needs no `ip_vs` module.
+//!
+//! It reads `keepalived.conf`, elects a master by VRRP, takes the virtual addresses over by ARP,
+//! checks real servers, and forwards layer-4 traffic itself, in userspace, over AF_XDP.
+//!
+//! # The house
+//!
+//! The arrow names the only layers that a layer may import; `tidy.rs` holds everybody to it.
+//!
+//! ```text
+//! main.rs      arguments in, exit code out                                        -> cli
+//! time         Instant, Tick (coarse), no clock of its own                        -> nothing
+//! addr         MacAddr, prefixes, L4Proto, Endpoint                               -> nothing
+//! wire         one file a header: ethernet, ipv4, tcp, icmp, arp, vrrp, checksum  -> addr
+//! stats        Counter, DropReason, per-service and per-real counters             -> nothing
+//! balance      what a balancer is: flow key and hash, service table, schedulers,
+//!              connection and persistence tables, TCP state, rewrite              -> wire addr time stats
+//! vrrp         the VRRP machine, and a simulated LAN for its tests                -> wire addr time
+//! check        the health-check machines and quorum                               -> addr time
+//! config       keepalived.conf: lexer, parser, model with units, diagnostics      -> addr time
+//! sys          all unsafe code, every system call                                 -> addr time
+//! dataplane    PacketIo (AF_XDP, AF_PACKET, in memory), worker, publishing        -> balance wire addr stats time sys
+//! control      the mio loop: VRRP I/O, checks' I/O, next hops, admin socket       -> all of the above
+//! cli          run, check, list, vrrp, cleanup                                    -> config control stats
+//! ```
+//!
+//! Pure layers (time, addr, wire, stats, balance, vrrp, check, config) see no clock, no file
+//! descriptor and no unsafe code. Data flows down by call; upper layers *pull* what happened
+//! (`poll_action()`), lower layers never call up.
+//!
+//! # Threads, and who owns what
+//!
+//! One forwarding worker and one control thread. The worker owns its frames, its connection table
+//! and its counters, and never allocates, locks, logs or reads a clock per packet. Control owns the
+//! configuration, the protocol machines and the steering program's maps; it builds an immutable
+//! `ServiceTable` for every change and publishes it, and frees the old one after the worker has
+//! reported the new generation. Order is make-before-break: a virtual server is published before
+//! the steering program sends its packets, and withdrawn the other way round.
+
+pub mod addr;
+pub mod balance;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod dataplane;
+pub mod stats;
+#[allow(unsafe_code, reason = "the one layer that talks to the kernel")]
+pub mod sys;
+#[cfg(test)]
+mod tidy;
+pub mod time;
+pub mod vrrp;
+pub mod wire;

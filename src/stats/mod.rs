@@ -1,0 +1,18 @@
+//! What a worker counts, and how control reads it while the worker runs.
+//!
+//! Each worker is the only writer of its [`WorkerStats`]; control reads through an `Arc`. Numbers
+//! that belong together may therefore be read a packet apart, which is what a counter promises.
+
+#![forbid(unsafe_code)]
+
+mod counter;
+mod io;
+mod reasons;
+mod worker;
+
+pub use self::{
+    counter::Counter,
+    io::IoDrops,
+    reasons::{DropReason, IoDrop, ReplyReason},
+    worker::{MAX_REALS, RealCounters, WorkerStats},
+};

@@ -1,0 +1,135 @@
+//! Why a frame did not simply go on: one list makes the enum, the names and the documentation.
+
+/// Defines a closed list of reasons that can index an array of counters.
+macro_rules! reasons {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident => $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in outputs and metrics.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// The index of this reason's counter.
+            #[inline]
+            pub const fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a frame was dropped.
+    DropReason {
+        /// The frame ends inside its Ethernet header or a VLAN tag.
+        FrameTooShort => "frame-too-short",
+        /// Neither IPv4 nor up to two VLAN tags around it.
+        EtherType => "ethertype",
+        /// No IPv4 header: cut, another version, or an IHL below 5.
+        Ipv4Header => "ipv4-header",
+        /// The IPv4 total length is less than the header or more than the frame holds.
+        Ipv4Length => "ipv4-length",
+        /// The IPv4 header checksum is wrong.
+        Ipv4Checksum => "ipv4-checksum",
+        /// The sender's address is one that no host has: unspecified, loopback, multicast,
+        /// broadcast (RFC 1812 §5.3.7).
+        SourceAddress => "source-address",
+        /// The frame was for a group of stations, so no router may forward it (RFC 1812 §5.3.4).
+        GroupFrame => "group-frame",
+        /// A fragment: later ones have no ports, so the flow cannot be found.
+        Fragment => "fragment",
+        /// The TTL does not allow another hop.
+        TtlExpired => "ttl-expired",
+        /// The IP protocol is not one that is balanced.
+        Protocol => "protocol",
+        /// The TCP header is cut or its data offset is wrong.
+        TcpHeader => "tcp-header",
+        /// An ICMP message other than an error about a packet.
+        IcmpType => "icmp-type",
+        /// An ICMP error that is cut, or that does not quote an IPv4 packet with ports.
+        IcmpQuote => "icmp-quote",
+        /// An ICMP error about a flow that is not in the table.
+        IcmpUnknownFlow => "icmp-unknown-flow",
+        /// No virtual server has this address, protocol and port.
+        NoService => "no-service",
+        /// A TCP reset for a flow that is not in the table; a reset is never answered.
+        UnknownReset => "unknown-reset",
+        /// No real server of the virtual server takes new connections.
+        NoReal => "no-real",
+        /// The real server's MAC address is not known (yet).
+        NoNextHop => "no-next-hop",
+        /// The connection table has no room that may be taken for a new flow.
+        TableFull => "table-full",
+        /// The transmit ring was full, or the kernel refused to send the frame; `io_drops` tells why.
+        TransmitFull => "transmit-full",
+    }
+}
+
+reasons! {
+    /// Why a frame was turned into an answer to its sender.
+    ReplyReason {
+        /// TCP in the middle of a flow that is not in the table: a reset, as the host that has the
+        /// address would send (RFC 9293 §3.5.2), lets the client connect anew at once.
+        UnknownFlow => "reset-unknown-flow",
+    }
+}
+
+reasons! {
+    /// What went wrong below the workers: packets lost between the interface and a worker, and calls
+    /// that the kernel answered with an error. No sum is meant: a frame that was refused is among the
+    /// workers' `transmit-full`, too.
+    IoDrop {
+        /// AF_XDP: larger than a chunk or, in copy mode, no entry in the fill ring.
+        XskRxDropped => "xsk-rx-dropped",
+        /// AF_XDP: the receive ring was full, as the worker is too slow.
+        XskRxRingFull => "xsk-rx-ring-full",
+        /// AF_XDP: times that the fill ring was found empty and that are not in `xsk-rx-dropped`;
+        /// only zero-copy drivers have such.
+        XskFillRingEmpty => "xsk-fill-ring-empty",
+        /// AF_XDP: descriptors of ours that the kernel did not take. Anything but 0 is a bug.
+        XskInvalidDescriptors => "xsk-invalid-descriptors",
+        /// AF_XDP: the kernel refused to look at a transmit ring, as the interface is gone.
+        XskWakeErrors => "xsk-wake-errors",
+        /// AF_PACKET: the socket's queue was full, as the worker is too slow.
+        PacketSocketFull => "packet-socket-full",
+        /// AF_PACKET: larger than a buffer, as it was merged (GRO) or the MTU grew.
+        PacketOversized => "packet-oversized",
+        /// AF_PACKET: a local sender left the checksum unfinished, in a protocol that we cannot
+        /// finish.
+        PacketUnfinishedChecksum => "packet-unfinished-checksum",
+        /// AF_PACKET: the socket's or the device's queue had no room for a packet to send.
+        PacketSendFull => "packet-send-full",
+        /// AF_PACKET: a packet could not be sent: larger than the MTU, or the interface is down.
+        PacketSendRefused => "packet-send-refused",
+        /// A socket reported an error: its interface went down or away.
+        SocketErrors => "socket-errors",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn reasons_index_their_counters_and_have_their_own_names() {
+        for (n, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), n);
+        }
+        let names: HashSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+        let names: HashSet<_> = IoDrop::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), IoDrop::COUNT);
+    }
+}

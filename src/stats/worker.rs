@@ -1,0 +1,147 @@
+//! The counters of one worker.
+
+use super::{Counter, DropReason, ReplyReason};
+
+/// Real servers that can exist at a time, over all virtual servers: slots of per-real counters.
+///
+/// 65,536 slots of one cache line are 4 MiB a worker, and more real servers than the largest
+/// configurations of keepalived have by an order of magnitude.
+pub const MAX_REALS: usize = 65_536;
+
+/// What one worker counted for the real server in one slot. One cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct RealCounters {
+    /// Which holder of the slot the numbers belong to; 0 before the first. A slot whose epoch is
+    /// not the current real server's holds the numbers of a former one.
+    pub epoch: Counter,
+    /// Connections in the states that IPVS counts as active.
+    pub active: Counter,
+    /// All other connections (persistence templates are none).
+    pub inactive: Counter,
+    /// Persistence templates that lead to this real server.
+    pub templates: Counter,
+    /// Connections scheduled so far.
+    pub connections: Counter,
+    /// Packets from clients.
+    pub packets: Counter,
+    /// Bytes from clients, counted from the IP header.
+    pub bytes: Counter,
+}
+
+impl RealCounters {
+    /// Makes the slot count for the holder with this epoch, from zero when it had another.
+    #[inline]
+    pub fn claim(&self, epoch: u32) {
+        if self.epoch.get() != u64::from(epoch) {
+            for counter in [
+                &self.active,
+                &self.inactive,
+                &self.templates,
+                &self.connections,
+                &self.packets,
+                &self.bytes,
+            ] {
+                counter.set(0);
+            }
+            self.epoch.set(u64::from(epoch));
+        }
+    }
+
+    /// Whether the slot counts for the holder with this epoch.
+    #[inline]
+    pub fn is_for(&self, epoch: u32) -> bool {
+        self.epoch.get() == u64::from(epoch)
+    }
+}
+
+/// Everything one worker counts. Written by that worker only.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct WorkerStats {
+    /// Frames received.
+    pub frames_in: Counter,
+    /// Bytes received, Ethernet headers included.
+    pub bytes_in: Counter,
+    /// Frames handed to a transmit ring: forwarded ones and replies.
+    pub frames_out: Counter,
+    /// Connections in the table.
+    pub connections: Counter,
+    /// Persistence templates in the table.
+    pub templates: Counter,
+    /// Connections and templates that made room for new ones before their time.
+    pub evicted: Counter,
+    drops: [Counter; DropReason::COUNT],
+    replies: [Counter; ReplyReason::COUNT],
+    reals: Box<[RealCounters]>,
+}
+
+impl WorkerStats {
+    /// All zero, with room for [`MAX_REALS`] real servers.
+    pub fn new() -> Self {
+        Self {
+            frames_in: Counter::default(),
+            bytes_in: Counter::default(),
+            frames_out: Counter::default(),
+            connections: Counter::default(),
+            templates: Counter::default(),
+            evicted: Counter::default(),
+            drops: Default::default(),
+            replies: Default::default(),
+            reals: (0..MAX_REALS).map(|_| RealCounters::default()).collect(),
+        }
+    }
+
+    /// Frames dropped for `reason`.
+    pub const fn drops(&self, reason: DropReason) -> &Counter {
+        &self.drops[reason.index()]
+    }
+
+    /// Frames dropped, whatever the reason.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(Counter::get).sum()
+    }
+
+    /// Frames turned into an answer for `reason`.
+    pub const fn replies(&self, reason: ReplyReason) -> &Counter {
+        &self.replies[reason.index()]
+    }
+
+    /// The counters of the real server in `slot`. A slot of [`MAX_REALS`] or more, which no table
+    /// is built with, shares the last one.
+    #[inline]
+    pub fn real(&self, slot: u32) -> &RealCounters {
+        &self.reals[(slot as usize).min(MAX_REALS - 1)]
+    }
+}
+
+impl Default for WorkerStats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_holder_of_a_slot_starts_at_zero() {
+        let stats = WorkerStats::new();
+        let real = stats.real(7);
+        real.claim(1);
+        real.active.add(3);
+        real.claim(1);
+        assert_eq!(real.active.get(), 3);
+        real.claim(2);
+        assert_eq!(
+            (real.active.get(), real.is_for(2), real.is_for(1)),
+            (0, true, false)
+        );
+    }
+
+    #[test]
+    fn a_real_server_has_its_own_line() {
+        assert_eq!(size_of::<RealCounters>(), 64);
+    }
+}

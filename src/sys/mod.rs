@@ -1,0 +1,31 @@
+//! Every system call that the standard library has no safe form of, and all unsafe code.
+//!
+//! What is here is mechanism: it knows sockets, netlink and processes, and no policy of a load
+//! balancer. Where a crate offers a safe call, that is used.
+
+pub mod affinity;
+mod bpf;
+pub mod clock;
+pub mod device;
+pub mod guardian;
+mod ingress_filter;
+pub mod instance_lock;
+pub mod interface_conf;
+pub mod limits;
+pub mod link_socket;
+pub mod log_output;
+pub mod monitor;
+pub mod netlink;
+pub mod netns;
+pub mod open_error;
+pub mod packet_socket;
+pub mod poll;
+pub mod prefetch;
+pub mod random;
+mod sockopt;
+pub mod steer;
+pub mod umem;
+pub mod vrrp_socket;
+pub mod waker;
+pub mod xdp_link;
+pub mod xsk;

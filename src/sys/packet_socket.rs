@@ -1,0 +1,309 @@
+//! One AF_PACKET socket: the fallback where XDP is refused.
+//!
+//! We make the socket and set it up, pnet_datalink binds it. Its receiver and sender are of no use
+//! here. The receiver hides what recvmsg(2) says beside the bytes, and we need all of it: the VLAN tag
+//! that the kernel took off the packet (PACKET_AUXDATA), whether the checksum is finished, whether the
+//! packet was cut (MSG_TRUNC). And both take one packet a call, the sender with a pselect(2) before
+//! it, where recvmmsg(2) and sendmmsg(2) take a burst.
+
+use std::{
+    io, mem,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd},
+    ptr,
+};
+
+use pnet_datalink::{Config, NetworkInterface};
+
+use super::{device::InterfaceSpec, open_error::OpenError, steer::Steering};
+use crate::addr::{MacAddr, PortId};
+
+/// Packets taken or sent in one call.
+pub const BATCH: usize = 64;
+/// Bytes that the kernel may queue for us: 10 ms of full-sized packets at 6 Gbit/s.
+const RECEIVE_BUFFER: libc::c_int = 8 << 20;
+/// Words for the control message of one packet: a header, an auxdata (20 bytes), padding.
+const CONTROL_WORDS: usize = 8;
+
+/// What the kernel said about one received packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that were written to the buffer.
+    pub len: usize,
+    /// The packet was larger than the buffer.
+    pub truncated: bool,
+    /// The VLAN tag that was taken off: TPID and TCI, host byte order.
+    pub vlan: Option<(u16, u16)>,
+    /// The L4 checksum holds only the pseudo-header's sum: the sender left the rest to a network
+    /// card that there never was.
+    pub unfinished_checksum: bool,
+}
+
+/// The socket of one interface.
+pub struct PacketSocket {
+    fd: OwnedFd,
+    received: Vec<Received>,
+    headers: Vec<libc::mmsghdr>,
+    segments: Vec<libc::iovec>,
+    controls: Vec<[u64; CONTROL_WORDS]>,
+}
+
+// SAFETY: the raw pointers are in `headers` and `segments`, and are written before each use in
+// `receive` and `send`; between calls nobody follows them.
+unsafe impl Send for PacketSocket {}
+
+impl PacketSocket {
+    /// Opens a socket on `spec`'s interface that gets just what `steering`'s filter for `port` lets
+    /// through, and nothing that this host sends.
+    ///
+    /// # Errors
+    /// Missing CAP_NET_RAW, or what the kernel refused.
+    pub fn open(
+        spec: &InterfaceSpec,
+        mac: MacAddr,
+        steering: &Steering,
+        port: PortId,
+    ) -> Result<Self, OpenError> {
+        let refused = |e: io::Error| match e.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => OpenError::Privilege {
+                action: "open an AF_PACKET socket",
+                needs: "CAP_NET_RAW",
+            },
+            _ => OpenError::from_errno(&spec.name, "open an AF_PACKET socket", e),
+        };
+        let fd = new_socket().map_err(refused)?;
+        if let Some(tap) = steering.tap(port) {
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, tap).map_err(refused)?;
+        }
+        set_option(&fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1).map_err(refused)?;
+        set_option(&fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).map_err(refused)?;
+        // Beyond the limit with CAP_NET_ADMIN, up to it without.
+        if set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER).map_err(refused)?;
+        }
+        let ours = fd.try_clone().map_err(refused)?;
+        let config = Config {
+            promiscuous: false,
+            socket_fd: Some(fd.into_raw_fd()),
+            ..Config::default()
+        };
+        // Binds the socket, and closes its own descriptor of it as the channel is dropped.
+        pnet_datalink::channel(&for_pnet(spec, mac), config).map_err(refused)?;
+        // SAFETY: both are plain integers and pointers, for which zero is a value.
+        let (header, segment): (libc::mmsghdr, libc::iovec) = unsafe { mem::zeroed() };
+        Ok(Self {
+            fd: ours,
+            received: vec![Received::default(); BATCH],
+            headers: vec![header; BATCH],
+            segments: vec![segment; BATCH],
+            controls: vec![[0; CONTROL_WORDS]; BATCH],
+        })
+    }
+
+    /// Receives up to [`BATCH`] packets, one into each of `buffers` from its byte `headroom` on, the
+    /// first into the last buffer, so that they can be popped in order. Says what came; never waits.
+    ///
+    /// # Errors
+    /// What recvmmsg(2) reported (the interface went down); nothing waiting is not an error.
+    pub fn receive(
+        &mut self,
+        buffers: &mut [Box<[u8]>],
+        headroom: usize,
+    ) -> io::Result<&[Received]> {
+        let wanted = buffers.len().min(BATCH);
+        for (i, buffer) in buffers.iter_mut().rev().take(wanted).enumerate() {
+            let room = buffer.get_mut(headroom..).unwrap_or_default();
+            self.segments[i] = libc::iovec {
+                iov_base: room.as_mut_ptr().cast(),
+                iov_len: room.len(),
+            };
+            let header = &mut self.headers[i].msg_hdr;
+            header.msg_iov = &raw mut self.segments[i];
+            header.msg_iovlen = 1;
+            header.msg_control = self.controls[i].as_mut_ptr().cast();
+            header.msg_controllen = size_of::<[u64; CONTROL_WORDS]>();
+            header.msg_flags = 0;
+        }
+        // SAFETY: the first `wanted` headers point at one segment each, which is the rest of a buffer
+        // that is borrowed exclusively, and at a control area of the length said; all are alive for the
+        // call. A null timeout is none.
+        let count = unsafe {
+            libc::recvmmsg(
+                self.fd.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                u32::try_from(wanted).unwrap_or(0),
+                libc::MSG_DONTWAIT as _,
+                ptr::null_mut(),
+            )
+        };
+        let Ok(count) = usize::try_from(count) else {
+            let error = io::Error::last_os_error();
+            return match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(&[]),
+                _ => Err(error),
+            };
+        };
+        for (received, header) in self.received.iter_mut().zip(&self.headers).take(count) {
+            // SAFETY: the kernel filled this header, whose control area is alive.
+            *received = unsafe { describe(header) };
+        }
+        Ok(&self.received[..count])
+    }
+
+    /// Sends the first of `packets`, at most [`BATCH`], and says how many; never waits. It may be fewer
+    /// than there are: what is the matter with the next one is what the next call reports.
+    ///
+    /// # Errors
+    /// What sendmmsg(2) reported of the first packet: EAGAIN or ENOBUFS when the socket or the device
+    /// is full, EMSGSIZE, ENETDOWN.
+    pub fn send<T: AsRef<[u8]>>(&mut self, packets: &[T]) -> io::Result<usize> {
+        let wanted = packets.len().min(BATCH);
+        for (i, packet) in packets.iter().take(wanted).enumerate() {
+            let packet = packet.as_ref();
+            self.segments[i] = libc::iovec {
+                iov_base: packet.as_ptr().cast_mut().cast(),
+                iov_len: packet.len(),
+            };
+            let header = &mut self.headers[i].msg_hdr;
+            header.msg_iov = &raw mut self.segments[i];
+            header.msg_iovlen = 1;
+            header.msg_control = ptr::null_mut();
+            header.msg_controllen = 0;
+            header.msg_flags = 0;
+        }
+        // SAFETY: the first `wanted` headers point at one segment each, which is one of `packets`; all
+        // are alive for the call, which only reads the packets.
+        let count = unsafe {
+            libc::sendmmsg(
+                self.fd.as_raw_fd(),
+                self.headers.as_mut_ptr(),
+                u32::try_from(wanted).unwrap_or(0),
+                libc::MSG_DONTWAIT as _,
+            )
+        };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Packets that the kernel dropped as the socket's queue was full, since the last call.
+///
+/// # Errors
+/// What getsockopt(2) reported.
+pub fn dropped(socket: &OwnedFd) -> io::Result<u64> {
+    let mut statistics = libc::tpacket_stats {
+        tp_packets: 0,
+        tp_drops: 0,
+    };
+    let mut len = option_len::<libc::tpacket_stats>();
+    // SAFETY: `statistics` is writable for `len` bytes, and both are alive for the call.
+    let code = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            (&raw mut statistics).cast(),
+            &mut len,
+        )
+    };
+    if code < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(statistics.tp_drops.into())
+}
+
+/// What `header` says of the packet that it received.
+///
+/// # Safety
+/// recvmmsg(2) filled `header`, and its control area is still alive.
+unsafe fn describe(header: &libc::mmsghdr) -> Received {
+    let message = &header.msg_hdr;
+    let mut received = Received {
+        len: header.msg_len as usize,
+        truncated: message.msg_flags & libc::MSG_TRUNC != 0,
+        ..Received::default()
+    };
+    // SAFETY: the caller's promise; the macro checks the length.
+    let first = unsafe { libc::CMSG_FIRSTHDR(message) };
+    if first.is_null() {
+        return received;
+    }
+    // SAFETY: not null, so it is a whole header within the control area.
+    let (level, kind, len) =
+        unsafe { ((*first).cmsg_level, (*first).cmsg_type, (*first).cmsg_len) };
+    let auxdata_len = u32::try_from(size_of::<libc::tpacket_auxdata>()).unwrap_or(u32::MAX);
+    // SAFETY: computes a length, and follows no pointer.
+    let needed = unsafe { libc::CMSG_LEN(auxdata_len) } as usize;
+    if level != libc::SOL_PACKET || kind != libc::PACKET_AUXDATA || len < needed {
+        return received;
+    }
+    // SAFETY: the message is long enough to hold an auxdata, which any bytes are.
+    let aux = unsafe {
+        libc::CMSG_DATA(first)
+            .cast::<libc::tpacket_auxdata>()
+            .read_unaligned()
+    };
+    if aux.tp_status & libc::TP_STATUS_VLAN_VALID != 0 {
+        // Kernels that do not say which tag it was knew only this one.
+        let tpid = if aux.tp_status & libc::TP_STATUS_VLAN_TPID_VALID != 0 {
+            aux.tp_vlan_tpid
+        } else {
+            TPID_8021Q
+        };
+        received.vlan = Some((tpid, aux.tp_vlan_tci));
+    }
+    received.unfinished_checksum = aux.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0;
+    received
+}
+
+/// IEEE 802.1Q's tag.
+const TPID_8021Q: u16 = 0x8100;
+
+/// A packet socket that gets nothing yet: no protocol, not bound.
+fn new_socket() -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just created, so it is open and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_option(fd: &OwnedFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: `value` is an int, as these options take, and alive for the call.
+    let code = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            option_len::<libc::c_int>(),
+        )
+    };
+    if code < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn option_len<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).unwrap_or(libc::socklen_t::MAX)
+}
+
+/// The interface in pnet_datalink's words; it looks at the index and the address only.
+fn for_pnet(spec: &InterfaceSpec, mac: MacAddr) -> NetworkInterface {
+    let [a, b, c, d, e, f] = mac.0;
+    NetworkInterface {
+        name: spec.name.clone(),
+        description: String::new(),
+        index: spec.ifindex,
+        mac: Some(pnet_datalink::MacAddr(a, b, c, d, e, f)),
+        ips: Vec::new(),
+        flags: 0,
+    }
+}

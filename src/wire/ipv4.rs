@@ -1,0 +1,317 @@
+//! IPv4. RFC 791 §3.1.
+
+use std::net::Ipv4Addr;
+
+use super::{checksum, pair, quad};
+
+/// Length of a header without options.
+pub const MIN_HEADER_LEN: usize = 20;
+/// IP protocol number of ICMP.
+pub const PROTOCOL_ICMP: u8 = 1;
+/// IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// The "don't fragment" flag in the word of flags and fragment offset.
+pub const DONT_FRAGMENT: u16 = 0x4000;
+
+/// "More fragments" and the fragment offset: any of these bits makes the packet a fragment.
+const FRAGMENT_BITS: u16 = 0x3fff;
+const OFFSET_BITS: u16 = 0x1fff;
+
+mod offset {
+    pub(super) const VERSION_IHL: usize = 0;
+    pub(super) const TOTAL_LENGTH: usize = 2;
+    pub(super) const FRAGMENT: usize = 6;
+    pub(super) const TTL: usize = 8;
+    pub(super) const PROTOCOL: usize = 9;
+    pub(super) const CHECKSUM: usize = 10;
+    pub(super) const SOURCE: usize = 12;
+    pub(super) const DESTINATION: usize = 16;
+}
+
+/// Why bytes are not an IPv4 packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// The bytes end before the header does, the version is not 4, or the IHL is below 5.
+    Header,
+    /// The total length is less than the header, or more than there are bytes.
+    Length,
+    /// The header does not sum up.
+    Checksum,
+}
+
+/// The fixed part of an IPv4 header in a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Ipv4<'a>(&'a [u8; MIN_HEADER_LEN]);
+
+impl<'a> Ipv4<'a> {
+    /// The header at the front of `bytes`, whatever it says; `None` when there are fewer than 20.
+    /// What an ICMP error quotes is read so: it may be cut, and its checksum is not ours to judge.
+    #[inline]
+    pub const fn quoted(bytes: &'a [u8]) -> Option<Self> {
+        match bytes.first_chunk() {
+            Some(header) => Some(Self(header)),
+            None => None,
+        }
+    }
+
+    /// The header at the front of `bytes`, with the packet's payload behind the options. The
+    /// payload ends where the total length says, so padding of the frame never reaches layer 4.
+    ///
+    /// # Errors
+    /// [`Malformed`] says which of the checks that a router owes (RFC 1812 §5.2.2) failed.
+    #[inline]
+    pub fn split(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
+        let ip = Self::quoted(bytes).ok_or(Malformed::Header)?;
+        let header_len = if ip.0[offset::VERSION_IHL] == 0x45 {
+            if !checksum::is_valid(ip.0) {
+                return Err(Malformed::Checksum);
+            }
+            MIN_HEADER_LEN
+        } else {
+            ip.check_options(bytes)?
+        };
+        let payload = bytes
+            .get(header_len..ip.total_len())
+            .ok_or(Malformed::Length)?;
+        Ok((ip, payload))
+    }
+
+    #[cold]
+    fn check_options(self, bytes: &[u8]) -> Result<usize, Malformed> {
+        if self.version() != 4 || self.header_len() < MIN_HEADER_LEN {
+            return Err(Malformed::Header);
+        }
+        let header = bytes.get(..self.header_len()).ok_or(Malformed::Header)?;
+        if checksum::is_valid(header) {
+            Ok(header.len())
+        } else {
+            Err(Malformed::Checksum)
+        }
+    }
+
+    /// The version: 4.
+    pub const fn version(self) -> u8 {
+        self.0[offset::VERSION_IHL] >> 4
+    }
+
+    /// Length of the header with its options in bytes: 4 × IHL, at most 60.
+    #[inline]
+    pub const fn header_len(self) -> usize {
+        (self.0[offset::VERSION_IHL] & 0x0f) as usize * 4
+    }
+
+    /// Length of the packet, header included, in bytes.
+    #[inline]
+    pub const fn total_len(self) -> usize {
+        u16::from_be_bytes(pair(self.0, offset::TOTAL_LENGTH)) as usize
+    }
+
+    /// Whether this is one fragment of a larger packet, the first included.
+    #[inline]
+    pub const fn is_fragment(self) -> bool {
+        u16::from_be_bytes(pair(self.0, offset::FRAGMENT)) & FRAGMENT_BITS != 0
+    }
+
+    /// Whether this is a fragment that does not hold the start of the payload, hence no ports.
+    pub const fn is_later_fragment(self) -> bool {
+        u16::from_be_bytes(pair(self.0, offset::FRAGMENT)) & OFFSET_BITS != 0
+    }
+
+    /// Routers that the packet may still pass.
+    #[inline]
+    pub const fn ttl(self) -> u8 {
+        self.0[offset::TTL]
+    }
+
+    /// IP protocol number of the payload.
+    #[inline]
+    pub const fn protocol(self) -> u8 {
+        self.0[offset::PROTOCOL]
+    }
+
+    /// Source and destination as they lie in the header, in one piece for a flow key.
+    #[inline]
+    pub const fn addresses(self) -> [u8; 8] {
+        let [.., a, b, c, d, e, f, g, h] = *self.0;
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// The sender.
+    #[inline]
+    pub const fn source(self) -> Ipv4Addr {
+        let [a, b, c, d] = quad(self.0, offset::SOURCE);
+        Ipv4Addr::new(a, b, c, d)
+    }
+
+    /// The addressee.
+    #[inline]
+    pub const fn destination(self) -> Ipv4Addr {
+        let [a, b, c, d] = quad(self.0, offset::DESTINATION);
+        Ipv4Addr::new(a, b, c, d)
+    }
+}
+
+/// Takes one from the TTL of the header at the front of `packet` and updates its checksum. The
+/// caller has seen to it that the TTL is at least 2; bytes too short for a header stay as they are.
+#[inline]
+pub fn decrement_ttl(packet: &mut [u8]) {
+    let Some(header) = packet.first_chunk_mut::<MIN_HEADER_LEN>() else {
+        return;
+    };
+    let old = pair(header, offset::TTL);
+    let new = [old[0].wrapping_sub(1), old[1]];
+    let sum = checksum::update_word(pair(header, offset::CHECKSUM), old, new);
+    header[offset::TTL] = new[0];
+    header[offset::CHECKSUM..offset::CHECKSUM + 2].copy_from_slice(&sum);
+}
+
+/// What a header of our own says; the rest is fixed: no options, TOS 0, identification 0 with
+/// "don't fragment" set (RFC 6864 §4.1).
+#[derive(Clone, Copy, Debug)]
+pub struct Repr {
+    /// The sender.
+    pub source: Ipv4Addr,
+    /// The addressee.
+    pub destination: Ipv4Addr,
+    /// IP protocol number of the payload.
+    pub protocol: u8,
+    /// Routers that the packet may pass.
+    pub ttl: u8,
+    /// Length of the payload in bytes.
+    pub payload_len: u16,
+}
+
+impl Repr {
+    /// The header's bytes, checksum included.
+    pub fn emit(self) -> [u8; MIN_HEADER_LEN] {
+        let mut header = [0; MIN_HEADER_LEN];
+        let total = self.payload_len.saturating_add(20);
+        header[offset::VERSION_IHL] = 0x45;
+        header[offset::TOTAL_LENGTH..][..2].copy_from_slice(&total.to_be_bytes());
+        header[offset::FRAGMENT..][..2].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+        header[offset::TTL] = self.ttl;
+        header[offset::PROTOCOL] = self.protocol;
+        header[offset::SOURCE..][..4].copy_from_slice(&self.source.octets());
+        header[offset::DESTINATION..][..4].copy_from_slice(&self.destination.octets());
+        let sum = checksum::compute(&header);
+        header[offset::CHECKSUM..][..2].copy_from_slice(&sum);
+        header
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REPR: Repr = Repr {
+        source: Ipv4Addr::new(10, 0, 0, 1),
+        destination: Ipv4Addr::new(10, 0, 0, 2),
+        protocol: PROTOCOL_TCP,
+        ttl: 64,
+        payload_len: 4,
+    };
+
+    fn packet() -> Vec<u8> {
+        let mut bytes = REPR.emit().to_vec();
+        bytes.extend([1, 2, 3, 4, 0, 0, 0]);
+        bytes
+    }
+
+    /// Changes one byte and repairs the checksum, so that only the intended check can fail.
+    fn edited(at: usize, value: u8) -> Vec<u8> {
+        let mut bytes = packet();
+        bytes[at] = value;
+        bytes[10..12].fill(0);
+        let sum = checksum::compute(&bytes[..20]);
+        bytes[10..12].copy_from_slice(&sum);
+        bytes
+    }
+
+    #[test]
+    fn our_header_is_what_etherparse_builds() {
+        let mut theirs = etherparse::Ipv4Header::new(
+            4,
+            64,
+            etherparse::IpNumber::TCP,
+            [10, 0, 0, 1],
+            [10, 0, 0, 2],
+        )
+        .unwrap();
+        theirs.dont_fragment = true;
+        theirs.header_checksum = theirs.calc_header_checksum();
+        assert_eq!(REPR.emit().as_slice(), theirs.to_bytes().as_slice());
+    }
+
+    #[test]
+    fn the_payload_ends_at_the_total_length() {
+        let bytes = packet();
+        let (ip, payload) = Ipv4::split(&bytes).unwrap();
+        assert_eq!(payload, [1, 2, 3, 4]);
+        assert_eq!((ip.version(), ip.header_len(), ip.total_len()), (4, 20, 24));
+        assert_eq!((ip.ttl(), ip.protocol()), (64, 6));
+        assert_eq!(
+            (ip.source(), ip.destination()),
+            (REPR.source, REPR.destination)
+        );
+        assert_eq!(ip.addresses(), [10, 0, 0, 1, 10, 0, 0, 2]);
+        assert!(!ip.is_fragment());
+    }
+
+    #[test]
+    fn each_malformation_is_told_apart() {
+        let refused = |bytes: &[u8]| Ipv4::split(bytes).err();
+        assert_eq!(refused(&packet()[..19]), Some(Malformed::Header));
+        assert_eq!(refused(&edited(0, 0x55)), Some(Malformed::Header));
+        assert_eq!(refused(&edited(0, 0x44)), Some(Malformed::Header));
+        assert_eq!(
+            refused(&edited(0, 0x4f)),
+            Some(Malformed::Header),
+            "60 bytes of 27"
+        );
+        assert_eq!(refused(&edited(3, 19)), Some(Malformed::Length));
+        assert_eq!(refused(&edited(3, 28)), Some(Malformed::Length));
+        let mut flipped = packet();
+        flipped[8] = 63;
+        assert_eq!(refused(&flipped), Some(Malformed::Checksum));
+    }
+
+    #[test]
+    fn options_are_stepped_over() {
+        let mut bytes = vec![
+            0x46, 0, 0, 25, 0, 0, 0, 0, 64, 6, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2,
+        ];
+        bytes.extend([1, 1, 1, 0, 99]);
+        let sum = checksum::compute(&bytes[..24]);
+        bytes[10..12].copy_from_slice(&sum);
+        assert_eq!(Ipv4::split(&bytes).unwrap().1, [99]);
+        bytes[21] = 7;
+        assert_eq!(Ipv4::split(&bytes).err(), Some(Malformed::Checksum));
+    }
+
+    #[test]
+    fn fragments_are_known_by_flag_and_offset() {
+        for (high, low, fragment, later) in [
+            (0x40, 0, false, false),
+            (0x20, 0, true, false),
+            (0, 1, true, true),
+            (0x20, 9, true, true),
+        ] {
+            let mut bytes = packet();
+            bytes[6..8].copy_from_slice(&[high, low]);
+            let ip = Ipv4::quoted(&bytes).unwrap();
+            assert_eq!(
+                (ip.is_fragment(), ip.is_later_fragment()),
+                (fragment, later)
+            );
+        }
+    }
+
+    #[test]
+    fn a_decremented_ttl_leaves_a_valid_header() {
+        for ttl in 2..=255 {
+            let mut bytes = edited(8, ttl);
+            decrement_ttl(&mut bytes);
+            assert_eq!(bytes, edited(8, ttl - 1));
+        }
+    }
+}
