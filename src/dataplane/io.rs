@@ -28,7 +28,8 @@ pub trait FrameBuf {
 }
 
 /// Where frames are, for the conservation check: `total == in_kernel + free + in_hand`, by counts that
-/// are kept as frames move. What the rings hold is asked of them, and shows whether the counts are true.
+/// are kept as frames move. What the rings hold is asked of them, and shows whether the counts are true
+/// once traffic has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameAccount {
     /// Frames that exist.
@@ -36,7 +37,8 @@ pub struct FrameAccount {
     /// Frames in a ring or in flight in the kernel.
     pub in_kernel: u64,
     /// Those of `in_kernel` that the rings show; the others are where only the kernel sees them: in the
-    /// driver's receive ring, or being sent.
+    /// driver's receive ring, or being sent. A frame that moves meanwhile may show in two rings at
+    /// once, as the kernel fills the next ring before it gives up the place in the last.
     pub in_rings: u64,
     /// Frames in the backend's free list.
     pub free: u64,
@@ -47,7 +49,7 @@ pub struct FrameAccount {
 impl FrameAccount {
     /// Whether every frame is accounted for.
     pub const fn is_conserved(&self) -> bool {
-        self.total == self.in_kernel + self.free + self.in_hand && self.in_rings <= self.in_kernel
+        self.total == self.in_kernel + self.free + self.in_hand
     }
 
     /// Whether every frame is accounted for and none is with the worker: so it must be when it has ended.
@@ -106,16 +108,8 @@ mod tests {
             in_hand: 0,
         };
         assert!(good.is_conserved() && good.is_settled());
-        for bad in [
-            FrameAccount { free: 39, ..good },
-            // The rings hold frames that were counted as free: two places for one frame.
-            FrameAccount {
-                in_rings: 61,
-                ..good
-            },
-        ] {
-            assert!(!bad.is_conserved() && !bad.is_settled(), "{bad:?}");
-        }
+        let bad = FrameAccount { free: 39, ..good };
+        assert!(!bad.is_conserved() && !bad.is_settled(), "{bad:?}");
         let held = FrameAccount {
             free: 39,
             in_hand: 1,

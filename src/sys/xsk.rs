@@ -94,7 +94,9 @@ pub struct XskFrames {
     /// Those whose token somebody holds.
     pub in_hand: u64,
     /// Those that the rings show now. Beside these the kernel has what it took from a ring and did not
-    /// put into the other yet: the driver's receive buffers, packets being sent.
+    /// put into the other yet: the driver's receive buffers, packets being sent. Only without traffic
+    /// is it exact: the kernel fills the next ring before it gives up the place in the last, and then a
+    /// frame shows in both.
     pub in_rings: u64,
 }
 
@@ -228,24 +230,14 @@ impl XskSet {
             .map(|queue| (queue.port, queue.number, queue.socket()))
     }
 
-    /// Where the frames are. The rings are counted one after the other while the kernel may be between
-    /// two of them: a count that cannot be is taken again, and believed when it comes again and again.
+    /// Where the frames are.
     pub fn frames(&mut self) -> XskFrames {
-        const COUNTS: usize = 4;
-        let in_kernel = self.pool.in_kernel();
-        let mut in_rings = 0;
-        for _ in 0..COUNTS {
-            in_rings = self.queues.iter_mut().map(Queue::in_rings).sum();
-            if in_rings <= in_kernel {
-                break;
-            }
-        }
         XskFrames {
             total: self.pool.total(),
             free: self.pool.free() as u64,
-            in_kernel,
+            in_kernel: self.pool.in_kernel(),
             in_hand: self.pool.in_hand(),
-            in_rings,
+            in_rings: self.queues.iter_mut().map(Queue::in_rings).sum(),
         }
     }
 
@@ -380,8 +372,7 @@ impl Queue {
         Ok(waiting)
     }
 
-    /// Frames that the four rings show, and those on their way into one. Where frames come out first:
-    /// one that moves on meanwhile is missed, and not counted twice.
+    /// Frames that the four rings show, and those on their way into one.
     fn in_rings(&mut self) -> u64 {
         let out = self.rx.nb_avail_exact() + self.comp.nb_avail_exact();
         let filled = RING.saturating_sub(self.fill.nb_free_exact());
