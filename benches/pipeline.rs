@@ -35,6 +35,7 @@ fn table() -> ServiceTable {
         id: RealId(n),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 0, 0, 1].into(), 80),
+        method: Method::DirectRouting,
         weight: 1 + n % 4,
         available: true,
         next_hop: Some(NextHop {
@@ -50,7 +51,6 @@ fn table() -> ServiceTable {
             endpoint: Endpoint::new(VIP.into(), 80),
         },
         scheduler: Scheduler::WeightedRoundRobin,
-        method: Method::DirectRouting,
         persistence: None,
         reals: reals.collect(),
     };

@@ -64,7 +64,7 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// keepalived `lb_kind`.
+/// How packets reach a real server: keepalived `lb_kind` and `lvs_method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// `DR`: the packet goes on as it is, to the real server's MAC address.
@@ -100,6 +100,8 @@ pub struct RealSpec {
     pub epoch: NonZeroU32,
     /// Address and port.
     pub endpoint: Endpoint,
+    /// `lvs_method`, or the virtual server's `lb_kind`.
+    pub method: Method,
     /// Weight, 0 to 2^31 - 1 as in IPVS. 0: no new connections but those of known persistent
     /// clients.
     pub weight: u32,
@@ -118,8 +120,6 @@ pub struct ServiceSpec {
     pub key: ServiceKey,
     /// `lb_algo`.
     pub scheduler: Scheduler,
-    /// `lb_kind`.
-    pub method: Method,
     /// `None`: every connection is scheduled by itself.
     pub persistence: Option<Persistence>,
     /// The real servers in the order of the configuration, those that are down included.
@@ -330,7 +330,7 @@ fn add_reals(reals: &mut Vec<Option<Real>>, spec: &ServiceSpec) -> Result<(), Bu
             epoch: real.epoch,
             available: real.available,
             next_hop: real.next_hop,
-            method: spec.method,
+            method: real.method,
         };
         if reals[slot].replace(built).is_some() {
             return Err(BuildError::DuplicateRealSlot(real.id));
@@ -369,7 +369,6 @@ mod tests {
                 endpoint: Endpoint::new(addr.parse().unwrap(), port.parse().unwrap()),
             },
             scheduler: Scheduler::RoundRobin,
-            method: Method::DirectRouting,
             persistence: None,
             reals: reals
                 .iter()
@@ -377,6 +376,7 @@ mod tests {
                     id: RealId(*id),
                     epoch: EPOCH,
                     endpoint: Endpoint::new("10.0.0.1".parse().unwrap(), 80),
+                    method: Method::DirectRouting,
                     weight: 1,
                     available: true,
                     next_hop: None,

@@ -52,6 +52,7 @@ fn table(trace: &Trace, generation: u64, dests: &[(u32, u32)]) -> ServiceTable {
         id: RealId(*octet),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 2, 0, 1].into(), 8080),
+        method: Method::DirectRouting,
         weight: *weight,
         available: true,
         next_hop: Some(NextHop {
@@ -79,7 +80,6 @@ fn table(trace: &Trace, generation: u64, dests: &[(u32, u32)]) -> ServiceTable {
             endpoint: Endpoint::new(VIP.into(), 80),
         },
         scheduler,
-        method: Method::DirectRouting,
         persistence,
         reals: reals.collect(),
     };

@@ -24,6 +24,7 @@ struct Real {
     id: RealId,
     epoch: NonZeroU32,
     endpoint: Endpoint,
+    method: Method,
     /// Its number in the health checks; the sorry server is not checked.
     checked: Option<check::RealId>,
 }
@@ -57,13 +58,14 @@ impl Services {
     /// instances of this host manage.
     pub(super) fn new(config: &Config, managed: impl Fn(IpAddr) -> bool) -> Self {
         let mut next_real = 0_u32;
-        let mut real = |endpoint, checked| {
+        let mut real = |endpoint, kind, checked| {
             let id = RealId(next_real);
             next_real += 1;
             Real {
                 id,
                 epoch: NonZeroU32::MIN,
                 endpoint,
+                method: method(kind),
                 checked,
             }
         };
@@ -71,9 +73,14 @@ impl Services {
         for (number, server) in (0_u32..).zip(&config.virtual_servers) {
             let mut reals = Vec::with_capacity(server.real_servers.len() + 1);
             for (slot, configured) in (0_u32..).zip(&server.real_servers) {
-                reals.push(real(configured.endpoint, Some(check::RealId(slot))));
+                let checked = Some(check::RealId(slot));
+                reals.push(real(configured.endpoint, configured.lb_kind, checked));
             }
-            reals.extend(server.sorry_server.map(|sorry| real(sorry, None)));
+            reals.extend(
+                server
+                    .sorry_server
+                    .map(|sorry| real(sorry, server.lb_kind, None)),
+            );
             services.push(Service {
                 id: ServiceId(number),
                 vs: check::VsId(number),
@@ -233,6 +240,7 @@ impl Service {
                 id: real.id,
                 epoch: real.epoch,
                 endpoint: real.endpoint,
+                method: real.method,
                 weight,
                 available,
                 next_hop: way.ok(),
@@ -250,7 +258,6 @@ impl Service {
                 // The configuration lets no other one through.
                 _ => Scheduler::RoundRobin,
             },
-            method: Method::DirectRouting,
             persistence: persistence.map(|p| Persistence {
                 timeout: p.timeout,
                 prefix: p.granularity,
@@ -313,6 +320,14 @@ impl Service {
             next_hop: way.ok().map(|hop| hop.destination.to_string()),
             reason: failure.or_else(|| way.err().map(|problem| problem.to_string())),
         }
+    }
+}
+
+/// How packets are rewritten for a real server.
+const fn method(kind: config::LbKind) -> Method {
+    match kind {
+        // The configuration lets no other one through.
+        config::LbKind::Dr | config::LbKind::Nat | config::LbKind::Tun => Method::DirectRouting,
     }
 }
 

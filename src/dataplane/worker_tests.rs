@@ -34,6 +34,7 @@ fn real(id: u32) -> RealSpec {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 2, 0, u8::try_from(id).unwrap()].into(), 80),
+        method: Method::DirectRouting,
         weight: 1,
         available: true,
         next_hop: Some(NextHop {
@@ -52,7 +53,6 @@ fn service(reals: Vec<RealSpec>) -> ServiceSpec {
             endpoint: Endpoint::new(VIP.into(), 80),
         },
         scheduler: Scheduler::RoundRobin,
-        method: Method::DirectRouting,
         persistence: None,
         reals,
     }

@@ -273,7 +273,7 @@ fn words_of_keepalived_1_are_ignored_by_name() {
 #[test]
 fn every_field_of_the_model_is_read_by_control_or_known_not_to_be() {
     /// With the reason that nobody reads it.
-    const UNREAD: [(&str, &str); 19] = [
+const UNREAD: [(&str, &str); 18] = [
         ("router_id", "reported"),
         ("mail", "reported"),
         ("recipients", "reported: mail"),
@@ -289,7 +289,6 @@ fn every_field_of_the_model_is_read_by_control_or_known_not_to_be() {
         ("reverse", "of track_interface: refused"),
         ("initial_state", "decides priority and preempt here"),
         ("version", "only one is not refused"),
-        ("lb_kind", "only one is not refused"),
         ("omega", "reported"),
         ("uthreshold", "reported"),
         ("lthreshold", "reported"),
