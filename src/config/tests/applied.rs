@@ -273,7 +273,7 @@ fn words_of_keepalived_1_are_ignored_by_name() {
 #[test]
 fn every_field_of_the_model_is_read_by_control_or_known_not_to_be() {
     /// With the reason that nobody reads it.
-const UNREAD: [(&str, &str); 18] = [
+    const UNREAD: [(&str, &str); 18] = [
         ("router_id", "reported"),
         ("mail", "reported"),
         ("recipients", "reported: mail"),
