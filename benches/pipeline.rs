@@ -12,8 +12,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Method, NextHop, RealId, RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec,
-        ServiceTable, Timeouts,
+        Environment, Match, Method, NextHop, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
+        ServiceSpec, ServiceTable,
     },
     dataplane::{
         io::{BURST, PacketIo},
@@ -42,19 +42,22 @@ fn table() -> ServiceTable {
             port: PortId(1),
             source: MacAddr([2, 0, 0, 0, 0, 1]),
             destination: MacAddr([2, 0, 0, 0, 1, 1]),
+            mtu: 1500,
         }),
+        local: None,
     });
     let spec = ServiceSpec {
         id: ServiceId(0),
-        key: ServiceKey {
+        matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.into(), 80),
-        },
+        })],
+        one_packet: false,
         scheduler: Scheduler::WeightedRoundRobin,
         persistence: None,
         reals: reals.collect(),
     };
-    ServiceTable::build(1, &[spec], Timeouts::default()).expect("the table is legal")
+    ServiceTable::build(1, &[spec], Environment::default()).expect("the table is legal")
 }
 
 /// A 60-byte frame of the flow with this number.

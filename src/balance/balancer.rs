@@ -1,12 +1,13 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
 use super::{
-    ConnTable, Cursor, FlowKey, Kind, MAX_SERVICES, NewConn, Packet, Real, RealId, RealRef,
-    Service, ServiceTable, Slot, State, Turn,
+    Classifier, ConnTable, Cursor, FlowKey, Fragments, Key4, Key6, Kind, MAX_SERVICES, NewConn,
+    Packet, Real, RealId, RealRef, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
     stats::{DropReason, ReplyReason},
+    time::Tick,
     wire::tcp::Flags,
 };
 
@@ -15,10 +16,17 @@ use crate::{
 pub enum Verdict {
     /// Not decided yet.
     Undecided,
-    /// It goes to this real server, whose next hop is known.
+    /// It goes to this real server.
     Forward(RealId),
+    /// A real server's answer: it goes to the client, from the virtual server's address. The packet's key is the
+    /// connection's by now.
+    Answer,
+    /// A real server's packet that answers no connection: it goes on as it is.
+    Route,
     /// It is turned into an answer and goes back to its sender.
     Reply(ReplyReason),
+    /// It waits a moment for what it needs; the reason that it is dropped for when that does not come.
+    Park(DropReason),
     /// It goes nowhere.
     Drop(DropReason),
 }
@@ -26,177 +34,70 @@ pub enum Verdict {
 /// The tables of one worker.
 #[derive(Debug)]
 pub struct Balancer {
-    conns: ConnTable,
+    v4: ConnTable<Key4>,
+    v6: ConnTable<Key6>,
     cursors: Box<[Cursor]>,
+    fragments: Fragments,
+}
+
+/// One family's flows, and what a decision about them needs.
+pub struct Decider<'a, K> {
+    conns: &'a mut ConnTable<K>,
+    cursors: &'a mut [Cursor],
+    table: &'a ServiceTable,
+    turn: Turn<'a>,
 }
 
 impl Balancer {
-    /// Empty tables with room for `connections`; `hash_seed` is drawn at start.
+    /// Empty tables with room for `connections` of each family; `hash_seed` is drawn at start. Memory that
+    /// no connection has been in yet is not used.
     pub fn new(connections: usize, hash_seed: u64) -> Self {
         Self {
-            conns: ConnTable::new(connections, hash_seed),
+            v4: ConnTable::new(connections, hash_seed),
+            v6: ConnTable::new(connections, hash_seed.rotate_left(17)),
             cursors: vec![Cursor::default(); MAX_SERVICES].into(),
+            fragments: Fragments::new(hash_seed.rotate_left(31)),
         }
     }
 
-    /// Decides on one packet: by its flow's entry, or else by its virtual server's scheduler.
+    /// What reads frames for this worker.
     #[inline]
-    pub fn decide(&mut self, packet: &Packet, table: &ServiceTable, turn: Turn<'_>) -> Verdict {
-        let Kind::Tcp(flags) = packet.kind else {
-            return self.about_flow(packet, table, turn);
-        };
-        let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
-        if let Some(slot) = known
-            && let Some((id, real)) = self.current(slot, flags, table, turn)
-        {
-            let event = Event::of(flags);
-            let state = tcp::next(Direction::InOnly, event, self.conns.state(slot));
-            self.conns.touch(slot, state, turn);
-            return forward(id, real, packet, turn);
+    pub fn classifier<'a>(&'a mut self, table: &'a ServiceTable, tick: Tick) -> Classifier<'a> {
+        Classifier {
+            conns: (&self.v4, &self.v6),
+            table,
+            fragments: &mut self.fragments,
+            tick,
         }
-        self.admit(packet, flags, table, turn)
     }
 
-    /// The real server that an entry's packets go to. `None`, and the entry is gone, when the
-    /// packet must be treated as one of a new flow.
+    /// What decides on IPv4 packets.
     #[inline]
-    fn current<'t>(
-        &mut self,
-        slot: Slot,
-        flags: Flags,
-        table: &'t ServiceTable,
-        turn: Turn<'_>,
-    ) -> Option<(RealId, &'t Real)> {
-        if self.conns.is_expired(slot, turn) {
-            self.conns.expire(slot, turn);
-            return None;
-        }
-        let found = self
-            .conns
-            .real(slot)
-            .and_then(|real| table.real(real).map(|it| (real.id, it)));
-        let renewed = |(_, real): &(RealId, &Real)| opens(flags) && self.is_renewed(slot, real);
-        if found.as_ref().is_none_or(renewed) {
-            self.conns.remove(slot, turn);
-            return None;
-        }
-        found
-    }
-
-    /// Whether a SYN on an existing entry starts a connection of its own: on a finished one
-    /// (IPVS `conn_reuse_mode` 1), unless a template leads it, which would decide the same again;
-    /// and on one to a real server that is down.
-    fn is_renewed(&self, slot: Slot, real: &Real) -> bool {
-        !real.available || (self.conns.state(slot).is_finished() && !self.conns.is_led(slot))
-    }
-
-    /// An ICMP error goes where the flow's packets go. It neither prolongs the flow nor changes it.
-    #[cold]
-    fn about_flow(&mut self, packet: &Packet, table: &ServiceTable, turn: Turn<'_>) -> Verdict {
-        let found = self
-            .conns
-            .find(&packet.key, packet.home)
-            .filter(|slot| !self.conns.is_expired(*slot, turn))
-            .and_then(|slot| self.conns.real(slot))
-            .and_then(|real| table.real(real).map(|it| (real.id, it)));
-        match found {
-            Some((id, real)) => forward(id, real, packet, turn),
-            None => Verdict::Drop(DropReason::IcmpUnknownFlow),
+    pub fn four<'a>(&'a mut self, table: &'a ServiceTable, turn: Turn<'a>) -> Decider<'a, Key4> {
+        Decider {
+            conns: &mut self.v4,
+            cursors: &mut self.cursors,
+            table,
+            turn,
         }
     }
 
-    /// A packet whose flow has no entry: only a SYN starts one.
-    fn admit(
-        &mut self,
-        packet: &Packet,
-        flags: Flags,
-        table: &ServiceTable,
-        turn: Turn<'_>,
-    ) -> Verdict {
-        let key = packet.key;
-        let Some(service) = table.service(key.vip(), key.protocol(), key.vport()) else {
-            return Verdict::Drop(DropReason::NoService);
-        };
-        if flags.contains(Flags::RST) {
-            return Verdict::Drop(DropReason::UnknownReset);
-        }
-        if !flags.contains(Flags::SYN) {
-            return Verdict::Reply(ReplyReason::UnknownFlow);
-        }
-        let scheduled = match service.persistence {
-            None => self
-                .pick(service)
-                .map(|real| (real, None))
-                .ok_or(DropReason::NoReal),
-            Some((period, prefix)) => {
-                let template = key.template(prefix, service.port);
-                self.lead(service, template, period, table, turn)
-                    .map(|(real, slot)| (real, Some(slot)))
-            }
-        };
-        let (real, template) = match scheduled {
-            Ok(scheduled) => scheduled,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        let new = NewConn {
-            key,
-            home: packet.home,
-            real,
-            state: tcp::next(Direction::InOnly, Event::of(flags), State::None),
-            template,
-            guess: packet.guess,
-        };
-        if self.conns.insert(&new, turn).is_none() {
-            if let Some(template) = template {
-                self.conns.unrefer(template);
-            }
-            return Verdict::Drop(DropReason::TableFull);
-        }
-        match table.real(real) {
-            Some(it) => forward(real.id, it, packet, turn),
-            None => Verdict::Drop(DropReason::NoReal),
+    /// What decides on IPv6 packets.
+    pub fn six<'a>(&'a mut self, table: &'a ServiceTable, turn: Turn<'a>) -> Decider<'a, Key6> {
+        Decider {
+            conns: &mut self.v6,
+            cursors: &mut self.cursors,
+            table,
+            turn,
         }
     }
 
-    /// Where the template of a persistent client leads. Without one, or when its real server is
-    /// down or gone, the scheduler decides and the template leads there from now on. A weight of 0
-    /// does not end it (IPVS without `expire_quiescent_template`).
-    fn lead(
-        &mut self,
-        service: &Service,
-        key: FlowKey,
-        period: u32,
-        table: &ServiceTable,
-        turn: Turn<'_>,
-    ) -> Result<(RealRef, Slot), DropReason> {
-        let known = self.conns.find_template(&key, turn);
-        let leads_to = known
-            .and_then(|slot| self.conns.real(slot))
-            .filter(|real| table.real(*real).is_some_and(|it| it.available));
-        let real = match leads_to {
-            Some(real) => real,
-            None => self.pick(service).ok_or(DropReason::NoReal)?,
-        };
-        let slot = match known {
-            Some(slot) => slot,
-            None => self
-                .conns
-                .insert_template(key, real, period, turn)
-                .ok_or(DropReason::TableFull)?,
-        };
-        self.conns.refer(slot, real, turn);
-        Ok((real, slot))
-    }
-
-    #[inline]
-    fn pick(&mut self, service: &Service) -> Option<RealRef> {
-        let cursor = self.cursors.get_mut(service.id.0 as usize)?;
-        service.picker.pick(cursor)
-    }
-
-    /// Looks at the next `budget` buckets of the table and takes out what has expired.
+    /// Looks at the next `budget` buckets of each table and takes out what has expired.
     pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) {
-        self.conns.sweep(budget, turn);
+        self.v4.sweep(budget, turn);
+        if !self.v6.is_empty() {
+            self.v6.sweep(budget, turn);
+        }
     }
 
     /// Lets every scheduler see `table`, as IPVS does with each change: a worker's schedulers see
@@ -210,26 +111,381 @@ impl Balancer {
         }
     }
 
-    /// The connection table.
-    pub const fn conns(&self) -> &ConnTable {
-        &self.conns
+    /// How many first fragments were seen: when there are more, later ones may have become known.
+    #[inline]
+    pub const fn first_fragments(&self) -> u64 {
+        self.fragments.inserted()
+    }
+
+    /// The IPv4 connections.
+    pub const fn conns(&self) -> &ConnTable<Key4> {
+        &self.v4
+    }
+
+    /// The IPv6 connections.
+    pub const fn conns6(&self) -> &ConnTable<Key6> {
+        &self.v6
     }
 }
 
-/// Whether a segment asks for a new connection.
+impl<'a, K: FlowKey> Decider<'a, K> {
+    /// Decides on one packet: by its flow's entry, or else by its virtual server's scheduler.
+    #[inline]
+    pub fn decide(&mut self, packet: &mut Packet<K>) -> Verdict {
+        if packet.answers {
+            return self.answer(packet);
+        }
+        if packet.kind == Kind::IcmpError {
+            return self.about_flow(packet);
+        }
+        let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
+        if let Some(slot) = known {
+            match self.current(slot, packet.kind) {
+                Current::Real(id, real) => {
+                    let state = self.conns.state(slot);
+                    let direction = if real.method.sees_answers() {
+                        Direction::In
+                    } else {
+                        Direction::InOnly
+                    };
+                    let state = next_state(direction, packet.kind, state);
+                    self.conns.touch(slot, state, self.turn);
+                    return forward(id, packet, self.turn);
+                }
+                Current::Verdict(verdict) => return verdict,
+                Current::None => {}
+            }
+        }
+        self.admit(packet)
+    }
+
+    /// The real server that an entry's packets go to, or what becomes of the packet instead. Unless there is one the
+    /// entry is gone, or no packet but a new flow's may use it.
+    #[inline]
+    fn current(&mut self, slot: Slot, kind: Kind) -> Current<'a> {
+        if self.conns.is_expired(slot, self.turn) {
+            self.conns.expire(slot, self.turn);
+            return Current::None;
+        }
+        let table = self.table;
+        let found = self
+            .conns
+            .real(slot)
+            .and_then(|real| table.real(real).map(|it| (real.id, it)));
+        let Some((id, real)) = found else {
+            return self.orphan(slot, kind);
+        };
+        if !real.available && self.leaves(kind) {
+            self.conns.remove(slot, self.turn);
+            return match kind {
+                Kind::Tcp(flags) if !opens(kind) => refuse(flags, ReplyReason::RealDown),
+                _ => Current::None,
+            };
+        }
+        if opens(kind) && self.is_renewed(slot, real) {
+            self.conns.remove(slot, self.turn);
+            return Current::None;
+        }
+        Current::Real(id, real)
+    }
+
+    /// A connection whose real server has left the configuration.
+    #[cold]
+    fn orphan(&mut self, slot: Slot, kind: Kind) -> Current<'a> {
+        let policy = self.table.policy();
+        if !policy.expire_nodest_conn && !policy.reset_on_failure {
+            return Current::Verdict(Verdict::Drop(DropReason::RealGone));
+        }
+        self.conns.remove(slot, self.turn);
+        match kind {
+            Kind::Tcp(flags) if policy.reset_on_failure && !opens(kind) => {
+                refuse(flags, ReplyReason::RealDown)
+            }
+            _ => Current::None,
+        }
+    }
+
+    /// Whether a packet of this kind ends its connection to a real server that is down.
+    fn leaves(&self, kind: Kind) -> bool {
+        let policy = self.table.policy();
+        match kind {
+            Kind::Tcp(_) => policy.reset_on_failure,
+            Kind::Udp => policy.udp_move,
+            _ => false,
+        }
+    }
+
+    /// Whether a first packet on an existing entry starts a connection of its own: on a finished one
+    /// (IPVS `conn_reuse_mode`), unless a template leads it, which would decide the same again;
+    /// and on one to a real server that is down.
+    fn is_renewed(&self, slot: Slot, real: &Real) -> bool {
+        if !real.available {
+            return true;
+        }
+        if self.conns.is_led(slot) {
+            return false;
+        }
+        let (policy, state) = (self.table.policy(), self.conns.state(slot));
+        match state {
+            State::FinWait => policy.reuse_closing && !real.method.sees_answers(),
+            State::SctpRejected => false,
+            state => policy.reuse_finished && state.is_finished(),
+        }
+    }
+
+    /// An ICMP error goes where the flow's packets go. It neither prolongs the flow nor changes it.
+    #[cold]
+    fn about_flow(&mut self, packet: &Packet<K>) -> Verdict {
+        let found = self
+            .conns
+            .find(&packet.key, packet.home)
+            .filter(|slot| !self.conns.is_expired(*slot, self.turn))
+            .and_then(|slot| self.conns.real(slot))
+            .filter(|real| self.table.real(*real).is_some());
+        match found {
+            Some(real) => forward(real.id, packet, self.turn),
+            None => Verdict::Drop(DropReason::IcmpUnknownFlow),
+        }
+    }
+
+    /// A packet from a real server behind NAT, or an error about one to it. Without a connection it is not the
+    /// balancer's: a host that is reached through this one by its own address.
+    fn answer(&mut self, packet: &mut Packet<K>) -> Verdict {
+        let (table, from) = (self.table, packet.key);
+        let (addr, port) = (from.vip(), from.vport());
+        let is_answered_by = |real: RealRef, vport: u16| {
+            table
+                .real(real)
+                .is_some_and(|real| real.answers_from(addr, port, vport))
+        };
+        let known = self
+            .conns
+            .find_answered(&from, packet.home, packet.guess, is_answered_by)
+            .filter(|slot| !self.conns.is_expired(*slot, self.turn));
+        let Some(slot) = known else {
+            return self.answer_alone(packet);
+        };
+        if packet.kind != Kind::IcmpError {
+            let state = next_state(Direction::Out, packet.kind, self.conns.state(slot));
+            self.conns.touch(slot, state, self.turn);
+        }
+        if let Some(real) = self.conns.real(slot) {
+            let counters = self.turn.stats.real(real.id.0);
+            counters.packets_out.add(1);
+            counters.bytes_out.add(u64::from(packet.length));
+        }
+        packet.key = self.conns.key(slot);
+        Verdict::Answer
+    }
+
+    /// An answer to no connection: of a virtual server that remembers none (`ops`), or of none at all.
+    #[cold]
+    fn answer_alone(&self, packet: &mut Packet<K>) -> Verdict {
+        let from = packet.key;
+        let service = self
+            .table
+            .returns(from.vip(), from.protocol(), from.vport());
+        match service.and_then(Service::stateless) {
+            Some(key) if matches!(packet.kind, Kind::Udp) => {
+                match K::between((from.client(), from.client_port()), key) {
+                    Some(flow) => {
+                        packet.key = flow;
+                        Verdict::Answer
+                    }
+                    None => Verdict::Route,
+                }
+            }
+            _ => Verdict::Route,
+        }
+    }
+
+    /// A packet whose flow has no entry: only a first one starts one.
+    fn admit(&mut self, packet: &Packet<K>) -> Verdict {
+        let table = self.table;
+        let Some(service) = table.service(&packet.question()) else {
+            return Verdict::Drop(DropReason::NoService);
+        };
+        if let Some(verdict) = self.refused(packet.kind) {
+            return verdict;
+        }
+        let key = packet.key;
+        let none = Verdict::Reply(ReplyReason::NoReal);
+        let (real, template) = match service.persistence {
+            None => match self.pick(service, packet) {
+                Some(real) => (real, None),
+                None => return none,
+            },
+            Some(templates) => {
+                let template = match service.mark {
+                    Some(mark) => key.marked_template(templates.prefix, mark),
+                    None => {
+                        let port = if service.any_port { 0 } else { key.vport() };
+                        key.template(templates.prefix, port)
+                    }
+                };
+                match self.lead(service, template, templates.period, packet) {
+                    Ok((real, slot)) => (real, Some(slot)),
+                    Err(verdict) => return verdict,
+                }
+            }
+        };
+        let Some(it) = table.real(real) else {
+            return none;
+        };
+        if service.one_packet && packet.kind == Kind::Udp && template.is_none() {
+            let counters = self.turn.stats.real(real.id.0);
+            counters.claim(real.epoch.get());
+            counters.connections.add(1);
+            return forward(real.id, packet, self.turn);
+        }
+        let direction = if it.method.sees_answers() {
+            Direction::In
+        } else {
+            Direction::InOnly
+        };
+        let new = NewConn {
+            key,
+            home: packet.home,
+            real,
+            state: first_state(direction, packet.kind),
+            template,
+            guess: packet.guess,
+        };
+        if self.conns.insert(&new, self.turn).is_none() {
+            if let Some(template) = template {
+                self.conns.unrefer(template);
+            }
+            // A hash leads the flow's next packet to the same real server without an entry.
+            if template.is_none() && service.picker.is_hash() && !it.method.sees_answers() {
+                self.turn.stats.unstored.add(1);
+                return forward(real.id, packet, self.turn);
+            }
+            return Verdict::Drop(DropReason::TableFull);
+        }
+        forward(real.id, packet, self.turn)
+    }
+
+    /// What becomes of a packet of an unknown flow that may not start one.
+    fn refused(&self, kind: Kind) -> Option<Verdict> {
+        let policy = self.table.policy();
+        match kind {
+            Kind::Udp => None,
+            Kind::Tcp(flags) if flags.contains(Flags::RST) => {
+                Some(Verdict::Drop(DropReason::UnknownReset))
+            }
+            Kind::Tcp(flags) => {
+                let starts = flags.contains(Flags::SYN) || policy.sloppy_tcp;
+                (!starts).then_some(Verdict::Reply(ReplyReason::UnknownFlow))
+            }
+            Kind::Sctp(sctp::Event::Init) => None,
+            Kind::Sctp(event) => {
+                let starts = policy.sloppy_sctp && event != sctp::Event::Abort;
+                (!starts).then_some(Verdict::Drop(DropReason::UnknownAssociation))
+            }
+            Kind::LaterFragment => Some(Verdict::Park(DropReason::FragmentUnknown)),
+            Kind::IcmpError => Some(Verdict::Drop(DropReason::IcmpUnknownFlow)),
+        }
+    }
+
+    /// Where the template of a persistent client leads. Without one, or when its real server is
+    /// down or gone, the scheduler decides and the template leads there from now on. A weight of 0
+    /// does not end it unless IPVS's `expire_quiescent_template` says so.
+    fn lead(
+        &mut self,
+        service: &Service,
+        key: K,
+        period: u32,
+        packet: &Packet<K>,
+    ) -> Result<(RealRef, Slot), Verdict> {
+        let known = self.conns.find_template(&key, self.turn);
+        let expires_quiescent = self.table.policy().expire_quiescent_template;
+        let leads_to = known.and_then(|slot| self.conns.real(slot)).filter(|real| {
+            self.table
+                .real(*real)
+                .is_some_and(|it| it.available && !(it.quiescent && expires_quiescent))
+        });
+        let real = match leads_to {
+            Some(real) => real,
+            None => self
+                .pick(service, packet)
+                .ok_or(Verdict::Reply(ReplyReason::NoReal))?,
+        };
+        let slot = match known {
+            Some(slot) => slot,
+            None => self
+                .conns
+                .insert_template(key, real, period, self.turn)
+                .ok_or(Verdict::Drop(DropReason::TableFull))?,
+        };
+        self.conns.refer(slot, real, self.turn);
+        Ok((real, slot))
+    }
+
+    #[inline]
+    fn pick(&mut self, service: &Service, _packet: &Packet<K>) -> Option<RealRef> {
+        let cursor = self.cursors.get_mut(service.id.0 as usize)?;
+        service.picker.pick(cursor)
+    }
+
+    /// The table of connections.
+    pub const fn conns(&self) -> &ConnTable<K> {
+        self.conns
+    }
+}
+
+/// Where an entry leads now.
+enum Current<'t> {
+    Real(RealId, &'t Real),
+    /// The packet goes no further.
+    Verdict(Verdict),
+    /// The packet must be treated as one of a new flow.
+    None,
+}
+
+/// Whether a packet asks for a new connection.
 #[inline]
-const fn opens(flags: Flags) -> bool {
-    flags.contains(Flags::SYN) && !flags.contains(Flags::RST)
+const fn opens(kind: Kind) -> bool {
+    match kind {
+        Kind::Tcp(flags) => flags.contains(Flags::SYN) && !flags.contains(Flags::RST),
+        Kind::Sctp(event) => matches!(event, sctp::Event::Init),
+        _ => false,
+    }
+}
+
+/// A segment of a connection that has ended here; a reset is never answered.
+const fn refuse(flags: Flags, reason: ReplyReason) -> Current<'static> {
+    Current::Verdict(if flags.contains(Flags::RST) {
+        Verdict::Drop(DropReason::UnknownReset)
+    } else {
+        Verdict::Reply(reason)
+    })
+}
+
+/// The state of a connection after a packet.
+#[inline]
+const fn next_state(direction: Direction, kind: Kind, state: State) -> State {
+    match kind {
+        Kind::Tcp(flags) => tcp::next(direction, Event::of(flags), state),
+        Kind::Sctp(event) => sctp::next(direction, event, state),
+        Kind::Udp | Kind::LaterFragment | Kind::IcmpError => state,
+    }
+}
+
+/// The state of a connection after its first packet.
+const fn first_state(direction: Direction, kind: Kind) -> State {
+    let start = match kind {
+        Kind::Tcp(_) => State::None,
+        Kind::Sctp(_) => State::SctpNone,
+        Kind::Udp | Kind::LaterFragment | Kind::IcmpError => State::Udp,
+    };
+    next_state(direction, kind, start)
 }
 
 /// Counts a packet for its real server and sends it there.
 #[inline]
-fn forward(id: RealId, real: &Real, packet: &Packet, turn: Turn<'_>) -> Verdict {
+fn forward<K>(id: RealId, packet: &Packet<K>, turn: Turn<'_>) -> Verdict {
     let counters = turn.stats.real(id.0);
     counters.packets.add(1);
     counters.bytes.add(u64::from(packet.length));
-    if real.next_hop.is_none() {
-        return Verdict::Drop(DropReason::NoNextHop);
-    }
     Verdict::Forward(id)
 }

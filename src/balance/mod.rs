@@ -9,23 +9,31 @@
 
 mod balancer;
 mod conntable;
+mod fragments;
 mod key;
 mod packet;
 mod picker;
+mod policy;
 pub mod rewrite;
+mod routes;
+pub mod sctp;
 mod service;
 mod state;
 pub mod tcp;
 
 pub use self::{
-    balancer::{Balancer, Verdict},
+    balancer::{Balancer, Decider, Verdict},
     conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
-    key::FlowKey,
-    packet::{Kind, Packet, classify},
+    fragments::Fragments,
+    key::{FlowKey, Key4, Key6},
+    packet::{Classifier, Kind, Packet},
     picker::{Cursor, Entry, Picker, Scheduler},
+    policy::{Policy, TunnelSources},
+    routes::{Route, Routes, Way},
     service::{
-        BuildError, MAX_SERVICES, Method, NextHop, Persistence, Real, RealId, RealRef, RealSpec,
-        Service, ServiceId, ServiceKey, ServiceSpec, ServiceTable,
+        BuildError, Environment, MAX_SERVICES, MarkRule, Match, Method, NextHop, Persistence,
+        PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId, ServiceKey,
+        ServiceSpec, ServiceTable,
     },
     state::{State, Timeouts},
 };

@@ -119,6 +119,12 @@ impl Picker {
         Some(picked)
     }
 
+    /// Whether it picks by a hash of the packet alone, so that a flow needs no entry to keep its real
+    /// server.
+    pub const fn is_hash(&self) -> bool {
+        false
+    }
+
     /// The walk of IPVS's `wrr`: on through the list from the last pick to the first whose weight
     /// reaches the lap's; at the end of the list the lap's weight goes down by the common divisor,
     /// and from the bottom back to the top.

@@ -59,7 +59,9 @@ fn table(trace: &Trace, generation: u64, dests: &[(u32, u32)]) -> ServiceTable {
             port: PortId(0),
             source: MacAddr::ZERO,
             destination: MacAddr::ZERO,
+            mtu: 1500,
         }),
+        local: None,
     });
     let scheduler = [Scheduler::RoundRobin, Scheduler::WeightedRoundRobin]
         .into_iter()
@@ -75,15 +77,16 @@ fn table(trace: &Trace, generation: u64, dests: &[(u32, u32)]) -> ServiceTable {
     });
     let spec = ServiceSpec {
         id: ServiceId(0),
-        key: ServiceKey {
+        matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.into(), 80),
-        },
+        })],
+        one_packet: false,
         scheduler,
         persistence,
         reals: reals.collect(),
     };
-    ServiceTable::build(generation, &[spec], Timeouts::default()).unwrap()
+    ServiceTable::build(generation, &[spec], Environment::default()).unwrap()
 }
 
 fn replay(trace: &Trace) -> Vec<u32> {
@@ -121,8 +124,8 @@ fn replay(trace: &Trace) -> Vec<u32> {
         };
         for _ in 0..opens {
             port += 1;
-            let key = FlowKey::new((client, port), (VIP, 80), L4Proto::Tcp);
-            let packet = Packet {
+            let key = Key4::new((client, port), (VIP, 80), 6);
+            let mut packet = Packet {
                 key,
                 home: balancer.conns().home(&key),
                 kind: Kind::Tcp(Flags::SYN),
@@ -133,7 +136,7 @@ fn replay(trace: &Trace) -> Vec<u32> {
                 timeouts: table_now.timeouts(),
                 stats: &stats,
             };
-            match balancer.decide(&packet, &table_now, turn) {
+            match balancer.four(&table_now, turn).decide(&mut packet) {
                 Verdict::Forward(real) => picks.push(real.0),
                 other => panic!("{}: {other:?}", trace.name),
             }

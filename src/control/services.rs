@@ -10,7 +10,7 @@ use super::{
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
+        Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
         ServiceSpec, State, Timeouts,
     },
     check::{self, Health},
@@ -244,15 +244,17 @@ impl Service {
                 weight,
                 available,
                 next_hop: way.ok(),
+                local: None,
             }
         };
         let persistence = self.config.persistence;
         ServiceSpec {
             id: self.id,
-            key: ServiceKey {
+            matches: vec![Match::Address(ServiceKey {
                 protocol: self.config.key.protocol,
                 endpoint: self.config.key.endpoint,
-            },
+            })],
+            one_packet: false,
             scheduler: match self.config.lb_algo {
                 config::Scheduler::Wrr => Scheduler::WeightedRoundRobin,
                 // The configuration lets no other one through.
@@ -342,6 +344,7 @@ fn way(address: IpAddr, hops: &NextHops, ports: &[PortInfo]) -> Result<NextHop, 
         port: PortId(port),
         source: info.mac,
         destination: hop.destination.ok_or(Problem::Unresolved)?,
+        mtu: 1500,
     })
 }
 
@@ -447,6 +450,7 @@ mod tests {
             port: PortId(1),
             source: MacAddr([2, 0, 0, 0, 0, 1]),
             destination: MacAddr([2, 0, 10, 0, 0, 11]),
+            mtu: 1500,
         };
         assert_eq!(next_hops, [Some(way), None, None, None, None, None]);
         assert!(reals.iter().all(|real| real.weight == 3), "that is config");

@@ -3,7 +3,10 @@
 pub mod af_packet;
 pub mod af_xdp;
 pub mod io;
+mod limit;
 pub mod memory;
+mod output;
+mod parking;
 pub mod publish;
 mod stages;
 pub mod worker;

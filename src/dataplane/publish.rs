@@ -5,13 +5,16 @@
 //! says so; control keeps every table until all workers have said so, and is thus the one who
 //! frees it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
-use crossbeam::utils::CachePadded;
+use crossbeam::{queue::ArrayQueue, utils::CachePadded};
 
 use crate::balance::ServiceTable;
 
@@ -30,7 +33,12 @@ pub struct Publisher {
 struct Shared {
     generation: CachePadded<AtomicU64>,
     table: ArcSwap<ServiceTable>,
+    asked: ArrayQueue<IpAddr>,
 }
+
+/// Neighbours that workers may ask for between two looks at them. What has no room is asked for
+/// again by the next packet.
+const ASKED: usize = 1024;
 
 impl Publisher {
     /// Publishes `table` as the first one.
@@ -39,6 +47,7 @@ impl Publisher {
             shared: Arc::new(Shared {
                 generation: CachePadded::new(AtomicU64::new(table.generation())),
                 table: ArcSwap::from_pointee(table),
+                asked: ArrayQueue::new(ASKED),
             }),
             readers: Vec::new(),
             retired: Vec::new(),
@@ -64,6 +73,11 @@ impl Publisher {
         self.retired.push(self.shared.table.swap(Arc::new(table)));
         self.shared.generation.store(generation, Ordering::Release);
         self.collect();
+    }
+
+    /// A neighbour whose MAC address some worker needs.
+    pub fn asked(&self) -> Option<IpAddr> {
+        self.shared.asked.pop()
     }
 
     /// Frees the tables that no worker uses any more. To be called from time to time after
@@ -135,6 +149,13 @@ impl Reader {
             .store(self.table.generation(), Ordering::Release);
     }
 
+    /// Asks control for the MAC address of a neighbour. It comes with a new table, if at all.
+    #[cold]
+    pub fn ask(&self, neighbour: IpAddr) {
+        // A full queue is one that is not empty: what is lost here is asked for again.
+        let _ = self.shared.asked.push(neighbour);
+    }
+
     /// The table in use.
     #[inline]
     pub fn table(&self) -> &ServiceTable {
@@ -145,10 +166,10 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::Timeouts;
+    use crate::balance::Environment;
 
     fn table(generation: u64) -> ServiceTable {
-        ServiceTable::build(generation, &[], Timeouts::default()).unwrap()
+        ServiceTable::build(generation, &[], Environment::default()).unwrap()
     }
 
     #[test]

@@ -1,145 +1,137 @@
 //! The stages of a turn: short loops over a burst, so that the memory that one asks for has arrived
 //! when the next needs it.
 
-use super::io::{FrameBuf, PacketIo};
+use super::{
+    io::{BURST, FrameBuf, PacketIo},
+    output::Output,
+};
 use crate::{
-    addr::PortId,
-    balance::{Balancer, Kind, Packet, RealId, ServiceTable, Turn, Verdict, classify, rewrite},
-    stats::{DropReason, ReplyReason, WorkerStats},
+    balance::{
+        Balancer, ConnTable, FlowKey, Key4, Key6, Packet, ServiceTable, Turn, Verdict,
+        rewrite::Family,
+    },
+    stats::DropReason,
     sys::prefetch,
+    time::Tick,
 };
 
-/// What is known about a frame between the stages.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Meta {
-    packet: Packet,
-    verdict: Verdict,
+/// What is known about the frames of a burst between the stages.
+#[derive(Debug)]
+pub(super) struct Metas {
+    verdicts: [Verdict; BURST],
+    families: [Family; BURST],
+    four: [Packet<Key4>; BURST],
+    six: [Packet<Key6>; BURST],
 }
 
-impl Meta {
-    /// A frame of which nothing is known, and which goes nowhere.
+impl Metas {
+    /// Nothing is known of any frame, and none goes anywhere.
     pub(super) const NONE: Self = Self {
-        packet: Packet::NONE,
-        verdict: Verdict::Drop(DropReason::FrameTooShort),
+        verdicts: [Verdict::Drop(DropReason::FrameTooShort); BURST],
+        families: [Family::V4; BURST],
+        four: [Packet::NONE; BURST],
+        six: [Packet::NONE; BURST],
     };
 }
 
-/// Reads each frame's headers once and asks for the lines where its flow may be.
+/// Reads each frame's headers once and asks for the lines where its flow may be. The bytes that
+/// came in.
 ///
 /// Of a frame that goes nowhere only the verdict is written; its packet is one of a burst before.
 pub(super) fn classify_burst<F: FrameBuf>(
     frames: &[F],
-    metas: &mut [Meta],
-    balancer: &Balancer,
+    metas: &mut Metas,
+    balancer: &mut Balancer,
+    table: &ServiceTable,
+    turn: Turn<'_>,
 ) -> u64 {
-    let conns = balancer.conns();
+    let mut classifier = balancer.classifier(table, turn.tick);
     let mut bytes_in = 0;
-    for (frame, meta) in frames.iter().zip(metas) {
+    let places = metas.four.iter_mut().zip(&mut metas.six);
+    let places = places.zip(metas.verdicts.iter_mut().zip(&mut metas.families));
+    for (frame, ((four, six), (verdict, family))) in frames.iter().zip(places) {
         let bytes = frame.bytes();
         bytes_in += bytes.len() as u64;
-        meta.verdict = match classify(bytes, &mut meta.packet, conns) {
-            Ok(()) => {
-                for line in conns.lines(meta.packet.home) {
-                    prefetch::read(line);
-                }
+        *verdict = match classifier.classify(bytes, frame.ingress(), four, six) {
+            Ok(Family::V4) => {
+                prefetch_lines(classifier.conns.0, four);
+                *family = Family::V4;
                 Verdict::Undecided
             }
-            Err(reason) => Verdict::Drop(reason),
+            Ok(Family::V6) => {
+                prefetch_lines(classifier.conns.1, six);
+                *family = Family::V6;
+                Verdict::Undecided
+            }
+            Err((of, verdict)) => {
+                *family = of;
+                verdict
+            }
         };
     }
     bytes_in
 }
 
+#[inline]
+fn prefetch_lines<K: FlowKey>(conns: &ConnTable<K>, packet: &Packet<K>) {
+    for line in conns.lines(packet.home) {
+        prefetch::read(line);
+    }
+}
+
 /// Asks for the record that each flow's tag leads to, or that will be the new flow's.
-pub(super) fn locate_burst(metas: &mut [Meta], balancer: &Balancer, turn: Turn<'_>) {
-    for meta in metas {
-        if meta.verdict == Verdict::Undecided {
-            let conns = balancer.conns();
-            meta.packet.guess = conns.likely(meta.packet.home, turn);
-            if let Some(slot) = meta.packet.guess {
-                prefetch::read(conns.record(slot));
+pub(super) fn locate_burst(frames: usize, metas: &mut Metas, balancer: &Balancer, turn: Turn<'_>) {
+    for at in 0..frames.min(BURST) {
+        if metas.verdicts[at] == Verdict::Undecided {
+            match metas.families[at] {
+                Family::V4 => locate(balancer.conns(), &mut metas.four[at], turn),
+                Family::V6 => locate(balancer.conns6(), &mut metas.six[at], turn),
             }
         }
+    }
+}
+
+#[inline]
+fn locate<K: FlowKey>(conns: &ConnTable<K>, packet: &mut Packet<K>, turn: Turn<'_>) {
+    packet.guess = conns.likely(packet.home, turn);
+    if let Some(slot) = packet.guess {
+        prefetch::read(conns.record(slot));
     }
 }
 
 /// Finds each packet's real server, and gives new flows one.
 pub(super) fn decide_burst(
-    metas: &mut [Meta],
+    frames: usize,
+    metas: &mut Metas,
     balancer: &mut Balancer,
     table: &ServiceTable,
     turn: Turn<'_>,
 ) {
-    for meta in metas {
-        if meta.verdict == Verdict::Undecided {
-            meta.verdict = balancer.decide(&meta.packet, table, turn);
+    for at in 0..frames.min(BURST) {
+        if metas.verdicts[at] == Verdict::Undecided {
+            metas.verdicts[at] = match metas.families[at] {
+                Family::V4 => balancer.four(table, turn).decide(&mut metas.four[at]),
+                Family::V6 => balancer.six(table, turn).decide(&mut metas.six[at]),
+            };
         }
     }
 }
 
-/// Rewrites each frame in place and passes it on. How many were transmitted.
+/// Rewrites each frame in place and passes it on. How many were transmitted. `waited` says of the first ones since when
+/// they wait.
 pub(super) fn rewrite_burst<Io: PacketIo>(
     frames: &mut Vec<Io::Frame>,
-    metas: &[Meta],
-    io: &mut Io,
-    table: &ServiceTable,
-    stats: &WorkerStats,
+    waited: &[Tick],
+    metas: &Metas,
+    output: &mut Output<'_, Io>,
 ) -> u64 {
     let mut out = 0;
-    for (mut frame, meta) in frames.drain(..).zip(metas) {
-        let egress = match meta.verdict {
-            Verdict::Forward(real) => forward(&mut frame, meta, real, table),
-            Verdict::Reply(reason) => reply(&mut frame, meta, reason, stats),
-            Verdict::Drop(reason) => Err(reason),
-            Verdict::Undecided => Err(DropReason::NoService),
-        };
-        let left = match egress {
-            Ok(port) => io
-                .transmit(port, frame)
-                .map_err(|frame| (frame, DropReason::TransmitFull)),
-            Err(reason) => Err((frame, reason)),
-        };
-        match left {
-            Ok(()) => out += 1,
-            Err((frame, reason)) => {
-                stats.drops(reason).add(1);
-                io.release(frame);
-            }
-        }
+    for (at, frame) in frames.drain(..).enumerate().take(BURST) {
+        let (verdict, since) = (metas.verdicts[at], waited.get(at).copied());
+        out += u64::from(match metas.families[at] {
+            Family::V4 => output.send(frame, verdict, &metas.four[at], since),
+            Family::V6 => output.send(frame, verdict, &metas.six[at], since),
+        });
     }
     out
-}
-
-/// Rewrites a frame for its real server; the port that it leaves on.
-#[inline]
-fn forward<F: FrameBuf>(
-    frame: &mut F,
-    meta: &Meta,
-    real: RealId,
-    table: &ServiceTable,
-) -> Result<PortId, DropReason> {
-    let hop = table
-        .in_slot(real)
-        .and_then(|real| real.next_hop.as_ref())
-        .ok_or(DropReason::NoNextHop)?;
-    rewrite::direct_routing(frame.bytes_mut(), meta.packet.network, hop);
-    Ok(hop.port)
-}
-
-/// Turns a frame into an answer; the port that it came in on.
-#[cold]
-fn reply<F: FrameBuf>(
-    frame: &mut F,
-    meta: &Meta,
-    reason: ReplyReason,
-    stats: &WorkerStats,
-) -> Result<PortId, DropReason> {
-    let (ReplyReason::UnknownFlow, Kind::Tcp(_)) = (reason, meta.packet.kind) else {
-        return Err(DropReason::Protocol);
-    };
-    let length =
-        rewrite::reset(frame.bytes_mut(), meta.packet.network).ok_or(DropReason::TcpHeader)?;
-    frame.truncate(length);
-    stats.replies(reason).add(1);
-    Ok(frame.ingress())
 }

@@ -14,8 +14,11 @@ use std::{
 
 use super::{
     io::{BURST, FrameAccount, PacketIo},
+    limit::ReplyLimit,
+    output::Output,
+    parking::Parking,
     publish::Reader,
-    stages::{self, Meta},
+    stages::{self, Metas},
 };
 use crate::{
     balance::{Balancer, Turn},
@@ -70,7 +73,15 @@ pub struct Worker<Io: PacketIo> {
     balancer: Balancer,
     stats: Arc<WorkerStats>,
     frames: Vec<Io::Frame>,
-    metas: Box<[Meta; BURST]>,
+    metas: Box<Metas>,
+    parking: Parking<Io::Frame>,
+    /// Of the frames at the front of `frames`, those that were parked: since when.
+    waited: Vec<Tick>,
+    /// Parked frames that are still to be looked at again.
+    to_retry: usize,
+    limit: ReplyLimit,
+    /// Identification of the last outer IPv4 header.
+    ids: u16,
     /// Up to when the sweep has done its share.
     swept_to: Option<Tick>,
     /// Buckets that the sweep owes.
@@ -87,7 +98,12 @@ impl<Io: PacketIo> Worker<Io> {
             balancer,
             stats,
             frames: Vec::with_capacity(BURST),
-            metas: Box::new([Meta::NONE; BURST]),
+            metas: Box::new(Metas::NONE),
+            parking: Parking::new(),
+            waited: Vec::with_capacity(BURST),
+            to_retry: 0,
+            limit: ReplyLimit::new(),
+            ids: 0,
             swept_to: None,
             to_sweep: 0,
         }
@@ -97,24 +113,35 @@ impl<Io: PacketIo> Worker<Io> {
     pub fn turn(&mut self, now: Instant) -> usize {
         self.reader.refresh();
         let table = self.reader.table();
-        let turn = Turn {
-            tick: now.tick(),
-            timeouts: table.timeouts(),
-            stats: &self.stats,
-        };
         self.io.reclaim();
+        let version = (table.generation(), self.balancer.first_fragments());
+        self.unpark(version);
         self.io.receive(&mut self.frames);
         let frames = self.frames.len();
+        let new = frames - self.waited.len();
         if frames > 0 {
-            let balancer = &mut self.balancer;
-            let metas = &mut self.metas[..frames];
-            let bytes = stages::classify_burst(&self.frames, metas, balancer);
-            stages::locate_burst(metas, balancer, turn);
-            stages::decide_burst(metas, balancer, table, turn);
-            let out =
-                stages::rewrite_burst(&mut self.frames, metas, &mut self.io, table, &self.stats);
+            let table = self.reader.table();
+            let turn = Turn {
+                tick: now.tick(),
+                timeouts: table.timeouts(),
+                stats: &self.stats,
+            };
+            let (balancer, metas) = (&mut self.balancer, &mut *self.metas);
+            let bytes = stages::classify_burst(&self.frames, metas, balancer, table, turn);
+            stages::locate_burst(frames, metas, balancer, turn);
+            stages::decide_burst(frames, metas, balancer, table, turn);
+            let mut output = Output {
+                io: &mut self.io,
+                reader: &self.reader,
+                parking: &mut self.parking,
+                limit: &mut self.limit,
+                ids: &mut self.ids,
+                turn,
+            };
+            let out = stages::rewrite_burst(&mut self.frames, &self.waited, metas, &mut output);
+            self.waited.clear();
             let refused = self.io.flush();
-            self.stats.frames_in.add(frames as u64);
+            self.stats.frames_in.add(new as u64);
             self.stats.bytes_in.add(bytes);
             self.stats.frames_out.add(out);
             // Also of earlier turns: those were counted as sent.
@@ -122,7 +149,7 @@ impl<Io: PacketIo> Worker<Io> {
             self.stats.drops(DropReason::TransmitFull).add(refused);
         }
         self.sweep(now.tick(), if frames > 0 { SWEEP_BUSY } else { SWEEP_IDLE });
-        frames
+        new
     }
 
     /// Works until `stop` is set: turn after turn while frames come, sleeping when none do.
@@ -141,11 +168,13 @@ impl<Io: PacketIo> Worker<Io> {
                 self.io.wait(IDLE_WAIT)?;
             }
         }
+        self.clear_parking();
         Ok(())
     }
 
     /// Ends the worker: the tables are gone, the I/O is given back.
-    pub fn into_io(self) -> Io {
+    pub fn into_io(mut self) -> Io {
+        self.clear_parking();
         self.io
     }
 
@@ -154,7 +183,7 @@ impl<Io: PacketIo> Worker<Io> {
         &mut self.io
     }
 
-    /// Where every frame is. Conserved between turns, with none in hand.
+    /// Where every frame is. Conserved between turns; in hand are those that wait for a next hop or a first fragment.
     pub fn account(&mut self) -> FrameAccount {
         self.io.account()
     }
@@ -164,11 +193,48 @@ impl<Io: PacketIo> Worker<Io> {
         &self.balancer
     }
 
+    /// Takes parked frames for another look if what they wait for may have come, oldest first.
+    fn unpark(&mut self, version: (u64, u64)) {
+        if self.parking.is_empty() {
+            return;
+        }
+        if self.to_retry == 0 {
+            self.to_retry = self.parking.retry(version);
+        }
+        while self.to_retry > 0 && self.frames.len() < BURST {
+            self.to_retry -= 1;
+            let Some((frame, since)) = self.parking.take() else {
+                self.to_retry = 0;
+                return;
+            };
+            self.frames.push(frame);
+            self.waited.push(since);
+        }
+    }
+
+    /// Drops the parked frames that have waited long enough.
+    fn expire_parking(&mut self, now: Tick) {
+        while let Some((frame, reason)) = self.parking.expired(now) {
+            self.stats.drops(reason).add(1);
+            self.io.release(frame);
+        }
+    }
+
+    fn clear_parking(&mut self) {
+        while let Some((frame, reason)) = self.parking.give_up() {
+            self.stats.drops(reason).add(1);
+            self.io.release(frame);
+        }
+    }
+
     /// Sweeps what has become due, `most` buckets at most in this turn.
     fn sweep(&mut self, tick: Tick, most: usize) {
         let buckets = self.balancer.conns().buckets();
         let passed = tick.since(self.swept_to.replace(tick).unwrap_or(tick)) as usize;
         if passed > 0 {
+            if !self.parking.is_empty() {
+                self.expire_parking(tick);
+            }
             let due = passed.saturating_mul(buckets).div_ceil(SWEEP_TICKS);
             self.to_sweep = (self.to_sweep + due).min(buckets);
         }

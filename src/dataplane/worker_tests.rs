@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
-        ServiceSpec, ServiceTable, Timeouts,
+        Environment, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId,
+        ServiceKey, ServiceSpec, ServiceTable,
     },
     dataplane::{memory::MemoryIo, publish::Publisher},
     stats::{DropReason, ReplyReason},
@@ -41,17 +41,20 @@ fn real(id: u32) -> RealSpec {
             port: EGRESS,
             source: MacAddr(EGRESS_MAC),
             destination: MacAddr(real_mac(id)),
+            mtu: 1500,
         }),
+        local: None,
     }
 }
 
 fn service(reals: Vec<RealSpec>) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(0),
-        key: ServiceKey {
+        matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.into(), 80),
-        },
+        })],
+        one_packet: false,
         scheduler: Scheduler::RoundRobin,
         persistence: None,
         reals,
@@ -73,7 +76,7 @@ impl Lab {
     }
 
     fn with_connections(spec: ServiceSpec, connections: usize) -> Self {
-        let table = ServiceTable::build(1, &[spec], Timeouts::default()).unwrap();
+        let table = ServiceTable::build(1, &[spec], Environment::default()).unwrap();
         let mut publisher = Publisher::new(table);
         let stats = Arc::new(WorkerStats::new());
         let options = WorkerOptions {
@@ -92,7 +95,7 @@ impl Lab {
 
     fn publish(&mut self, specs: &[ServiceSpec]) {
         self.generation += 1;
-        let table = ServiceTable::build(self.generation, specs, Timeouts::default()).unwrap();
+        let table = ServiceTable::build(self.generation, specs, Environment::default()).unwrap();
         self.publisher.publish(table);
     }
 
@@ -261,7 +264,7 @@ fn every_frame_that_goes_nowhere_is_counted_by_its_reason() {
     broken[22] = 9;
     for (frame, reason) in [
         (good[..13].to_vec(), D::FrameTooShort),
-        (edit(12, &[0x86, 0xdd]), D::EtherType),
+        (edit(12, &[0x86, 0xdc]), D::EtherType),
         (good[..30].to_vec(), D::Ipv4Header),
         (good[..good.len() - 1].to_vec(), D::Ipv4Length),
         (broken, D::Ipv4Checksum),
@@ -269,11 +272,9 @@ fn every_frame_that_goes_nowhere_is_counted_by_its_reason() {
         (edit(26, &[255, 255, 255, 255]), D::SourceAddress),
         (edit(26, &[127]), D::SourceAddress),
         (edit(0, &[0xff; 6]), D::GroupFrame),
-        (edit(20, &[0x20, 0]), D::Fragment),
-        (edit(20, &[0, 9]), D::Fragment),
-        (edit(22, &[1]), D::TtlExpired),
-        (edit(22, &[0]), D::TtlExpired),
-        (edit(23, &[17]), D::Protocol),
+        (edit(22, &[1]), D::ReplyImpossible),
+        (edit(22, &[0]), D::ReplyImpossible),
+        (edit(23, &[50]), D::Protocol),
         (edit(46, &[0x40]), D::TcpHeader),
         (edit(36, &[0, 81]), D::NoService),
         (segment(CLIENT, 4000, Say::Rst), D::UnknownReset),
@@ -288,12 +289,19 @@ fn every_frame_that_goes_nowhere_is_counted_by_its_reason() {
         weight: 0,
         ..real(12)
     };
-    Lab::new(service(vec![down, quiet])).assert_dropped(&good, D::NoReal);
+    Lab::new(service(vec![down, quiet])).assert_dropped(&good, D::ReplyImpossible);
     let unresolved = RealSpec {
         next_hop: None,
         ..real(11)
     };
-    Lab::new(service(vec![unresolved])).assert_dropped(&good, D::NoNextHop);
+    let mut lab = Lab::new(service(vec![unresolved]));
+    assert!(lab.worker.io_mut().inject(INGRESS, &good));
+    assert_eq!(lab.worker.turn(lab.now), 1);
+    assert_eq!(lab.worker.account().in_hand, 1, "it waits");
+    lab.advance(3);
+    lab.worker.turn(lab.now);
+    assert!(lab.worker.account().is_settled());
+    assert_eq!(lab.stats.drops(D::NoNextHop).get(), 1);
 }
 
 #[test]
@@ -728,6 +736,9 @@ proptest! {
         while lab.worker.turn(lab.now) > 0 {
             prop_assert!(lab.worker.account().is_conserved());
         }
+        // What waits gives up.
+        lab.advance(5);
+        lab.worker.turn(lab.now);
         let mut out = 0;
         while let Some((_, frame)) = lab.worker.io_mut().collect() {
             assert_valid(&frame);

@@ -33,7 +33,7 @@ reasons! {
     DropReason {
         /// The frame ends inside its Ethernet header or a VLAN tag.
         FrameTooShort => "frame-too-short",
-        /// Neither IPv4 nor up to two VLAN tags around it.
+        /// Neither IPv4 nor IPv6, nor up to two VLAN tags around it.
         EtherType => "ethertype",
         /// No IPv4 header: cut, another version, or an IHL below 5.
         Ipv4Header => "ipv4-header",
@@ -41,22 +41,34 @@ reasons! {
         Ipv4Length => "ipv4-length",
         /// The IPv4 header checksum is wrong.
         Ipv4Checksum => "ipv4-checksum",
+        /// No IPv6 header: cut, or another version.
+        Ipv6Header => "ipv6-header",
+        /// The IPv6 payload length is more than the frame holds.
+        Ipv6Length => "ipv6-length",
+        /// An IPv6 packet whose length stands in an option (RFC 2675).
+        Ipv6Jumbogram => "ipv6-jumbogram",
+        /// The transport header is not behind the extension headers that may be looked behind.
+        Ipv6Extension => "ipv6-extension",
         /// The sender's address is one that no host has: unspecified, loopback, multicast,
         /// broadcast (RFC 1812 §5.3.7).
         SourceAddress => "source-address",
         /// The frame was for a group of stations, so no router may forward it (RFC 1812 §5.3.4).
         GroupFrame => "group-frame",
-        /// A fragment: later ones have no ports, so the flow cannot be found.
-        Fragment => "fragment",
-        /// The TTL does not allow another hop.
+        /// A later fragment whose packet's first one did not come, so that its ports are not known.
+        FragmentUnknown => "fragment-unknown",
+        /// The TTL or hop limit does not allow another hop, and the packet is one that is not answered.
         TtlExpired => "ttl-expired",
         /// The IP protocol is not one that is balanced.
         Protocol => "protocol",
         /// The TCP header is cut or its data offset is wrong.
         TcpHeader => "tcp-header",
+        /// The UDP header is cut.
+        UdpHeader => "udp-header",
+        /// The SCTP header is cut, or there is no chunk.
+        SctpHeader => "sctp-header",
         /// An ICMP message other than an error about a packet.
         IcmpType => "icmp-type",
-        /// An ICMP error that is cut, or that does not quote an IPv4 packet with ports.
+        /// An ICMP error that is cut, or that does not quote a packet with ports.
         IcmpQuote => "icmp-quote",
         /// An ICMP error about a flow that is not in the table.
         IcmpUnknownFlow => "icmp-unknown-flow",
@@ -64,8 +76,24 @@ reasons! {
         NoService => "no-service",
         /// A TCP reset for a flow that is not in the table; a reset is never answered.
         UnknownReset => "unknown-reset",
-        /// No real server of the virtual server takes new connections.
-        NoReal => "no-real",
+        /// SCTP for an association that is not in the table, and no INIT.
+        UnknownAssociation => "unknown-association",
+        /// The connection's real server has left the configuration, and `expire_nodest_conn` is off.
+        RealGone => "real-gone",
+        /// An answer was due, but too many were given in this second.
+        ReplyLimit => "reply-limit",
+        /// No answer could be made of the packet.
+        ReplyImpossible => "reply-impossible",
+        /// There is no route to the client of an answer.
+        NoRoute => "no-route",
+        /// The packet is too large for its way, and nobody can be told.
+        TooBig => "too-big",
+        /// An ICMP error for NAT whose checksum is wrong; with the right one it would seem whole.
+        IcmpChecksum => "icmp-checksum",
+        /// The first of several fragments of an SCTP packet, whose checksum NAT cannot correct.
+        SctpFragment => "sctp-fragment",
+        /// The packet could not be rewritten: its headers are not what they seemed.
+        Rewrite => "rewrite",
         /// The real server's MAC address is not known (yet).
         NoNextHop => "no-next-hop",
         /// The connection table has no room that may be taken for a new flow.
@@ -81,6 +109,14 @@ reasons! {
         /// TCP in the middle of a flow that is not in the table: a reset, as the host that has the
         /// address would send (RFC 9293 §3.5.2), lets the client connect anew at once.
         UnknownFlow => "reset-unknown-flow",
+        /// TCP of a connection whose real server is down or gone (`reset_on_failure`): a reset.
+        RealDown => "reset-real-down",
+        /// No real server of the virtual server takes new connections: ICMP port unreachable, as IPVS sends.
+        NoReal => "unreachable-no-real",
+        /// The TTL or hop limit does not allow another hop: ICMP time exceeded.
+        TtlExpired => "time-exceeded",
+        /// The packet is too large for its way and may not be fragmented: ICMP says how large it may be.
+        TooBig => "packet-too-big",
     }
 }
 

@@ -4,13 +4,14 @@ use super::{Counter, DropReason, ReplyReason};
 
 /// Real servers that can exist at a time, over all virtual servers: slots of per-real counters.
 ///
-/// 65,536 slots of one cache line are 4 MiB a worker, and more real servers than the largest
+/// 65,536 slots of two cache lines are 8 MiB a worker, and more real servers than the largest
 /// configurations of keepalived have by an order of magnitude.
 pub const MAX_REALS: usize = 65_536;
 
-/// What one worker counted for the real server in one slot. One cache line.
+/// What one worker counted for the real server in one slot. Two cache lines; packets from clients touch
+/// the first only.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct RealCounters {
     /// Which holder of the slot the numbers belong to; 0 before the first. A slot whose epoch is
     /// not the current real server's holds the numbers of a former one.
@@ -27,6 +28,12 @@ pub struct RealCounters {
     pub packets: Counter,
     /// Bytes from clients, counted from the IP header.
     pub bytes: Counter,
+    /// Fills the line.
+    _spare: Counter,
+    /// Packets to clients; seen with NAT only.
+    pub packets_out: Counter,
+    /// Bytes to clients, counted from the IP header; seen with NAT only.
+    pub bytes_out: Counter,
 }
 
 impl RealCounters {
@@ -41,6 +48,8 @@ impl RealCounters {
                 &self.connections,
                 &self.packets,
                 &self.bytes,
+                &self.packets_out,
+                &self.bytes_out,
             ] {
                 counter.set(0);
             }
@@ -71,6 +80,8 @@ pub struct WorkerStats {
     pub templates: Counter,
     /// Connections and templates that made room for new ones before their time.
     pub evicted: Counter,
+    /// First packets forwarded without an entry, as there was no room and their scheduler is a hash.
+    pub unstored: Counter,
     drops: [Counter; DropReason::COUNT],
     replies: [Counter; ReplyReason::COUNT],
     reals: Box<[RealCounters]>,
@@ -86,8 +97,9 @@ impl WorkerStats {
             connections: Counter::default(),
             templates: Counter::default(),
             evicted: Counter::default(),
-            drops: Default::default(),
-            replies: Default::default(),
+            unstored: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            replies: std::array::from_fn(|_| Counter::default()),
             reals: (0..MAX_REALS).map(|_| RealCounters::default()).collect(),
         }
     }
@@ -142,6 +154,6 @@ mod tests {
 
     #[test]
     fn a_real_server_has_its_own_line() {
-        assert_eq!(size_of::<RealCounters>(), 64);
+        assert_eq!(size_of::<RealCounters>(), 128);
     }
 }

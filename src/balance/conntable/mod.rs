@@ -10,6 +10,10 @@
 //! eviction. A connection refers to the template that led it by its slot, so templates do not move
 //! and stay as long as a connection refers to them.
 //!
+//! Where an entry is follows from the client's end of the flow alone ([`FlowKey::hash`]), so one entry
+//! serves both directions of NAT: an answer is looked for by its addressee. A client may so have
+//! sixteen connections from one port at a time, to as many virtual servers.
+//!
 //! Expiry is a comparison with the last packet's tick, made when an entry is met: by a packet, by
 //! an insertion that needs the room, by the sweep that passes by in small steps.
 
@@ -22,7 +26,7 @@ use rapidhash::v3::RapidSecrets;
 
 pub use self::bucket::Bucket;
 use self::bucket::{ASSURED, FREE, WAYS};
-use super::{FlowKey, RealRef, State, Timeouts};
+use super::{FlowKey, Key4, Key6, RealRef, State, Timeouts};
 use crate::{
     stats::{RealCounters, WorkerStats},
     time::Tick,
@@ -60,6 +64,12 @@ impl Home {
         tag: FREE,
     };
 
+    /// A number that differs from flow to flow, evenly, for who spreads them over queues and paths.
+    #[inline]
+    pub const fn spread(self) -> u32 {
+        self.first.wrapping_mul(0x9e37_79b1) ^ (self.tag as u32) << 16
+    }
+
     /// Whether an entry is in one of the flow's buckets.
     const fn has(self, slot: Slot) -> bool {
         let bucket = slot.bucket();
@@ -88,11 +98,12 @@ impl Slot {
     }
 }
 
-/// What is kept about a flow besides what is in its bucket. Half a cache line.
+/// What is kept about a flow besides what is in its bucket. Half a cache line for IPv4, a whole one for
+/// IPv6.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
-pub struct Record {
-    key: FlowKey,
+pub struct Record<K> {
+    key: K,
     real: Option<RealRef>,
     /// Of a connection: the slot of its template, or [`NO_TEMPLATE`]. Of a template: how many
     /// connections refer to it.
@@ -101,7 +112,11 @@ pub struct Record {
     period: u32,
 }
 
-const _: () = assert!(size_of::<Record>() == 32, "two records share a cache line");
+const _: () = assert!(
+    size_of::<Record<Key4>>() == 32,
+    "two records share a cache line"
+);
+const _: () = assert!(size_of::<Record<Key6>>() == 64, "a record is a cache line");
 
 const NO_TEMPLATE: u32 = u32::MAX;
 
@@ -110,9 +125,9 @@ const TEMPLATE_RETRY_TICKS: u32 = 60 * Tick::PER_SECOND;
 
 /// A connection to insert.
 #[derive(Clone, Copy, Debug)]
-pub struct NewConn {
+pub struct NewConn<K> {
     /// Its flow.
-    pub key: FlowKey,
+    pub key: K,
     /// The flow's place.
     pub home: Home,
     /// The real server that it goes to.
@@ -127,15 +142,15 @@ pub struct NewConn {
 
 /// The table.
 #[derive(Debug)]
-pub struct ConnTable {
+pub struct ConnTable<K> {
     buckets: Box<[Bucket]>,
-    records: Box<[Record]>,
+    records: Box<[Record<K>]>,
     secrets: RapidSecrets,
     used: usize,
     swept: usize,
 }
 
-impl ConnTable {
+impl<K: FlowKey> ConnTable<K> {
     /// Share of the entries that are certain to be usable, in percent.
     const USABLE_PERCENT: usize = 85;
     /// More entries than slots could number.
@@ -147,7 +162,7 @@ impl ConnTable {
         let entries = connections.saturating_mul(100) / Self::USABLE_PERCENT;
         let buckets = entries.div_ceil(WAYS).clamp(1, Self::MAX_BUCKETS);
         let vacant = Record {
-            key: FlowKey::NONE,
+            key: K::NONE,
             real: None,
             link: NO_TEMPLATE,
             period: 0,
@@ -163,7 +178,7 @@ impl ConnTable {
 
     /// Puts in a connection whose flow has no entry. `None` when there is no room that may be
     /// taken for it.
-    pub fn insert(&mut self, new: &NewConn, turn: Turn<'_>) -> Option<Slot> {
+    pub fn insert(&mut self, new: &NewConn<K>, turn: Turn<'_>) -> Option<Slot> {
         let slot = self.make_room(new.home, new.guess, turn)?;
         self.fill(slot, new.home.tag, turn.tick, new.state, 1);
         self.records[slot.0 as usize] = Record {
@@ -184,12 +199,12 @@ impl ConnTable {
     /// connection. `None` when there is no room that may be taken for it.
     pub fn insert_template(
         &mut self,
-        key: FlowKey,
+        key: K,
         real: RealRef,
         period: u32,
         turn: Turn<'_>,
     ) -> Option<Slot> {
-        let home = self.home(&key);
+        let home = self.home_of_template(&key);
         let slot = self.make_room(home, None, turn)?;
         let deadline = Tick::from_raw(turn.tick.raw().wrapping_add(period));
         self.fill(slot, home.tag, deadline, State::Template, 0);
@@ -266,7 +281,7 @@ impl ConnTable {
         let packets = &mut bucket.packets[slot.way()];
         if *packets + 1 < ASSURED {
             *packets += 1;
-        } else if bucket.states[slot.way()] == State::Established {
+        } else if bucket.states[slot.way()].is_established() {
             *packets = ASSURED;
             let template = self.records[slot.0 as usize].link;
             if template != NO_TEMPLATE {
@@ -310,12 +325,21 @@ impl ConnTable {
     // Always: handed back through memory, its halves would be stored apart and loaded as one, which
     // the processor can do only once the stores are through.
     #[inline(always)]
+    pub fn home(&self, key: &K) -> Home {
+        self.home_by(key.hash(&self.secrets))
+    }
+
+    /// Where a template may be.
+    fn home_of_template(&self, key: &K) -> Home {
+        self.home_by(key.hash_whole(&self.secrets))
+    }
+
+    #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "two separate parts of the hash"
     )]
-    pub fn home(&self, key: &FlowKey) -> Home {
-        let hash = key.hash(&self.secrets);
+    fn home_by(&self, hash: u64) -> Home {
         let tag = (hash as u16).max(FREE + 1);
         let first = self.scale((hash >> 32) as u32);
         Home {
@@ -346,14 +370,14 @@ impl ConnTable {
 
     /// The record of an entry, to be prefetched.
     #[inline]
-    pub fn record(&self, slot: Slot) -> &Record {
+    pub fn record(&self, slot: Slot) -> &Record<K> {
         &self.records[slot.0 as usize]
     }
 
     /// The entry of a flow, as [`Self::find`] does, which it spares a packet whose `guess` by
     /// [`Self::likely`] was right and still is.
     #[inline]
-    pub fn find_guessed(&self, key: &FlowKey, home: Home, guess: Option<Slot>) -> Option<Slot> {
+    pub fn find_guessed(&self, key: &K, home: Home, guess: Option<Slot>) -> Option<Slot> {
         match guess {
             Some(slot) if self.holds(slot, key, home.tag) => Some(slot),
             _ => self.find(key, home),
@@ -363,24 +387,53 @@ impl ConnTable {
     /// Whether an entry is this flow's. Its tag says whether there is an entry at all: one that is
     /// taken out leaves its record behind.
     #[inline]
-    fn holds(&self, slot: Slot, key: &FlowKey, tag: u16) -> bool {
+    fn holds(&self, slot: Slot, key: &K, tag: u16) -> bool {
         self.buckets[slot.bucket()].tags[slot.way()] == tag
             && self.records[slot.0 as usize].key == *key
     }
 
     /// The entry of a flow, whether or not its time is over.
-    pub fn find(&self, key: &FlowKey, home: Home) -> Option<Slot> {
+    pub fn find(&self, key: &K, home: Home) -> Option<Slot> {
+        self.find_by(home, |record| record.key == *key)
+    }
+
+    /// The entry of the flow that a real server's packet answers. `to_client` is that packet's flow
+    /// turned round: its client is the addressee, its virtual address the real server's.
+    /// `is_answered_by` says whether the real server with this reference, for flows to this virtual port,
+    /// is the one that sent it.
+    #[inline]
+    pub fn find_answered(
+        &self,
+        to_client: &K,
+        home: Home,
+        guess: Option<Slot>,
+        is_answered_by: impl Fn(RealRef, u16) -> bool,
+    ) -> Option<Slot> {
+        let fits = |record: &Record<K>| {
+            record.key.has_client_of(*to_client)
+                && record
+                    .real
+                    .is_some_and(|real| is_answered_by(real, record.key.vport()))
+        };
+        let guessed = guess.filter(|slot| {
+            self.buckets[slot.bucket()].tags[slot.way()] == home.tag
+                && fits(&self.records[slot.0 as usize])
+        });
+        guessed.or_else(|| self.find_by(home, fits))
+    }
+
+    fn find_by(&self, home: Home, fits: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
         [home.first, home.second].into_iter().find_map(|bucket| {
             self.buckets[bucket as usize]
                 .with_tag(home.tag)
                 .map(|way| Slot::new(bucket, way))
-                .find(|slot| self.records[slot.0 as usize].key == *key)
+                .find(|slot| fits(&self.records[slot.0 as usize]))
         })
     }
 
     /// The template with this key, expired ones taken out.
-    pub fn find_template(&mut self, key: &FlowKey, turn: Turn<'_>) -> Option<Slot> {
-        let slot = self.find(key, self.home(key))?;
+    pub fn find_template(&mut self, key: &K, turn: Turn<'_>) -> Option<Slot> {
+        let slot = self.find(key, self.home_of_template(key))?;
         if self.is_expired(slot, turn) {
             self.expire(slot, turn);
             return None;
@@ -392,6 +445,12 @@ impl ConnTable {
     #[inline]
     pub fn state(&self, slot: Slot) -> State {
         self.buckets[slot.bucket()].states[slot.way()]
+    }
+
+    /// The flow of an entry.
+    #[inline]
+    pub fn key(&self, slot: Slot) -> K {
+        self.records[slot.0 as usize].key
     }
 
     /// The real server of an entry.
@@ -435,7 +494,7 @@ impl ConnTable {
 
     /// Memory of the table in bytes.
     pub const fn memory(&self) -> usize {
-        size_of_val::<[Bucket]>(&self.buckets) + size_of_val::<[Record]>(&self.records)
+        size_of_val::<[Bucket]>(&self.buckets) + size_of_val::<[Record<K>]>(&self.records)
     }
 
     /// How long an entry would still live without another packet.

@@ -4,7 +4,10 @@ use super::{
     ConnTable, Home, Slot, Turn,
     bucket::{ASSURED, FREE, WAYS},
 };
-use crate::{balance::State, time::Tick};
+use crate::{
+    balance::{FlowKey, State},
+    time::Tick,
+};
 
 /// Why an entry may make room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +75,7 @@ impl Score {
     }
 }
 
-impl ConnTable {
+impl<K: FlowKey> ConnTable<K> {
     /// An empty place in one of the buckets of `home`. `guess` is what [`Self::room`] found a
     /// moment ago.
     ///
@@ -159,7 +162,7 @@ impl ConnTable {
         }
         let silence = turn.tick.since(seen);
         let expired = silence >= turn.timeouts.ticks(state);
-        let idle = (state == State::Established)
+        let idle = state.is_established()
             & (bucket.packets[slot.way()] < ASSURED)
             & (silence >= IDLE_TICKS);
         let rank = if expired {

@@ -5,14 +5,14 @@ use std::{collections::HashMap, num::NonZeroU32};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{addr::L4Proto, balance::RealId};
+use crate::balance::RealId;
 
 const REALS: u32 = 3;
 
-fn key(flow: u32) -> FlowKey {
+fn key(flow: u32) -> Key4 {
     let [a, b, c, d] = flow.to_be_bytes();
     let client = ([10, a, b, c].into(), u16::from_be_bytes([4, d]));
-    FlowKey::new(client, ([192, 0, 2, 1].into(), 80), L4Proto::Tcp)
+    Key4::new(client, ([192, 0, 2, 1].into(), 80), 6)
 }
 
 fn real(id: u32) -> RealRef {
@@ -24,7 +24,7 @@ fn real(id: u32) -> RealRef {
 
 /// A table with its surroundings.
 struct Bench {
-    table: ConnTable,
+    table: ConnTable<Key4>,
     stats: WorkerStats,
     timeouts: Timeouts,
     tick: Tick,
@@ -451,13 +451,16 @@ fn time_left_counts_down_and_restarts() {
 }
 
 /// Whether the template is alive `seconds` after the tick at which the bench stands.
-fn template_lives(bench: &mut Bench, key: &FlowKey, seconds: u32) -> bool {
+fn template_lives(bench: &mut Bench, key: &Key4, seconds: u32) -> bool {
     let turn = turn(bench.tick.plus_secs(seconds), &bench.timeouts, &bench.stats);
     bench.table.sweep(usize::MAX, turn);
-    bench.table.find(key, bench.table.home(key)).is_some()
+    bench
+        .table
+        .find(key, bench.table.home_of_template(key))
+        .is_some()
 }
 
-fn with_template(bench: &mut Bench, period: u32) -> (FlowKey, Slot) {
+fn with_template(bench: &mut Bench, period: u32) -> (Key4, Slot) {
     let template = key(0).template(24, 80);
     let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
     let slot = bench
@@ -515,7 +518,9 @@ fn a_template_that_led_nothing_assured_makes_room_and_another_does_not() {
             bench.insert(101, State::Established, None).is_some(),
             !assured
         );
-        let found = bench.table.find(&template, bench.table.home(&template));
+        let found = bench
+            .table
+            .find(&template, bench.table.home_of_template(&template));
         assert_eq!(found.is_some(), assured);
         assert_eq!(bench.stats.templates.get(), u64::from(assured));
     }

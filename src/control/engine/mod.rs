@@ -32,7 +32,7 @@ use super::{
     vrrp_io::{Env, VrrpIo},
 };
 use crate::{
-    balance::ServiceTable,
+    balance::{Environment, ServiceTable},
     check::{Action, Health, Probe},
     config::Config,
     sys::{
@@ -151,8 +151,11 @@ struct Engine {
 impl Engine {
     fn build_table(&self, generation: u64) -> Result<ServiceTable, String> {
         let specs = self.services.specs(&self.health, &self.hops, &self.ports);
-        ServiceTable::build(generation, &specs, self.services.timeouts().clone())
-            .map_err(|error| error.to_string())
+        let environment = Environment {
+            timeouts: self.services.timeouts().clone(),
+            ..Environment::default()
+        };
+        ServiceTable::build(generation, &specs, environment).map_err(|error| error.to_string())
     }
 
     fn run(mut self) -> Result<(), String> {

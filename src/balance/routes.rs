@@ -1,0 +1,215 @@
+//! The ways to clients: what a packet that is not for a real server needs to leave this host.
+//!
+//! A copy of the kernel's main routing table and of the neighbours that it knows, as far as both
+//! concern the ports of the data plane. Policy rules are not followed.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use rapidhash::fast::SeedableState;
+
+use super::NextHop;
+use crate::addr::{IpPrefix, MacAddr, PortId};
+
+type Map<K, V> = HashMap<K, V, SeedableState<'static>>;
+
+/// A route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub to: IpPrefix,
+    /// The port that packets leave on; `None`: the route leads elsewhere than through the data plane, and
+    /// hides wider ones.
+    pub port: Option<PortId>,
+    /// The address of that port.
+    pub source: MacAddr,
+    /// The router; `None`: the destination itself is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Largest packet of the way in bytes, IP header included.
+    pub mtu: u16,
+}
+
+/// A way to an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// This is how.
+    Known(NextHop),
+    /// The MAC address of this neighbour must be known first.
+    Unresolved(IpAddr),
+    /// There is no route through a port of the data plane.
+    None,
+}
+
+/// The routes of one prefix length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Level {
+    mask: u128,
+    routes: Map<u128, Route>,
+}
+
+/// Routes and neighbours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes {
+    /// Longest prefixes first.
+    v4: Vec<Level>,
+    v6: Vec<Level>,
+    neighbours: Map<(PortId, IpAddr), MacAddr>,
+}
+
+impl Routes {
+    /// The table of `routes`, of which the first of several to one prefix counts, and `neighbours`.
+    pub fn new(
+        routes: impl IntoIterator<Item = Route>,
+        neighbours: impl IntoIterator<Item = (PortId, IpAddr, MacAddr)>,
+    ) -> Self {
+        let mut table = Self::default();
+        for route in routes {
+            let levels = match route.to.addr() {
+                IpAddr::V4(_) => &mut table.v4,
+                IpAddr::V6(_) => &mut table.v6,
+            };
+            let mask = mask(route.to);
+            // A longer prefix has the larger mask.
+            let place = levels.partition_point(|level| level.mask > mask);
+            if levels.get(place).is_none_or(|level| level.mask != mask) {
+                let routes = Map::default();
+                levels.insert(place, Level { mask, routes });
+            }
+            let to = bits(route.to.addr()) & mask;
+            levels[place].routes.entry(to).or_insert(route);
+        }
+        let known = neighbours.into_iter();
+        table.neighbours = known.map(|(port, addr, mac)| ((port, addr), mac)).collect();
+        table
+    }
+
+    /// The way to an address: the route with the longest prefix, and the neighbour that it leads to.
+    pub fn way(&self, to: IpAddr) -> Way {
+        let levels = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        let addr = bits(to);
+        let Some(route) = levels
+            .iter()
+            .find_map(|level| level.routes.get(&(addr & level.mask)))
+        else {
+            return Way::None;
+        };
+        let Some(port) = route.port else {
+            return Way::None;
+        };
+        let neighbour = route.gateway.unwrap_or(to);
+        match self.neighbours.get(&(port, neighbour)) {
+            Some(mac) => Way::Known(NextHop {
+                port,
+                source: route.source,
+                destination: *mac,
+                mtu: route.mtu,
+            }),
+            None => Way::Unresolved(neighbour),
+        }
+    }
+}
+
+fn bits(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(addr) => u128::from(addr.to_bits()) << 96,
+        IpAddr::V6(addr) => Ipv6Addr::to_bits(addr),
+    }
+}
+
+/// The leading bits of a prefix, at the top of the word in both families.
+fn mask(prefix: IpPrefix) -> u128 {
+    u128::MAX
+        .checked_shl(128 - u32::from(prefix.len()))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn route(to: &str, port: Option<u8>, gateway: Option<&str>) -> Route {
+        Route {
+            to: to.parse().unwrap(),
+            port: port.map(PortId),
+            source: MacAddr([2, 0, 0, 0, 0, port.unwrap_or(0)]),
+            gateway: gateway.map(|g| g.parse().unwrap()),
+            mtu: 1500,
+        }
+    }
+
+    #[test]
+    fn the_longest_prefix_leads_through_its_neighbour() {
+        let mac = |n| MacAddr([2, 0, 0, 0, 1, n]);
+        let routes = [
+            route("0.0.0.0/0", Some(0), Some("10.0.0.254")),
+            route("10.0.0.0/24", Some(0), None),
+            route("10.9.0.0/16", None, None),
+            route("10.9.1.0/24", Some(1), Some("10.1.0.1")),
+            route("::/0", Some(1), Some("fe80::1")),
+            route("10.0.0.0/24", Some(7), None),
+        ];
+        let neighbours = [
+            (PortId(0), "10.0.0.254".parse().unwrap(), mac(254)),
+            (PortId(0), "10.0.0.7".parse().unwrap(), mac(7)),
+            (PortId(1), "fe80::1".parse().unwrap(), mac(1)),
+            // The same address elsewhere is another neighbour.
+            (PortId(0), "10.1.0.1".parse().unwrap(), mac(9)),
+        ];
+        let table = Routes::new(routes, neighbours);
+        let way = |to: &str| table.way(to.parse().unwrap());
+        let known = |port, n| {
+            Way::Known(NextHop {
+                port: PortId(port),
+                source: MacAddr([2, 0, 0, 0, 0, port]),
+                destination: mac(n),
+                mtu: 1500,
+            })
+        };
+        assert_eq!(way("192.0.2.1"), known(0, 254));
+        assert_eq!(way("10.0.0.7"), known(0, 7));
+        let unknown = "10.0.0.8".parse().unwrap();
+        assert_eq!(way("10.0.0.8"), Way::Unresolved(unknown));
+        assert_eq!(way("10.9.7.7"), Way::None, "hidden by the /16");
+        let router = "10.1.0.1".parse().unwrap();
+        assert_eq!(way("10.9.1.7"), Way::Unresolved(router));
+        assert_eq!(way("2001:db8::5"), known(1, 1));
+        assert_eq!(
+            Routes::default().way("10.0.0.1".parse().unwrap()),
+            Way::None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn it_finds_what_a_scan_of_all_routes_finds(
+            prefixes in prop::collection::vec((any::<u32>(), 0_u8..=32), 0..40),
+            to in prop::collection::vec(any::<u32>(), 1..20),
+        ) {
+            let prefixes: Vec<_> = prefixes
+                .into_iter()
+                // Few bits, so that some addresses are met.
+                .map(|(addr, len)| (addr & 0xc0c0_0003, len))
+                .map(|(addr, len)| IpPrefix::new(std::net::Ipv4Addr::from_bits(addr).into(), len).unwrap())
+                .collect();
+            let routes = prefixes.iter().enumerate().map(|(n, to)| Route {
+                to: *to,
+                gateway: Some(IpAddr::from([1, 1, 1, u8::try_from(n).unwrap()])),
+                ..route("0.0.0.0/0", Some(0), None)
+            });
+            let table = Routes::new(routes, []);
+            for addr in to {
+                let addr: IpAddr = std::net::Ipv4Addr::from_bits(addr & 0xc0c0_0003).into();
+                let fits = prefixes.iter().enumerate().filter(|(_, p)| p.contains(addr));
+                let best = fits.max_by_key(|(n, p)| (p.len(), usize::MAX - n));
+                let expected = best.map_or(Way::None, |(n, _)| {
+                    Way::Unresolved([1, 1, 1, u8::try_from(n).unwrap()].into())
+                });
+                prop_assert_eq!(table.way(addr), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The table itself: built from specifications, never changed.
+
+use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
+
+use rapidhash::fast::SeedableState;
+
+use super::{
+    BuildError, Environment, MAX_REALS, MAX_SERVICES, Match, Method, NextHop, PortSpec, RealId,
+    RealRef, RealSpec, ServiceId, ServiceKey, ServiceSpec,
+    lookup::{Lookup, Question},
+};
+use crate::{
+    addr::{L4Proto, PortId},
+    balance::{
+        Policy, Routes, Timeouts,
+        picker::{Entry, Picker},
+        state,
+    },
+};
+
+/// A real server in the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Real {
+    /// Which holder of its slot it is.
+    pub epoch: NonZeroU32,
+    /// Whether its checks succeed.
+    pub available: bool,
+    /// Whether its weight is 0.
+    pub quiescent: bool,
+    /// How packets are rewritten for it.
+    pub method: Method,
+    /// The way to it; `None` while its MAC address is unknown.
+    pub next_hop: Option<NextHop>,
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its port; 0: the one that the client asked for.
+    pub port: u16,
+    /// This host's address on the way to it.
+    pub local: Option<IpAddr>,
+    /// The place of its virtual server in [`ServiceTable::services`].
+    pub service: u32,
+}
+
+impl Real {
+    /// Whether a packet from this address and port is its answer to a connection to `vport`.
+    #[inline]
+    pub fn answers_from(&self, addr: IpAddr, port: u16, vport: u16) -> bool {
+        let own = if self.port == 0 { vport } else { self.port };
+        own == port && self.addr == addr
+    }
+}
+
+/// How the templates of a persistent virtual server are kept.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::balance) struct Templates {
+    /// Ticks after its last new connection that one expires.
+    pub(in crate::balance) period: u32,
+    /// Leading bits of a client's address that count.
+    pub(in crate::balance) prefix: u8,
+}
+
+/// A virtual server in the table.
+#[derive(Debug)]
+pub struct Service {
+    /// Its slot.
+    pub id: ServiceId,
+    /// Its first address and port, for answers that are translated without a connection.
+    first: Option<ServiceKey>,
+    /// The mark that it goes by.
+    pub(in crate::balance) mark: Option<u32>,
+    /// Whether it takes every port of its addresses.
+    pub(in crate::balance) any_port: bool,
+    /// `ops`.
+    pub(in crate::balance) one_packet: bool,
+    /// Its scheduler with the list of its real servers.
+    pub picker: Picker,
+    pub(in crate::balance) persistence: Option<Templates>,
+}
+
+impl Service {
+    /// What it goes by, when that is one address and port and every packet is scheduled by itself:
+    /// then a real server's answer is translated by this alone.
+    pub fn stateless(&self) -> Option<ServiceKey> {
+        self.first.filter(|_| self.one_packet && !self.any_port)
+    }
+
+    /// Whether clients stay with their real servers, and by how many leading bits of their
+    /// addresses they are told apart.
+    pub fn client_prefix(&self) -> Option<u8> {
+        self.persistence.map(|templates| templates.prefix)
+    }
+}
+
+/// Every virtual server, at one moment of the configuration.
+#[derive(Debug)]
+pub struct ServiceTable {
+    generation: u64,
+    environment: Environment,
+    services: Box<[Service]>,
+    lookup: Lookup,
+    /// Whose packets are answers that get a virtual server's address: real servers behind NAT. Each
+    /// with the place of its virtual server.
+    returns: HashMap<(IpAddr, u32), u32, SeedableState<'static>>,
+    /// Whether any of them answers from every port.
+    any_return: bool,
+    reals: Box<[Option<Real>]>,
+}
+
+impl ServiceTable {
+    /// The table of `services`. Generations are numbered upwards by whoever publishes.
+    ///
+    /// # Errors
+    /// [`BuildError`] names the first virtual or real server that cannot be in a table.
+    pub fn build(
+        generation: u64,
+        services: &[ServiceSpec],
+        environment: Environment,
+    ) -> Result<Self, BuildError> {
+        let mut built = Vec::with_capacity(services.len());
+        let mut reals = Vec::new();
+        let mut slots = vec![false; MAX_SERVICES];
+        let mut lookup = Lookup::new(environment.marks.clone());
+        let mut returns = HashMap::with_hasher(SeedableState::fixed());
+        for spec in services {
+            match slots.get_mut(spec.id.0 as usize) {
+                None => return Err(BuildError::ServiceSlot(spec.id)),
+                Some(true) => return Err(BuildError::DuplicateServiceSlot(spec.id)),
+                Some(taken) => *taken = true,
+            }
+            let at = u32::try_from(built.len()).unwrap_or(u32::MAX);
+            for what in &spec.matches {
+                lookup.add(*what, at)?;
+            }
+            add_reals(&mut reals, spec, at)?;
+            let behind_nat = spec.reals.iter().filter(|real| real.method.sees_answers());
+            for real in behind_nat {
+                for protocol in spec.protocols() {
+                    let from = source(protocol.number(), real.endpoint.port);
+                    returns.entry((real.endpoint.addr, from)).or_insert(at);
+                }
+            }
+            built.push(Service::build(spec)?);
+        }
+        Ok(Self {
+            generation,
+            environment,
+            services: built.into(),
+            lookup,
+            any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
+            returns,
+            reals: reals.into(),
+        })
+    }
+
+    /// The table without virtual servers, generation 0.
+    pub fn empty() -> Self {
+        Self {
+            generation: 0,
+            environment: Environment::default(),
+            services: Box::default(),
+            lookup: Lookup::default(),
+            returns: HashMap::with_hasher(SeedableState::fixed()),
+            any_return: false,
+            reals: Box::default(),
+        }
+    }
+
+    /// Which table it is.
+    #[inline]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Every virtual server.
+    pub const fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// How long connections may idle.
+    #[inline]
+    pub const fn timeouts(&self) -> &Timeouts {
+        &self.environment.timeouts
+    }
+
+    /// What becomes of packets that are odd.
+    #[inline]
+    pub const fn policy(&self) -> &Policy {
+        &self.environment.policy
+    }
+
+    /// The ways to clients.
+    #[inline]
+    pub fn routes(&self) -> &Routes {
+        &self.environment.routes
+    }
+
+    /// A port of the data plane.
+    pub fn port(&self, port: PortId) -> PortSpec {
+        let found = self.environment.ports.get(usize::from(port.0));
+        found.copied().unwrap_or_default()
+    }
+
+    /// The virtual server that a packet from a client is for.
+    #[inline]
+    pub fn service(&self, question: &Question) -> Option<&Service> {
+        let at = self.lookup.find(question)?;
+        self.services.get(at as usize)
+    }
+
+    /// Whether any packet may be an answer that gets a virtual server's address.
+    #[inline]
+    pub fn has_returns(&self) -> bool {
+        !self.returns.is_empty()
+    }
+
+    /// The virtual server whose real server, behind NAT, answers from this address and port.
+    #[inline]
+    pub fn returns(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
+        let at = self
+            .returns
+            .get(&(addr, source(protocol, port)))
+            .or_else(|| {
+                self.any_return
+                    .then(|| self.returns.get(&(addr, source(protocol, 0))))
+                    .flatten()
+            });
+        self.services.get(*at? as usize)
+    }
+
+    /// The real server; `None` when it has left the configuration.
+    #[inline]
+    pub fn real(&self, real: RealRef) -> Option<&Real> {
+        self.in_slot(real.id).filter(|r| r.epoch == real.epoch)
+    }
+
+    /// The real server that has this slot now.
+    #[inline]
+    pub fn in_slot(&self, id: RealId) -> Option<&Real> {
+        self.reals.get(id.0 as usize)?.as_ref()
+    }
+}
+
+impl ServiceSpec {
+    /// The protocols that its packets may have.
+    fn protocols(&self) -> impl Iterator<Item = L4Proto> {
+        let all = [L4Proto::Tcp, L4Proto::Udp, L4Proto::Sctp];
+        all.into_iter().filter(|protocol| {
+            self.matches.iter().any(|what| match what {
+                Match::Address(key) => key.protocol == *protocol,
+                Match::Range { protocol: p, .. } => p == protocol,
+                Match::Mark { .. } => true,
+            })
+        })
+    }
+
+    /// Whether its packets are IPv6's.
+    fn is_ipv6(&self) -> bool {
+        self.matches.first().is_some_and(|what| match what {
+            Match::Address(key) => key.endpoint.addr.is_ipv6(),
+            Match::Range { first, .. } => first.is_ipv6(),
+            Match::Mark { ipv6, .. } => *ipv6,
+        })
+    }
+}
+
+impl Service {
+    fn build(spec: &ServiceSpec) -> Result<Self, BuildError> {
+        let whole = if spec.is_ipv6() { 128 } else { 32 };
+        let persistence = match spec.persistence {
+            Some(p) if p.prefix > whole => return Err(BuildError::Prefix(spec.id)),
+            Some(p) => Some(Templates {
+                period: state::ticks(p.timeout),
+                prefix: p.prefix,
+            }),
+            None => None,
+        };
+        let entry = |real: &RealSpec| Entry {
+            real: RealRef {
+                id: real.id,
+                epoch: real.epoch,
+            },
+            weight: if real.available { real.weight } else { 0 },
+        };
+        let mark = spec.matches.iter().find_map(|what| match what {
+            Match::Mark { mark, .. } => Some(*mark),
+            _ => None,
+        });
+        let any_port = spec.matches.iter().any(|what| match what {
+            Match::Address(key) => key.endpoint.port == 0,
+            Match::Range { port, .. } => *port == 0,
+            Match::Mark { .. } => true,
+        });
+        let first = match spec.matches.as_slice() {
+            [Match::Address(key)] => Some(*key),
+            _ => None,
+        };
+        // Not 0: that is a cursor's before its first pick.
+        let owner = u64::from(spec.id.0) + 1;
+        Ok(Self {
+            id: spec.id,
+            first,
+            mark,
+            any_port,
+            one_packet: spec.one_packet,
+            picker: Picker::new(
+                owner,
+                spec.scheduler,
+                spec.reals.iter().map(entry).collect(),
+            ),
+            persistence,
+        })
+    }
+}
+
+fn add_reals(
+    reals: &mut Vec<Option<Real>>,
+    spec: &ServiceSpec,
+    service: u32,
+) -> Result<(), BuildError> {
+    for real in &spec.reals {
+        let slot = real.id.0 as usize;
+        if slot >= MAX_REALS {
+            return Err(BuildError::RealSlot(real.id));
+        }
+        let tunnel = matches!(real.method, Method::Tunnel(_));
+        if !tunnel && real.endpoint.addr.is_ipv6() != spec.is_ipv6() {
+            return Err(BuildError::Family(spec.id, real.id));
+        }
+        if reals.len() <= slot {
+            reals.resize(slot + 1, None);
+        }
+        let built = Real {
+            epoch: real.epoch,
+            available: real.available,
+            quiescent: real.weight == 0,
+            next_hop: real.next_hop,
+            method: real.method,
+            addr: real.endpoint.addr,
+            port: real.endpoint.port,
+            local: real.local,
+            service,
+        };
+        if reals[slot].replace(built).is_some() {
+            return Err(BuildError::DuplicateRealSlot(real.id));
+        }
+    }
+    Ok(())
+}
+
+/// Protocol and port of a real server's answers.
+#[inline]
+fn source(protocol: u8, port: u16) -> u32 {
+    u32::from(port) << 16 | u32::from(protocol)
+}

@@ -1,0 +1,356 @@
+//! The last stage: each frame is rewritten as its verdict says, and passed on, answered, parked or
+//! dropped.
+
+use super::{
+    io::{FrameBuf, PacketIo},
+    limit::ReplyLimit,
+    parking::Parking,
+    publish::Reader,
+};
+use std::net::IpAddr;
+
+use crate::{
+    addr::{L4Proto, PortId},
+    balance::{
+        FlowKey, Kind, Method, NextHop, Packet, Real, RealId, ServiceTable, Turn, Verdict, Way,
+        rewrite::{
+            self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelKind,
+        },
+    },
+    stats::{DropReason, ReplyReason},
+    time::Tick,
+    wire::{icmp::Problem, ipv4::Ipv4},
+};
+
+/// What the last stage works with.
+pub(super) struct Output<'a, Io: PacketIo> {
+    pub(super) io: &'a mut Io,
+    pub(super) reader: &'a Reader,
+    pub(super) parking: &'a mut Parking<Io::Frame>,
+    pub(super) limit: &'a mut ReplyLimit,
+    /// Identification of the last outer IPv4 header.
+    pub(super) ids: &'a mut u16,
+    pub(super) turn: Turn<'a>,
+}
+
+/// What cannot be sent: for good, or for now.
+enum Stop {
+    Drop(DropReason),
+    Park(DropReason),
+}
+
+impl<Io: PacketIo> Output<'_, Io> {
+    /// Does with `frame` what the verdict says. `since` is when it began to wait, if it is not new.
+    /// Whether it was transmitted.
+    #[inline]
+    pub(super) fn send<K: FlowKey>(
+        &mut self,
+        mut frame: Io::Frame,
+        verdict: Verdict,
+        packet: &Packet<K>,
+        since: Option<Tick>,
+    ) -> bool {
+        let egress = match verdict {
+            Verdict::Forward(real) => self.forward(&mut frame, packet, real),
+            Verdict::Answer | Verdict::Route => self.pass_to_client(&mut frame, packet, verdict),
+            Verdict::Reply(reason) => self.reply(&mut frame, packet, reason),
+            Verdict::Park(reason) => Err(Stop::Park(reason)),
+            Verdict::Drop(reason) => Err(Stop::Drop(reason)),
+            Verdict::Undecided => Err(Stop::Drop(DropReason::NoService)),
+        };
+        let left = match egress {
+            Ok(port) => self
+                .io
+                .transmit(port, frame)
+                .map_err(|frame| (frame, DropReason::TransmitFull)),
+            Err(Stop::Drop(reason)) => Err((frame, reason)),
+            Err(Stop::Park(reason)) => {
+                let now = self.turn.tick;
+                let parked = self.parking.park(frame, reason, since.unwrap_or(now), now);
+                match parked {
+                    Ok(()) => return false,
+                    Err(frame) => Err((frame, reason)),
+                }
+            }
+        };
+        match left {
+            Ok(()) => true,
+            Err((frame, reason)) => {
+                self.turn.stats.drops(reason).add(1);
+                self.io.release(frame);
+                false
+            }
+        }
+    }
+
+    fn table(&self) -> &ServiceTable {
+        self.reader.table()
+    }
+
+    /// Rewrites a frame for its real server; the port that it leaves on.
+    #[inline]
+    fn forward<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        id: RealId,
+    ) -> Result<PortId, Stop> {
+        let real = self.reader.table().in_slot(id);
+        let Some((real, hop)) = real.and_then(|real| Some((real, real.next_hop?))) else {
+            return Err(self.wait_for_real(packet, id));
+        };
+        match real.method {
+            Method::DirectRouting => {
+                if packet.length > hop.mtu {
+                    return self.too_large(frame, packet, hop.mtu, None);
+                }
+                direct_routing::<K>(frame.bytes_mut(), packet.network, &hop);
+                Ok(hop.port)
+            }
+            Method::Nat => {
+                if packet.length > hop.mtu {
+                    return self.too_large(frame, packet, hop.mtu, None);
+                }
+                let port = if real.port == 0 {
+                    packet.key.vport()
+                } else {
+                    real.port
+                };
+                let to = K::own(real.addr).ok_or(Stop::Drop(DropReason::Rewrite))?;
+                let bytes = frame.bytes_mut();
+                let done = if packet.kind == Kind::IcmpError {
+                    rewrite::icmp_to_real(bytes, packet.network, (to, port), &hop)
+                } else {
+                    rewrite::nat_to_real(bytes, &place(packet)?, (to, port), &hop)
+                };
+                done.map_err(refused)?;
+                Ok(hop.port)
+            }
+            Method::Tunnel(kind) => self.tunnel(frame, packet, real, kind, &hop),
+        }
+    }
+
+    /// Puts a frame's packet into a tunnel to its real server.
+    fn tunnel<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        real: &Real,
+        kind: TunnelKind,
+        hop: &NextHop,
+    ) -> Result<PortId, Stop> {
+        let policy = self.reader.table().policy();
+        let (spread, sources) = (packet.home.spread(), policy.tunnel_sources);
+        let ends = match (real.local, real.addr) {
+            (Some(IpAddr::V4(own)), IpAddr::V4(destination)) => Ends::V4 {
+                source: sources.v4.map_or(own, |(network, prefix)| {
+                    rewrite::spread_source_v4(network, prefix, spread)
+                }),
+                destination,
+            },
+            (Some(IpAddr::V6(own)), IpAddr::V6(destination)) => Ends::V6 {
+                source: sources.v6.map_or(own, |(network, prefix)| {
+                    rewrite::spread_source_v6(network, prefix, spread)
+                }),
+                destination,
+            },
+            _ => return Err(Stop::Park(DropReason::NoNextHop)),
+        };
+        let overhead = usize::from(rewrite::overhead(kind, ends.family()));
+        if usize::from(packet.length) + overhead > usize::from(hop.mtu) {
+            let tunnel = Some((ends.family(), kind));
+            return self.too_large(frame, packet, hop.mtu, tunnel);
+        }
+        let pmtu_disc = policy.pmtu_disc;
+        *self.ids = self.ids.wrapping_add(1);
+        let tunnel = Tunnel {
+            kind,
+            ends,
+            id: *self.ids,
+            pmtu_disc,
+            source_port: rewrite::source_port(spread),
+        };
+        if !frame.grow_front(overhead) {
+            return Err(Stop::Drop(DropReason::Rewrite));
+        }
+        let bytes = frame.bytes_mut();
+        let length = rewrite::encapsulate(bytes, packet.network, &tunnel, hop).map_err(refused)?;
+        frame.truncate(length);
+        Ok(hop.port)
+    }
+
+    /// What becomes of a packet that is larger than its way takes.
+    #[cold]
+    fn too_large<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        path_mtu: u16,
+        tunnel: Option<(Family, TunnelKind)>,
+    ) -> Result<PortId, Stop> {
+        let family = <K::Addr as Address>::FAMILY;
+        let bytes = frame.bytes().get(usize::from(packet.network)..);
+        let passage = Passage {
+            family,
+            length: packet.length.into(),
+            dont_fragment: bytes
+                .and_then(Ipv4::quoted)
+                .is_some_and(Ipv4::dont_fragment),
+            silent: matches!(packet.kind, Kind::IcmpError | Kind::LaterFragment),
+            path_mtu,
+            tunnel,
+        };
+        match rewrite::fit(&passage, self.table().policy().pmtu_disc) {
+            Fit::TooBig(mtu) => self.icmp(frame, packet, Problem::TooBig(mtu), ReplyReason::TooBig),
+            Fit::Forward | Fit::Split(_) | Fit::SplitOuter(_) | Fit::Drop => {
+                Err(Stop::Drop(DropReason::TooBig))
+            }
+        }
+    }
+
+    /// The frame comes again when its real server's MAC address is known, and is counted then.
+    #[cold]
+    fn wait_for_real<K>(&self, packet: &Packet<K>, id: RealId) -> Stop {
+        let counters = self.turn.stats.real(id.0);
+        counters.packets.sub(1);
+        counters.bytes.sub(u64::from(packet.length));
+        Stop::Park(DropReason::NoNextHop)
+    }
+
+    /// Passes a real server's frame on to the client; the port that it leaves on.
+    fn pass_to_client<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        verdict: Verdict,
+    ) -> Result<PortId, Stop> {
+        let hop = self.way(packet)?;
+        if packet.length > hop.mtu {
+            return self.too_large(frame, packet, hop.mtu, None);
+        }
+        let bytes = frame.bytes_mut();
+        if verdict == Verdict::Route {
+            direct_routing::<K>(bytes, packet.network, &hop);
+            return Ok(hop.port);
+        }
+        let vip = K::own(packet.key.vip()).ok_or(Stop::Drop(DropReason::Rewrite))?;
+        let vip = (vip, packet.key.vport());
+        let done = if packet.kind == Kind::IcmpError {
+            rewrite::icmp_to_client(bytes, packet.network, vip, &hop)
+        } else {
+            rewrite::nat_to_client(bytes, &place(packet)?, vip, &hop)
+        };
+        done.map_err(refused)?;
+        Ok(hop.port)
+    }
+
+    /// The way to the client of a flow. Control is asked for a MAC address that is not known.
+    fn way<K: FlowKey>(&self, packet: &Packet<K>) -> Result<NextHop, Stop> {
+        match self.table().routes().way(packet.key.client()) {
+            Way::Known(hop) => Ok(hop),
+            Way::Unresolved(neighbour) => {
+                self.reader.ask(neighbour);
+                Err(Stop::Park(DropReason::NoNextHop))
+            }
+            Way::None => Err(Stop::Drop(DropReason::NoRoute)),
+        }
+    }
+
+    /// Turns a frame into an answer; the port that it came in on.
+    #[cold]
+    fn reply<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        reason: ReplyReason,
+    ) -> Result<PortId, Stop> {
+        match reason {
+            ReplyReason::UnknownFlow | ReplyReason::RealDown => {
+                if !self.limit.allows(self.turn.tick) {
+                    return Err(Stop::Drop(DropReason::ReplyLimit));
+                }
+                let length = rewrite::reset(frame.bytes_mut(), packet.network);
+                self.replied(frame, length, reason)
+            }
+            ReplyReason::NoReal => self.icmp(frame, packet, Problem::PortUnreachable, reason),
+            ReplyReason::TtlExpired => self.icmp(frame, packet, Problem::TimeExceeded, reason),
+            // Said where the size is known.
+            ReplyReason::TooBig => Err(Stop::Drop(DropReason::TooBig)),
+        }
+    }
+
+    /// Turns a frame into an ICMP error about its packet.
+    #[cold]
+    fn icmp<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        problem: Problem,
+        reason: ReplyReason,
+    ) -> Result<PortId, Stop> {
+        if !self.limit.allows(self.turn.tick) {
+            return Err(Stop::Drop(DropReason::ReplyLimit));
+        }
+        let port = self.table().port(frame.ingress());
+        let family = <K::Addr as Address>::FAMILY;
+        let own = match family {
+            Family::V4 => port.v4.map(IpAddr::V4),
+            Family::V6 => port.v6.map(IpAddr::V6),
+        };
+        let own = own.and_then(K::own);
+        let source = own.ok_or(Stop::Drop(DropReason::ReplyImpossible))?;
+        if !frame.grow_front(rewrite::icmp_room(family)) {
+            return Err(Stop::Drop(DropReason::ReplyImpossible));
+        }
+        let length = rewrite::icmp_error(frame.bytes_mut(), packet.network, source, problem);
+        self.replied(frame, length.ok(), reason)
+    }
+
+    fn replied(
+        &self,
+        frame: &mut Io::Frame,
+        length: Option<usize>,
+        reason: ReplyReason,
+    ) -> Result<PortId, Stop> {
+        frame.truncate(length.ok_or(Stop::Drop(DropReason::ReplyImpossible))?);
+        self.turn.stats.replies(reason).add(1);
+        Ok(frame.ingress())
+    }
+}
+
+#[inline]
+fn direct_routing<K: FlowKey>(frame: &mut [u8], network: u8, hop: &NextHop) {
+    match <K::Addr as Address>::FAMILY {
+        Family::V4 => rewrite::direct_routing(frame, network, hop),
+        Family::V6 => rewrite::direct_routing_v6(frame, network, hop),
+    }
+}
+
+/// Where the headers of a packet are.
+#[inline]
+fn place<K: FlowKey>(packet: &Packet<K>) -> Result<Place, Stop> {
+    let protocol = L4Proto::from_number(packet.key.protocol());
+    Ok(Place {
+        network: packet.network,
+        transport: packet.transport,
+        protocol: protocol.ok_or(Stop::Drop(DropReason::Rewrite))?,
+        part: match packet.kind {
+            Kind::LaterFragment => Part::Later,
+            _ if packet.first_fragment => Part::First,
+            _ => Part::Whole,
+        },
+    })
+}
+
+/// Why a frame that could not be rewritten is dropped.
+const fn refused(refused: Refused) -> Stop {
+    Stop::Drop(match refused {
+        Refused::IcmpChecksum => DropReason::IcmpChecksum,
+        Refused::SctpFragment => DropReason::SctpFragment,
+        Refused::IcmpQuote => DropReason::IcmpQuote,
+        Refused::TooLong => DropReason::TooBig,
+        Refused::Cut | Refused::NotIp | Refused::NoRoom | Refused::NeverAnswered => {
+            DropReason::Rewrite
+        }
+    })
+}
