@@ -80,7 +80,7 @@
 /* Receive queues of one interface. */
 #define MAX_QUEUES 256
 
-/* endpoint.kind and packet.kind: the IP version, and whether this is about fragments, without ports. */
+/* endpoint.kind: the IP version, and whether this is about fragments, without ports. */
 #define KIND_V4 4
 #define KIND_V6 6
 #define KIND_FAMILY 0x0f
@@ -100,9 +100,15 @@ struct addr {
 
 /* The key of every table of addresses. What does not matter in a table is zero. */
 struct endpoint {
-	__u8 proto;
-	__u8 kind;
-	__be16 port;
+	union {
+		struct {
+			__u8 proto;
+			__u8 kind;
+			__be16 port;
+		};
+		/* All three, to be written at once: reading back as a word what was written in pieces stalls. */
+		__u32 head;
+	};
 	struct addr addr;
 };
 
@@ -167,14 +173,11 @@ struct icmp_error {
 
 enum fragment { WHOLE, FIRST, LATER };
 
-/* What is decided by. */
+/* What is decided by. Both ends name protocol and kind, and so are keys as they are. */
 struct packet {
-	struct addr src, dst;
-	__be16 sport, dport;
-	__u8 proto;
-	__u8 kind;
-	__u8 fragment;
-	__u8 zero;
+	struct endpoint src, dst;
+	__u32 proto;
+	__u32 fragment;
 };
 
 enum counter { STEERED, PASSED, DROPPED, COUNTERS };
@@ -270,10 +273,13 @@ static __always_inline int load_xdp(void *ctx, __u32 off, void *to, __u32 len)
 	void *data = (void *)(long)xdp->data;
 	void *end = (void *)(long)xdp->data_end;
 
-	if (off > MAX_OFFSET)
+	__u64 at = off;
+	/* Hides how `off` came about: the verifier is to see the bound on what it sees added to `data`. */
+	asm volatile("" : "+r"(at));
+	if (at > MAX_OFFSET)
 		return -1;
 	/* Every header starts at an even offset: two bytes a load, not one. */
-	void *from = __builtin_assume_aligned(data + off, 2);
+	void *from = __builtin_assume_aligned(data + at, 2);
 	if (from + len > end)
 		return -1;
 	__builtin_memcpy(to, from, len);
@@ -309,7 +315,7 @@ static __always_inline int is_within(const struct addr *a, const struct addr *ne
 		 ((a->word[3] ^ net->word[3]) & mask->word[3]));
 }
 
-static __always_inline int is_balanced(__u8 proto)
+static __always_inline int is_balanced(__u32 proto)
 {
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
 }
@@ -327,10 +333,9 @@ static __always_inline int read_v4(void *ctx, load_fn load, __u32 off, struct pa
 
 	if (load(ctx, off, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
 		return -1;
-	packet->src = map_v4(ip.saddr);
-	packet->dst = map_v4(ip.daddr);
+	packet->src.addr = map_v4(ip.saddr);
+	packet->dst.addr = map_v4(ip.daddr);
 	packet->proto = ip.protocol;
-	packet->kind = KIND_V4;
 	if (ip.frag_off & bpf_htons(FRAGMENT))
 		packet->fragment = ip.frag_off & bpf_htons(FRAGMENT_OFFSET) ? LATER : FIRST;
 	return off + ip.ihl * 4;
@@ -343,11 +348,12 @@ static __always_inline int read_v6(void *ctx, load_fn load, __u32 off, struct pa
 
 	if (load(ctx, off, &ip, sizeof(ip)) || (ip.version_class_label & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
 		return -1;
-	packet->src = ip.src;
-	packet->dst = ip.dst;
-	packet->kind = KIND_V6;
+	packet->src.addr = ip.src;
+	packet->dst.addr = ip.dst;
 	off += sizeof(ip);
 	__u8 next = ip.next;
+	/* Here and below: kernels up to 6.1 refuse a loop whose end falls into its middle, as compilers do it. */
+#pragma unroll
 	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
 		packet->proto = next;
 		if (!is_extension(next))
@@ -382,42 +388,74 @@ static __always_inline int read_ip(void *ctx, load_fn load, __u32 off, __u8 kind
 	return kind == KIND_V4 ? read_v4(ctx, load, off, packet) : read_v6(ctx, load, off, packet);
 }
 
-static __always_inline int is_in(void *table, __u8 proto, __u8 kind, __be16 port, const struct addr *addr)
+/* The first word of an endpoint. */
+static __always_inline __u32 head_of(__u32 proto, __u32 kind, __u32 port)
 {
-	struct endpoint key = { .proto = proto, .kind = kind, .port = port, .addr = *addr };
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return proto | kind << 8 | port << 16;
+#else
+	return proto << 24 | kind << 16 | port;
+#endif
+}
 
-	return bpf_map_lookup_elem(table, &key) != 0;
+static __always_inline int is_in(void *table, const struct endpoint *endpoint)
+{
+	return bpf_map_lookup_elem(table, endpoint) != 0;
+}
+
+static __always_inline int is_in_for_any_port(void *table, const struct endpoint *endpoint)
+{
+	struct endpoint key = { .head = head_of(endpoint->proto, endpoint->kind, 0), .addr = endpoint->addr };
+
+	return is_in(table, &key);
+}
+
+static __always_inline int is_local(const struct endpoint *endpoint)
+{
+	struct endpoint key = { .kind = endpoint->kind & KIND_FAMILY, .addr = endpoint->addr };
+
+	return is_in(&locals, &key);
 }
 
 static __always_inline int has_prefix(const struct packet *packet, __be16 port)
 {
 	struct prefix key = {
 		.bits = 8 * sizeof(struct endpoint),
-		.first = { .proto = packet->proto, .kind = packet->kind, .port = port, .addr = packet->dst },
+		.first = { .head = head_of(packet->proto, packet->dst.kind, port), .addr = packet->dst.addr },
 	};
 
 	return bpf_map_lookup_elem(&prefixes, &key) != 0;
 }
 
-static __always_inline int has_rule(const struct packet *packet, __u64 in_force)
+/* A function of its own for the verifier's sake, as below. */
+__attribute__((noinline)) int xvs_is_ruled(struct packet *packet, struct rule *rule)
 {
-	__u16 sport = bpf_ntohs(packet->sport), dport = bpf_ntohs(packet->dport);
-	__u8 family = packet->kind & KIND_FAMILY;
+	if (!packet || !rule)
+		return 0;
+	__u16 sport = bpf_ntohs(packet->src.port), dport = bpf_ntohs(packet->dst.port);
 
-	for (__u32 i = 0; i < MAX_RULES && in_force; i++, in_force >>= 1) {
+	if (rule->proto != packet->proto || rule->kind != (packet->dst.kind & KIND_FAMILY))
+		return 0;
+	if (!(packet->dst.kind & KIND_FRAGMENT) && (dport < rule->dport_min || dport > rule->dport_max ||
+						sport < rule->sport_min || sport > rule->sport_max))
+		return 0;
+	return is_within(&packet->dst.addr, &rule->dst, &rule->dst_mask) &&
+	       is_within(&packet->src.addr, &rule->src, &rule->src_mask);
+}
+
+static __always_inline int has_rule(struct packet *packet, __u64 in_force)
+{
+#pragma unroll
+	for (__u32 i = 0; i < MAX_RULES; i++) {
 		__u32 index = i;
 
-		if (!(in_force & 1))
+		/* The lowest are in use first. */
+		if (!(in_force >> i))
+			return 0;
+		if (!(in_force >> i & 1))
 			continue;
 		struct rule *rule = bpf_map_lookup_elem(&rules, &index);
-		if (!rule || rule->proto != packet->proto || rule->kind != family)
-			continue;
-		if (!(packet->kind & KIND_FRAGMENT) &&
-		    (dport < rule->dport_min || dport > rule->dport_max || sport < rule->sport_min ||
-		     sport > rule->sport_max))
-			continue;
-		if (is_within(&packet->dst, &rule->dst, &rule->dst_mask) &&
-		    is_within(&packet->src, &rule->src, &rule->src_mask))
+		if (rule && xvs_is_ruled(packet, rule))
 			return 1;
 	}
 	return 0;
@@ -437,28 +475,27 @@ __attribute__((noinline)) int xvs_matches(struct packet *packet)
 	if (!has)
 		return 0;
 	__u32 flags = has->flags;
-	__u8 fragment = packet->kind & KIND_FRAGMENT;
+	/* Has no port that could be another than any. */
+	__u8 fragment = packet->dst.kind & KIND_FRAGMENT;
 
-	if ((flags & HAS_ANY_PORT) && !fragment &&
-	    is_in(&services, packet->proto, packet->kind, 0, &packet->dst))
+	if ((flags & HAS_ANY_PORT) && !fragment && is_in_for_any_port(&services, &packet->dst))
 		return 1;
-	if ((flags & HAS_PREFIXES) && has_prefix(packet, packet->dport))
+	if ((flags & HAS_PREFIXES) && has_prefix(packet, packet->dst.port))
 		return 1;
 	if ((flags & HAS_ANY_PORT_PREFIXES) && !fragment && has_prefix(packet, 0))
 		return 1;
 	if (has->rules && has_rule(packet, has->rules))
 		return 1;
-	if (((flags & HAS_RETURNS) && is_in(&returns, packet->proto, packet->kind, packet->sport, &packet->src)) ||
-	    ((flags & HAS_ANY_PORT_RETURNS) && !fragment &&
-	     is_in(&returns, packet->proto, packet->kind, 0, &packet->src)))
-		return !is_in(&locals, 0, packet->kind & KIND_FAMILY, 0, &packet->dst);
+	if (((flags & HAS_RETURNS) && is_in(&returns, &packet->src)) ||
+	    ((flags & HAS_ANY_PORT_RETURNS) && !fragment && is_in_for_any_port(&returns, &packet->src)))
+		return !is_local(&packet->dst);
 	return 0;
 }
 
 /* Most packets need no more than the first look-up. */
 static __always_inline int is_flow(struct packet *packet)
 {
-	return is_in(&services, packet->proto, packet->kind, packet->dport, &packet->dst) || xvs_matches(packet);
+	return is_in(&services, &packet->dst) || xvs_matches(packet);
 }
 
 static __always_inline int is_error_type(__u8 kind, __u8 type)
@@ -469,56 +506,62 @@ static __always_inline int is_error_type(__u8 kind, __u8 type)
 	       type == ICMP_PARAMETERPROB;
 }
 
-/* The ICMP message at `off` of a packet to `dst`. */
-static __always_inline int is_our_error(void *ctx, load_fn load, __u32 off, __u8 kind, const struct addr *dst)
+/* The ICMP message at `off`, which `packet` carries. */
+static __always_inline int is_our_error(void *ctx, load_fn load, __u32 off, const struct packet *packet)
 {
 	struct icmp_error error;
 	struct packet quoted = {};
 	__be16 ports[2] = {};
+	__u8 kind = packet->dst.kind;
 
 	if (load(ctx, off, &error, sizeof(error)) || !is_error_type(kind, error.type))
 		return 0;
 	int at = read_ip(ctx, load, off + sizeof(error), kind, &quoted);
 	/* The error goes to whom the quoted packet came from; anything else is a forgery or not ours. */
-	if (at < 0 || quoted.fragment == LATER || !is_same(&quoted.src, dst))
+	if (at < 0 || quoted.fragment == LATER || !is_same(&quoted.src.addr, &packet->dst.addr))
 		return 0;
 	if (is_balanced(quoted.proto) && load(ctx, at, ports, sizeof(ports)))
 		return 0;
-	struct packet answer = {
-		.src = quoted.dst,
-		.dst = quoted.src,
-		.sport = ports[1],
-		.dport = ports[0],
-		.proto = quoted.proto,
-		.kind = quoted.kind,
-	};
-	if (is_balanced(answer.proto) && is_flow(&answer))
+	struct packet answer = { .src = quoted.dst, .dst = quoted.src, .proto = quoted.proto };
+	answer.src.head = head_of(quoted.proto, kind, ports[1]);
+	answer.dst.head = head_of(quoted.proto, kind, ports[0]);
+	if (is_balanced(quoted.proto) && is_flow(&answer))
 		return 1;
-	return is_in(&tunnels, answer.proto, answer.kind, answer.sport, &answer.src);
+	return is_in(&tunnels, &answer.src);
+}
+
+/* Functions of their own for the verifier's sake, as above. */
+__attribute__((noinline)) int xvs_error_xdp(struct xdp_md *ctx, __u32 off, struct packet *packet)
+{
+	return packet ? is_our_error(ctx, load_xdp, off, packet) : 0;
+}
+
+__attribute__((noinline)) int xvs_error_skb(struct __sk_buff *ctx, __u32 off, struct packet *packet)
+{
+	return packet ? is_our_error(ctx, load_skb, off, packet) : 0;
 }
 
 static __always_inline int is_ours_ip(void *ctx, load_fn load, __u32 off, __u8 kind)
 {
 	struct packet packet = {};
-	__be16 ports[2];
+	__be16 ports[2] = {};
 	int at = read_ip(ctx, load, off, kind, &packet);
 
 	if (at < 0)
 		return 0;
 	if (is_balanced(packet.proto)) {
-		if (packet.fragment != WHOLE) {
-			packet.kind |= KIND_FRAGMENT;
-		} else {
-			if (load(ctx, at, ports, sizeof(ports)))
-				return 0;
-			packet.sport = ports[0];
-			packet.dport = ports[1];
-		}
+		if (packet.fragment != WHOLE)
+			kind |= KIND_FRAGMENT;
+		else if (load(ctx, at, ports, sizeof(ports)))
+			return 0;
+		packet.src.head = head_of(packet.proto, kind, ports[0]);
+		packet.dst.head = head_of(packet.proto, kind, ports[1]);
 		return is_flow(&packet);
 	}
-	if (packet.proto == (kind == KIND_V4 ? IPPROTO_ICMP : NEXT_ICMPV6) && packet.fragment == WHOLE)
-		return is_our_error(ctx, load, at, kind, &packet.dst);
-	return 0;
+	if (packet.proto != (kind == KIND_V4 ? IPPROTO_ICMP : NEXT_ICMPV6) || packet.fragment != WHOLE)
+		return 0;
+	packet.dst.kind = kind;
+	return load == load_xdp ? xvs_error_xdp(ctx, at, &packet) : xvs_error_skb(ctx, at, &packet);
 }
 
 static __always_inline int is_station(__u32 ifindex, const __u8 *mac)
