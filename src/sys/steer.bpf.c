@@ -346,13 +346,13 @@ static __always_inline int read_v6(void *ctx, load_fn load, __u32 off, struct pa
 	struct ipv6_header ip;
 	struct extension ext;
 
-	if (load(ctx, off, &ip, sizeof(ip)) || (ip.version_class_label & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
+	if (load(ctx, off, &ip, sizeof(ip)) || bpf_ntohl(ip.version_class_label) >> 28 != 6)
 		return -1;
 	packet->src.addr = ip.src;
 	packet->dst.addr = ip.dst;
 	off += sizeof(ip);
 	__u8 next = ip.next;
-	/* Here and below: kernels up to 6.1 refuse a loop whose end falls into its middle, as compilers do it. */
+	/* Unrolled, as below: kernel 6.1 refuses a loop that is entered in its middle; compilers make such. */
 #pragma unroll
 	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
 		packet->proto = next;
@@ -403,9 +403,10 @@ static __always_inline int is_in(void *table, const struct endpoint *endpoint)
 	return bpf_map_lookup_elem(table, endpoint) != 0;
 }
 
-static __always_inline int is_in_for_any_port(void *table, const struct endpoint *endpoint)
+/* With a port of choice. A copy, since kernel 6.1 takes no key from another function's stack. */
+static __always_inline int is_in_with_port(void *table, const struct endpoint *endpoint, __be16 port)
 {
-	struct endpoint key = { .head = head_of(endpoint->proto, endpoint->kind, 0), .addr = endpoint->addr };
+	struct endpoint key = { .head = head_of(endpoint->proto, endpoint->kind, port), .addr = endpoint->addr };
 
 	return is_in(table, &key);
 }
@@ -478,7 +479,7 @@ __attribute__((noinline)) int xvs_matches(struct packet *packet)
 	/* Has no port that could be another than any. */
 	__u8 fragment = packet->dst.kind & KIND_FRAGMENT;
 
-	if ((flags & HAS_ANY_PORT) && !fragment && is_in_for_any_port(&services, &packet->dst))
+	if ((flags & HAS_ANY_PORT) && !fragment && is_in_with_port(&services, &packet->dst, 0))
 		return 1;
 	if ((flags & HAS_PREFIXES) && has_prefix(packet, packet->dst.port))
 		return 1;
@@ -486,8 +487,8 @@ __attribute__((noinline)) int xvs_matches(struct packet *packet)
 		return 1;
 	if (has->rules && has_rule(packet, has->rules))
 		return 1;
-	if (((flags & HAS_RETURNS) && is_in(&returns, &packet->src)) ||
-	    ((flags & HAS_ANY_PORT_RETURNS) && !fragment && is_in_for_any_port(&returns, &packet->src)))
+	if (((flags & HAS_RETURNS) && is_in_with_port(&returns, &packet->src, packet->src.port)) ||
+	    ((flags & HAS_ANY_PORT_RETURNS) && !fragment && is_in_with_port(&returns, &packet->src, 0)))
 		return !is_local(&packet->dst);
 	return 0;
 }
