@@ -10,6 +10,8 @@
 mod bed;
 #[path = "io/steering.rs"]
 mod steering;
+#[path = "io/steering_model.rs"]
+mod steering_model;
 
 use std::io::ErrorKind;
 

@@ -1,13 +1,16 @@
 //! The steering program's decisions, packet by packet, by the kernel's own test run.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use etherparse::{Ethernet2Header, Icmpv4Type, PacketBuilder, PacketBuilderStep, icmpv4};
+use etherparse::{
+    Ethernet2Header, Icmpv4Type, Icmpv6Type, IpNumber, Ipv6Header, Ipv6RawExtHeader, PacketBuilder,
+    PacketBuilderStep, icmpv4,
+};
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr},
     sys::{
         device::InterfaceSpec,
-        steer::{Decision, Hook, Service, Steering},
+        steer::{Decision, Hook, Match, MatchRule, PortRange, Service, Steering},
     },
 };
 
@@ -333,4 +336,177 @@ fn removing_a_service_leaves_the_others_of_its_address() {
     assert_eq!(judge(&steering, &udp(VIP, 53)), Decision::Steer);
     steering.remove_station(IFINDEX, MacAddr(MAC)).unwrap();
     assert_eq!(judge(&steering, &udp(VIP, 53)), Decision::Pass);
+}
+
+/// An IPv6 frame with any next header and payload.
+fn raw_ip6(source: Ipv6Addr, target: Ipv6Addr, next: IpNumber, payload: &[u8]) -> Vec<u8> {
+    let ip = Ipv6Header {
+        next_header: next,
+        payload_length: u16::try_from(payload.len()).unwrap(),
+        source: source.octets(),
+        destination: target.octets(),
+        hop_limit: 255,
+        ..Ipv6Header::default()
+    };
+    [&MAC[..], &PEER, &[0x86, 0xdd], &ip.to_bytes(), payload].concat()
+}
+
+/// A source port and destination port 80, and room for the rest of a header.
+const PORT_80: [u8; 20] = [
+    0x9c, 0x40, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
+
+#[test]
+fn what_ipv6_needs_for_itself_is_the_hosts() {
+    let client: Ipv6Addr = "2001:db8::7".parse().unwrap();
+    let vip: Ipv6Addr = "2001:db8::1".parse().unwrap();
+    for hook in [Hook::Xdp, Hook::Ingress] {
+        let mut steering = loaded(hook);
+        for port in [0, 80] {
+            let service = Service {
+                endpoint: Endpoint::new(vip.into(), port),
+                proto: L4Proto::Tcp,
+            };
+            steering.add_service(service).unwrap();
+        }
+        let judge = |packet: &[u8]| steering.judge(packet).unwrap();
+        let to_vip = |next, payload: &[u8]| raw_ip6(client, vip, next, payload);
+        assert_eq!(judge(&to_vip(IpNumber::TCP, &PORT_80)), Decision::Steer);
+        // Echo, queries and reports of multicast listeners, discovery of routers and neighbours.
+        for kind in [128, 129, 130, 131, 132, 133, 134, 135, 136, 137, 143] {
+            let message = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &vip.octets(), &[1; 32]].concat();
+            let packet = to_vip(IpNumber::IPV6_ICMP, &message);
+            assert_eq!(judge(&packet), Decision::Pass, "ICMPv6 type {kind}");
+        }
+        // What is encrypted, and what ends, has no ports.
+        for next in [
+            IpNumber::ENCAPSULATING_SECURITY_PAYLOAD,
+            IpNumber::IPV6_NO_NEXT_HEADER,
+        ] {
+            assert_eq!(judge(&to_vip(next, &PORT_80)), Decision::Pass, "{next:?}");
+        }
+        // An IPv4 virtual server is not to be had by an IPv6 packet to its mapped address.
+        let mapped = Ipv4Addr::from(VIP).to_ipv6_mapped();
+        let packet = raw_ip6(client, mapped, IpNumber::TCP, &PORT_80);
+        assert_eq!(judge(&packet), Decision::Pass);
+        assert_eq!(judge(&tcp(VIP, 80)), Decision::Steer);
+    }
+}
+
+#[test]
+fn headers_are_followed_up_to_a_bound_that_all_hooks_share() {
+    let client: Ipv6Addr = "2001:db8::7".parse().unwrap();
+    let vip: Ipv6Addr = "2001:db8::1".parse().unwrap();
+    // The last header may begin at byte 511 of the frame: 54 + 456 = 510.
+    for (len, expected) in [(456, Decision::Steer), (464, Decision::Pass)] {
+        let body = vec![0; len - 2];
+        let options = Ipv6RawExtHeader::new_raw(IpNumber::TCP, &body).unwrap();
+        let payload = [&options.to_bytes()[..], &PORT_80].concat();
+        let packet = raw_ip6(client, vip, IpNumber::IPV6_DESTINATION_OPTIONS, &payload);
+        for hook in [Hook::Xdp, Hook::Ingress] {
+            let mut steering = loaded(hook);
+            let service = Service {
+                endpoint: Endpoint::new(vip.into(), 80),
+                proto: L4Proto::Tcp,
+            };
+            steering.add_service(service).unwrap();
+            assert_eq!(
+                steering.judge(&packet).unwrap(),
+                expected,
+                "{hook:?}: {len}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_packet_too_big_about_a_virtual_servers_packet_is_the_balancers() {
+    let mut steering = loaded(Hook::Xdp);
+    let service = Service {
+        endpoint: Endpoint::new(Ipv6Addr::from([2; 16]).into(), 80),
+        proto: L4Proto::Tcp,
+    };
+    let mut quoted = Vec::new();
+    PacketBuilder::ethernet2(MAC, PEER)
+        .ipv6([2; 16], [1; 16], 60)
+        .tcp(80, 40_000, 1, 1000)
+        .write(&mut quoted, b"")
+        .unwrap();
+    let mut error = Vec::new();
+    to_us()
+        .ipv6([9; 16], [2; 16], 64)
+        .icmpv6(Icmpv6Type::PacketTooBig { mtu: 1280 })
+        .write(&mut error, &quoted[14..])
+        .unwrap();
+    assert_eq!(steering.judge(&error).unwrap(), Decision::Pass);
+    steering.add_service(service).unwrap();
+    assert_eq!(steering.judge(&error).unwrap(), Decision::Steer);
+}
+
+/// TCP to a range of ports that is too wide for entries, from one client.
+fn rule(client: u8, dst_ports: PortRange) -> Match {
+    Match::Rule(MatchRule {
+        proto: L4Proto::Tcp,
+        dst: "203.0.113.0/24".parse().unwrap(),
+        dst_ports,
+        src: Some(format!("192.0.2.{client}").parse().unwrap()),
+        src_ports: PortRange::ANY,
+    })
+}
+
+#[test]
+fn sixty_four_rules_are_walked_and_one_more_is_refused() {
+    let ports = PortRange::new(1000, 2000).unwrap();
+    let mut steering = loaded(Hook::Xdp);
+    let packet = tcp([203, 0, 113, 9], 1500);
+    // All but that of the client 192.0.2.7, in the last place.
+    for client in (100..163).chain([CLIENT[3]]) {
+        assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
+        steering.add(&rule(client, ports)).unwrap();
+    }
+    assert_eq!(steering.judge(&packet).unwrap(), Decision::Steer);
+    assert_eq!(
+        steering.judge(&tcp([203, 0, 113, 9], 2001)).unwrap(),
+        Decision::Pass
+    );
+    let refused = steering.add(&rule(200, ports)).unwrap_err();
+    assert!(
+        refused.to_string().starts_with("there are 64 rules"),
+        "{refused}"
+    );
+    // What is known is no more.
+    steering.add(&rule(100, ports)).unwrap();
+    steering.remove(&rule(CLIENT[3], ports)).unwrap();
+    assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
+    steering.add(&rule(200, ports)).unwrap();
+    assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
+}
+
+/// How often the time of the plainest decision the dearest may take: 64 rules looked at in vain are
+/// some 16 times. A loop that grew would show.
+const DEAREST: u32 = 60;
+
+#[test]
+fn what_is_not_configured_costs_next_to_nothing() {
+    for hook in [Hook::Xdp, Hook::Ingress] {
+        let mut steering = loaded(hook);
+        let cost = |steering: &Steering, packet: &[u8]| {
+            (0..5)
+                .map(|_| steering.cost(packet, 20_000).unwrap())
+                .min()
+                .unwrap()
+        };
+        let hit = cost(&steering, &tcp(VIP, 80));
+        let other = tcp([203, 0, 113, 9], 1);
+        let miss = cost(&steering, &other);
+        for client in 0..64 {
+            steering
+                .add(&rule(client, PortRange::new(1000, 2000).unwrap()))
+                .unwrap();
+        }
+        let walk = cost(&steering, &other);
+        println!("{hook:?}: hit {hit:?}, miss {miss:?}, miss after 64 rules {walk:?}");
+        assert!(!hit.is_zero() && !miss.is_zero(), "nothing was measured");
+        assert!(walk > miss && walk < miss * DEAREST, "{miss:?}, {walk:?}");
+    }
 }

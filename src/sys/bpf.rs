@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
     sync::Once,
+    time::Duration,
 };
 
 use libbpf_sys as bpf;
@@ -216,6 +217,13 @@ impl Map {
     }
 }
 
+/// What came of running a program.
+pub(super) struct Run {
+    pub(super) verdict: u32,
+    /// What one run took, on average.
+    pub(super) each: Duration,
+}
+
 /// A loaded program.
 pub(super) struct Program {
     fd: OwnedFd,
@@ -227,18 +235,21 @@ impl Program {
         program_info(self.fd.as_raw_fd()).map(|info| info.id)
     }
 
-    /// What the program says of `packet`: runs it once in the kernel, on no interface.
-    pub(super) fn run(&self, packet: &[u8]) -> io::Result<u32> {
+    /// What the program says of `packet`: runs it that many times in the kernel, on no interface.
+    pub(super) fn run(&self, packet: &[u8], times: u32) -> io::Result<Run> {
         // SAFETY: the options are plain integers and pointers, for which zero is a value.
         let mut options: bpf::bpf_test_run_opts = unsafe { mem::zeroed() };
         options.sz = size_of_as(&options);
         options.data_in = packet.as_ptr().cast();
         options.data_size_in = u32::try_from(packet.len()).unwrap_or(u32::MAX);
-        options.repeat = 1;
+        options.repeat = times.try_into().unwrap_or(i32::MAX);
         // SAFETY: the program is loaded, `packet` is as long as said and only read, and no output
         // buffer is asked for.
         check(unsafe { bpf::bpf_prog_test_run_opts(self.fd.as_raw_fd(), &mut options) })?;
-        Ok(options.retval)
+        Ok(Run {
+            verdict: options.retval,
+            each: Duration::from_nanos(options.duration.into()),
+        })
     }
 }
 
@@ -331,7 +342,7 @@ mod tests {
     #[test]
     fn the_embedded_object_opens_and_has_what_is_named() {
         let object = Object::open(&[c"xvs_steer"]).unwrap();
-        for name in [c"services", c"vips", c"stations", c"xsks", c"counters"] {
+        for name in [c"services", c"locals", c"stations", c"xsks", c"counters"] {
             assert!(object.find_map(name).is_ok(), "{name:?}");
         }
         assert!(object.find_map(c"nothing").is_err());

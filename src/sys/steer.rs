@@ -4,13 +4,18 @@
 //! steered. So nothing is detached by dropping a [`Steering`]: that is [`Steering::detach`] on a clean
 //! stop, or [`cleanup`] after a crash.
 
+mod matching;
+mod tables;
+
 use std::{
-    collections::{HashMap, HashSet},
     ffi::CStr,
     io,
-    net::IpAddr,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    time::Duration,
 };
+
+pub use matching::{Match, MatchRule, Outer, PortRange, RULE_ENTRIES, Service, covering};
+use tables::Tables;
 
 use super::{
     bpf::{Map, Object, Program},
@@ -19,16 +24,7 @@ use super::{
     open_error::OpenError,
     xdp_link::{self, Attached, XdpMode},
 };
-use crate::addr::{Endpoint, L4Proto, MacAddr, PortId};
-
-/// A virtual server as the steering program knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Service {
-    /// Its address and port; port 0 takes every port of the address.
-    pub endpoint: Endpoint,
-    /// Its protocol.
-    pub proto: L4Proto,
-}
+use crate::addr::{MacAddr, PortId};
 
 /// Where the kernel asks for the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,12 +88,7 @@ struct PortProgram {
 pub struct Steering {
     hook: Hook,
     ports: Vec<PortProgram>,
-    services: Map,
-    vips: Map,
-    stations: Map,
-    /// What is in `services`, and how many of them each entry of `vips` stands for.
-    known: HashSet<Service>,
-    per_vip: HashMap<(IpAddr, L4Proto), u32>,
+    tables: Tables,
 }
 
 impl Steering {
@@ -115,23 +106,16 @@ impl Steering {
             Hook::Xdp => &[c"xvs_steer"],
             Hook::Ingress => &[c"xvs_ingress", c"xvs_tap"],
         };
-        let mut tables: Option<[Map; 3]> = None;
+        let mut tables: Option<Tables> = None;
         let mut ports = Vec::with_capacity(interfaces.len());
         for spec in interfaces {
             let mut object = Object::open(programs)?;
             if let Some(tables) = &tables {
-                for (name, map) in TABLES.iter().zip(tables) {
-                    object.share(name, map)?;
-                }
+                tables.share_with(&mut object)?;
             }
             object.load()?;
             if tables.is_none() {
-                let [services, vips, stations] = TABLES;
-                tables = Some([
-                    object.map(services)?,
-                    object.map(vips)?,
-                    object.map(stations)?,
-                ]);
+                tables = Some(Tables::of(&object)?);
             }
             ports.push(PortProgram {
                 spec: spec.clone(),
@@ -148,7 +132,7 @@ impl Steering {
                 _object: object,
             });
         }
-        let Some([table, vips, stations]) = tables else {
+        let Some(tables) = tables else {
             return Err(OpenError::NoInterface {
                 interface: "(none named)".to_owned(),
             });
@@ -156,11 +140,7 @@ impl Steering {
         let mut steering = Self {
             hook,
             ports,
-            services: table,
-            vips,
-            stations,
-            known: HashSet::new(),
-            per_vip: HashMap::new(),
+            tables,
         };
         for service in services {
             steering
@@ -173,43 +153,43 @@ impl Steering {
         Ok(steering)
     }
 
-    /// Steers `service` to the balancer from now on; known ones stay as they are. The workers must
-    /// know it before.
+    /// Steers what `wanted` stands for to the balancer from now on, or, with [`Match::Local`], leaves it
+    /// to the host; what is there already stays as it is. The workers must know it before. Fragments of
+    /// an address go to the balancer no later than its first port does.
     ///
     /// # Errors
-    /// What the kernel answered; a full table is 65,536 services.
-    pub fn add_service(&mut self, service: Service) -> io::Result<()> {
-        if self.known.contains(&service) {
-            return Ok(());
-        }
-        let vip = (service.endpoint.addr, service.proto);
-        // The address first: a fragment is not to reach the host when its siblings do not.
-        self.vips.set(&vip_key(vip.0, vip.1), &PRESENT)?;
-        self.services.set(&service_key(&service), &PRESENT)?;
-        *self.per_vip.entry(vip).or_insert(0) += 1;
-        self.known.insert(service);
-        Ok(())
+    /// What the kernel answered, and then nothing has changed. A full table: 65,536 virtual servers or
+    /// NAT real servers, as
+    /// many prefixes, tunnel real servers and local addresses, 64 rules that need walking
+    /// ([`MatchRule`]). A rule with addresses of two families.
+    pub fn add(&mut self, wanted: &Match) -> io::Result<()> {
+        self.tables.add(wanted)
     }
 
-    /// Leaves `service` to the host from now on. The workers may forget it after.
+    /// Leaves what only `unwanted` stands for to the host from now on; that it is not there is no error.
+    /// The workers may forget it after. Fragments of an address go to the host no sooner than its last
+    /// port does.
     ///
     /// # Errors
     /// What the kernel answered.
+    pub fn remove(&mut self, unwanted: &Match) -> io::Result<()> {
+        self.tables.remove(unwanted)
+    }
+
+    /// [`Self::add`] of a [`Match::Service`].
+    ///
+    /// # Errors
+    /// Those of [`Self::add`].
+    pub fn add_service(&mut self, service: Service) -> io::Result<()> {
+        self.add(&Match::Service(service))
+    }
+
+    /// [`Self::remove`] of a [`Match::Service`].
+    ///
+    /// # Errors
+    /// Those of [`Self::remove`].
     pub fn remove_service(&mut self, service: Service) -> io::Result<()> {
-        if !self.known.contains(&service) {
-            return Ok(());
-        }
-        self.services.remove(&service_key(&service))?;
-        self.known.remove(&service);
-        let vip = (service.endpoint.addr, service.proto);
-        let left = self.per_vip.get(&vip).map_or(0, |n| n.saturating_sub(1));
-        if left == 0 {
-            self.per_vip.remove(&vip);
-            self.vips.remove(&vip_key(vip.0, vip.1))?;
-        } else {
-            self.per_vip.insert(vip, left);
-        }
-        Ok(())
+        self.remove(&Match::Service(service))
     }
 
     /// Accepts packets addressed to `mac` on interface `ifindex`: its own address, or a VRRP virtual
@@ -218,7 +198,7 @@ impl Steering {
     /// # Errors
     /// What the kernel answered; a full table is 1,024 stations.
     pub fn add_station(&mut self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
-        self.stations.set(&station_key(ifindex, mac), &PRESENT)
+        self.tables.add_station(ifindex, mac)
     }
 
     /// Leaves packets addressed to `mac` to the host from now on.
@@ -226,7 +206,7 @@ impl Steering {
     /// # Errors
     /// What the kernel answered.
     pub fn remove_station(&mut self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
-        self.stations.remove(&station_key(ifindex, mac))
+        self.tables.remove_station(ifindex, mac)
     }
 
     /// Gives the packets of receive queue `queue` of `port` to `socket`: an AF_XDP socket bound to
@@ -363,7 +343,7 @@ impl Steering {
     /// What the kernel answered; it refuses frames shorter than an Ethernet header.
     pub fn judge(&self, packet: &[u8]) -> io::Result<Decision> {
         let port = self.ports.first().ok_or(io::ErrorKind::NotFound)?;
-        let verdict = port.program.run(packet)?;
+        let verdict = port.program.run(packet, 1)?.verdict;
         let pass = match self.hook {
             Hook::Xdp => libbpf_sys::XDP_PASS,
             Hook::Ingress => u32::MAX,
@@ -373,6 +353,16 @@ impl Steering {
         } else {
             Decision::Steer
         })
+    }
+
+    /// What a decision about `packet` takes the kernel, on average of `times`. The rest as
+    /// [`Self::judge`].
+    ///
+    /// # Errors
+    /// Those of [`Self::judge`].
+    pub fn cost(&self, packet: &[u8], times: u32) -> io::Result<Duration> {
+        let port = self.ports.first().ok_or(io::ErrorKind::NotFound)?;
+        port.program.run(packet, times).map(|run| run.each)
     }
 
     /// The socket filter for `port`'s AF_PACKET socket; none with [`Hook::Xdp`].
@@ -452,67 +442,5 @@ fn remove_ingress(spec: &InterfaceSpec) -> Result<Option<String>, OpenError> {
         }
         Ok(None) | Err(OpenError::Foreign { .. }) => Ok(None),
         Err(e) => Err(e),
-    }
-}
-
-/// Maps that all interfaces' instances share.
-const TABLES: [&CStr; 3] = [c"services", c"vips", c"stations"];
-
-/// The value of every entry: that it is there is all there is to say.
-const PRESENT: [u8; 4] = 1_u32.to_ne_bytes();
-
-/// struct service of `steer.bpf.c`.
-fn service_key(service: &Service) -> [u8; 20] {
-    let mut key = [0; 20];
-    key[..16].copy_from_slice(&mapped(service.endpoint.addr));
-    key[16..18].copy_from_slice(&service.endpoint.port.to_be_bytes());
-    key[18] = service.proto.number();
-    key
-}
-
-/// struct vip of `steer.bpf.c`.
-fn vip_key(addr: IpAddr, proto: L4Proto) -> [u8; 20] {
-    let mut key = [0; 20];
-    key[..16].copy_from_slice(&mapped(addr));
-    key[16] = proto.number();
-    key
-}
-
-/// struct station of `steer.bpf.c`.
-fn station_key(ifindex: u32, mac: MacAddr) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..4].copy_from_slice(&ifindex.to_ne_bytes());
-    key[4..10].copy_from_slice(&mac.0);
-    key
-}
-
-/// The address as 16 bytes, IPv4 mapped. RFC 4291 §2.5.5.2.
-fn mapped(addr: IpAddr) -> [u8; 16] {
-    match addr {
-        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
-        IpAddr::V6(addr) => addr.octets(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_lie_as_the_program_reads_them() {
-        let service = Service {
-            endpoint: Endpoint::new("192.0.2.1".parse().unwrap(), 0x1f90),
-            proto: L4Proto::Udp,
-        };
-        let mut expected = [0; 20];
-        expected[10..16].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
-        let mut vip = expected;
-        expected[16..19].copy_from_slice(&[0x1f, 0x90, 17]);
-        vip[16] = 17;
-        assert_eq!(service_key(&service), expected);
-        assert_eq!(vip_key(service.endpoint.addr, service.proto), vip);
-        let station = station_key(7, MacAddr([1, 2, 3, 4, 5, 6]));
-        assert_eq!(station[..4], 7_u32.to_ne_bytes());
-        assert_eq!(station[4..], [1, 2, 3, 4, 5, 6, 0, 0]);
     }
 }
