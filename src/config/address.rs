@@ -12,7 +12,7 @@ use super::{
     tree::Stmt,
     value,
     vrrp::{host_bits, interface},
-    walk::{self, judge, judge_address},
+    walk::{self, judge, judge_vrrp_address},
 };
 use crate::addr::IpPrefix;
 
@@ -88,7 +88,7 @@ fn entry(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
         }
     };
     let addr = prefix.addr();
-    judge_address(addr, word.span, drafts);
+    judge_vrrp_address(addr, word.span, drafts);
     if addr.is_multicast() || addr.is_unspecified() {
         let message = format!("{addr} cannot be the address of a host");
         drafts.push(Draft::error(word.span, message));

@@ -9,7 +9,7 @@ use super::{
     source::Span,
     support::Block,
     tree::Stmt,
-    walk::{self, Rule, block, line, name},
+    walk::{self, At, Rule, block, line, name},
 };
 use crate::addr::Endpoint;
 
@@ -75,7 +75,7 @@ pub(super) struct CheckerDraft {
     span: Span,
     connect_ip: Option<IpAddr>,
     connect_port: Option<u16>,
-    bindto: Option<IpAddr>,
+    bindto: Option<At<IpAddr>>,
     bind_port: u16,
     timing: Timing,
 }
@@ -102,7 +102,8 @@ impl CheckerDraft {
         draft
     }
 
-    /// Resolves what the checker inherits; `outer` is what its real server has, in turn.
+    /// Resolves what the checker inherits; `outer` is what its real server has, in turn. `real` is
+    /// the real server with the port that it was written with.
     pub(super) fn finish(self, real: Endpoint, outer: Timing, drafts: &mut Drafts) -> Checker {
         let timing = self.timing.or(outer);
         let addr = self.connect_ip.unwrap_or(real.addr);
@@ -111,10 +112,16 @@ impl CheckerDraft {
             let message = "the check needs a connect_port: its real server is on every port";
             drafts.push(Draft::error(self.span, message));
         }
+        if let Some(At { value, span }) = self.bindto
+            && value.is_ipv4() != addr.is_ipv4()
+        {
+            let message = format!("bindto {value} is of another family than {addr}");
+            drafts.push(Draft::error(span, message));
+        }
         Checker {
             kind: CheckKind::Tcp,
             connect: Endpoint::new(addr, port),
-            bindto: self.bindto,
+            bindto: self.bindto.map(|bindto| bindto.value),
             bind_port: self.bind_port,
             connect_timeout: timing.connect_timeout.unwrap_or(defaults::CONNECT_TIMEOUT),
             retry: timing.retry.unwrap_or(defaults::RETRY),
@@ -134,7 +141,11 @@ static RULES: &[Rule<CheckerDraft>] = &[
         draft.connect_port = stmt.number(&defaults::PORT, drafts);
     }),
     line("bindto", |draft, stmt, drafts| {
-        draft.bindto = stmt.address(drafts);
+        let addr = stmt.address(drafts);
+        draft.bindto = addr.map(|value| At {
+            value,
+            span: stmt.args[0].span,
+        });
     }),
     line("bind_port", |draft, stmt, drafts| {
         draft.bind_port = stmt.number(&defaults::PORT, drafts).unwrap_or_default();

@@ -16,12 +16,6 @@ const fn secs(secs: u64) -> Duration {
 
 /// `vrrp_mcast_group4`: the group that IANA gave VRRP (RFC 9568 §5.1.1.2).
 pub const VRRP_GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
-/// `lvs_timeouts tcp`, as `ipvsadm --set`: 900 s.
-pub const LVS_TIMEOUT_TCP: Duration = secs(900);
-/// `lvs_timeouts tcpfin`, as `ipvsadm --set`: 120 s.
-pub const LVS_TIMEOUT_TCP_FIN: Duration = secs(120);
-/// `lvs_timeouts udp`, as `ipvsadm --set`: 300 s.
-pub const LVS_TIMEOUT_UDP: Duration = secs(300);
 /// `smtp_connect_timeout`: 30 s (man).
 pub const SMTP_CONNECT_TIMEOUT: Duration = secs(30);
 /// Port of `smtp_server`: 25 (RFC 5321 §4.5.4.2).
@@ -81,6 +75,19 @@ pub const RETRY: u32 = 1;
 /// `delay_before_retry`: 1 s (man).
 pub const DELAY_BEFORE_RETRY: Duration = secs(1);
 
+// --- xvs ---
+// The idle times of connections stand with their names: `model::Timeout`.
+
+/// `maglev_table_size`: 65,537 entries, at most 1 % of imbalance for 650 real servers (Maglev,
+/// NSDI 2016, §3.4 and §5.3).
+pub const MAGLEV_TABLE_SIZE: u32 = 65_537;
+/// `conn_reuse_mode`: 1 (Linux, `Documentation/networking/ipvs-sysctl.rst`).
+pub const CONN_REUSE_MODE: u8 = 1;
+/// Most `workers`: one a queue, and no NIC gives one function more queues than this.
+pub const MOST_WORKERS: u16 = 256;
+/// CPUs that can be named: the most that Linux is built for (`NR_CPUS`).
+pub const CPUS: usize = 8_192;
+
 // --- ranges ---
 
 /// What a number may be: the limits, and whose they are.
@@ -110,6 +117,15 @@ pub(super) const QUORUMS: Limits = limits(1..=2_147_483_647, "keepalived");
 pub(super) const HYSTERESES: Limits = limits(0..=2_147_483_647, "keepalived");
 pub(super) const RETRIES: Limits = limits(0..=4_294_967_295, "keepalived");
 pub(super) const SCOPE: Limits = limits(0..=255, "rtnetlink(7)");
+/// A packet without a mark has mark 0.
+pub(super) const MARK: Limits = limits(1..=4_294_967_295, "0 = no mark");
+pub(super) const SWITCH: Limits = limits(0..=1, "IPVS");
+pub(super) const REUSE_MODE: Limits = limits(0..=3, "IPVS");
+pub(super) const WORKERS: Limits = limits(1..=MOST_WORKERS as i64, "one a queue");
+/// From IPVS's smallest table to its largest (`CONFIG_IP_VS_MH_TAB_INDEX` 8 and 17), and beyond
+/// to the prime below 2^20.
+pub(super) const TABLE_SIZE: Limits = limits(251..=1_048_573, "a prime");
+pub(super) const TIMEOUT: Limits = limits(1..=2_678_400, "IPVS");
 /// 31 days, as IPVS (`MAX_TIMEOUT`).
 pub(super) const LVS_TIMEOUT: Limits = limits(0..=2_678_400, "IPVS");
 pub(super) const PERSISTENCE: Limits = limits(1..=2_678_400, "IPVS; leave it out for none");

@@ -2,17 +2,15 @@
 //! nothing inherited, the password masked.
 
 use std::{
+    collections::HashSet,
     fmt::{self, Display, Formatter, Write},
     time::Duration,
 };
 
-use super::{
-    defaults,
-    model::{
-        Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, LvsTimeouts, Mail,
-        NotifyScript, Password, RealServer, Transport, VirtualAddress, VirtualServer, VrrpInstance,
-        VrrpVersion,
-    },
+use super::model::{
+    Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs, Mail, MarkRule,
+    Match, NotifyScript, Password, RealServer, Scheduler, Settings, Timeout, Timeouts, Transport,
+    VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
 };
 
 /// Whether the writer shows passwords.
@@ -57,11 +55,16 @@ pub(super) fn written(config: &Config, secrets: Secrets) -> String {
         depth: 0,
         secrets,
     };
-    out.global(&config.global);
+    out.global(&config.global, &config.timeouts);
+    out.settings(&config.settings, &config.timeouts);
     for instance in &config.vrrp_instances {
         out.instance(instance);
     }
+    let mut groups = HashSet::new();
     for server in &config.virtual_servers {
+        if let Some(group) = server.group.as_ref().filter(|name| groups.insert(*name)) {
+            out.group(group, &server.matches);
+        }
         out.server(server);
     }
     out.text
@@ -117,6 +120,23 @@ impl Display for Secs {
     }
 }
 
+/// CPUs in rising order as the kernel lists them: `0,2-5`.
+struct CpuList<'a>(&'a [u16]);
+
+impl Display for CpuList<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let next_to = |a: &u16, b: &u16| a.checked_add(1) == Some(*b);
+        for (number, run) in self.0.chunk_by(next_to).enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            match run {
+                [first, .., last] => write!(f, "{comma}{first}-{last}")?,
+                run => write!(f, "{comma}{}", run[0])?,
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Out {
     fn line(&mut self, line: impl Display) {
         let indent = " ".repeat(4 * self.depth);
@@ -143,11 +163,10 @@ impl Out {
         self.line("}");
     }
 
-    fn global(&mut self, global: &Global) {
+    fn global(&mut self, global: &Global, timeouts: &Timeouts) {
         let Global {
             router_id,
             mail,
-            lvs_timeouts,
             vrrp_startup_delay,
             vrrp_garp_interval,
         } = global;
@@ -156,12 +175,12 @@ impl Out {
             self.line(format!("router_id {}", word(id)));
         }
         self.mail(mail);
-        let LvsTimeouts { tcp, tcp_fin, udp } = lvs_timeouts;
-        let mut timeouts = format!("lvs_timeouts tcp {} tcpfin {}", Secs(*tcp), Secs(*tcp_fin));
-        if *udp != defaults::LVS_TIMEOUT_UDP {
-            timeouts += &format!(" udp {}", Secs(*udp));
-        }
-        self.line(timeouts);
+        self.line(format!(
+            "lvs_timeouts tcp {} tcpfin {} udp {}",
+            Secs(timeouts.get(Timeout::TcpEstablished)),
+            Secs(timeouts.get(Timeout::TcpFinWait)),
+            Secs(timeouts.get(Timeout::Udp))
+        ));
         if !vrrp_startup_delay.is_zero() {
             self.line(format!("vrrp_startup_delay {}", Secs(*vrrp_startup_delay)));
         }
@@ -357,16 +376,171 @@ impl Out {
         }
     }
 
+    /// The block `xvs`, as far as it says something else than it would by default.
+    fn settings(&mut self, settings: &Settings, timeouts: &Timeouts) {
+        // These are in `lvs_timeouts`.
+        let common = [Timeout::TcpEstablished, Timeout::TcpFinWait, Timeout::Udp];
+        let set: Vec<Timeout> = (Timeout::ALL.iter().copied())
+            .filter(|state| timeouts.get(*state) != state.default_time())
+            .filter(|state| !common.contains(state))
+            .collect();
+        let default = Settings::default();
+        if set.is_empty() && *settings == default {
+            return;
+        }
+        let Settings {
+            marks,
+            ipvs,
+            reset_on_failure,
+            udp_move,
+            tunnel_source_spread,
+            maglev_table_size,
+            workers,
+            cpus,
+            busy_poll,
+        } = settings;
+        self.open("xvs");
+        if let Some(workers) = workers {
+            self.line(format!("workers {workers}"));
+        }
+        if !cpus.is_empty() {
+            self.line(format!("cpus {}", CpuList(cpus)));
+        }
+        for (keyword, value, usual) in [
+            ("busy_poll", *busy_poll, default.busy_poll),
+            (
+                "reset_on_failure",
+                *reset_on_failure,
+                default.reset_on_failure,
+            ),
+            ("udp_move", *udp_move, default.udp_move),
+            (
+                "tunnel_source_spread",
+                *tunnel_source_spread,
+                default.tunnel_source_spread,
+            ),
+        ] {
+            if value != usual {
+                let value = if value { "yes" } else { "no" };
+                self.line(format!("{keyword} {value}"));
+            }
+        }
+        if *maglev_table_size != default.maglev_table_size {
+            self.line(format!("maglev_table_size {maglev_table_size}"));
+        }
+        self.ipvs(ipvs);
+        if !set.is_empty() {
+            self.open("timeouts");
+            for state in set {
+                self.line(format!("{} {}", state.name(), Secs(timeouts.get(state))));
+            }
+            self.close();
+        }
+        for rule in marks {
+            self.mark(rule);
+        }
+        self.close();
+    }
+
+    fn ipvs(&mut self, ipvs: &Ipvs) {
+        let numbers = |ipvs: &Ipvs| {
+            let Ipvs {
+                conn_reuse_mode,
+                expire_nodest_conn,
+                expire_quiescent_template,
+                sloppy_tcp,
+                sloppy_sctp,
+                pmtu_disc,
+                schedule_icmp,
+                nat_icmp_send,
+            } = *ipvs;
+            [
+                ("conn_reuse_mode", conn_reuse_mode),
+                ("expire_nodest_conn", expire_nodest_conn.into()),
+                (
+                    "expire_quiescent_template",
+                    expire_quiescent_template.into(),
+                ),
+                ("sloppy_tcp", sloppy_tcp.into()),
+                ("sloppy_sctp", sloppy_sctp.into()),
+                ("pmtu_disc", pmtu_disc.into()),
+                ("schedule_icmp", schedule_icmp.into()),
+                ("nat_icmp_send", nat_icmp_send.into()),
+            ]
+        };
+        let usual = numbers(&Ipvs::default());
+        for ((keyword, value), usual) in numbers(ipvs).into_iter().zip(usual) {
+            if value != usual.1 {
+                self.line(format!("{keyword} {value}"));
+            }
+        }
+    }
+
+    fn mark(&mut self, rule: &MarkRule) {
+        let MarkRule {
+            mark,
+            protocol,
+            destination,
+            destination_port,
+            source,
+            source_port,
+            interface,
+        } = rule;
+        self.open(format!("mark {mark}"));
+        if let Some(protocol) = protocol {
+            self.line(format!("protocol {protocol}"));
+        }
+        self.line(format!("destination {destination}"));
+        if let Some(ports) = destination_port {
+            self.line(format!("destination_port {ports}"));
+        }
+        if let Some(source) = source {
+            self.line(format!("source {source}"));
+        }
+        if let Some(ports) = source_port {
+            self.line(format!("source_port {ports}"));
+        }
+        if let Some(interface) = interface {
+            self.line(format!("interface {}", word(interface)));
+        }
+        self.close();
+    }
+
+    fn group(&mut self, name: &str, matches: &[Match]) {
+        self.open(format!("virtual_server_group {}", word(name)));
+        for entry in matches {
+            self.line(entry);
+        }
+        self.close();
+    }
+
     fn server(&mut self, server: &VirtualServer) {
-        let endpoint = server.key.endpoint;
-        self.open(format!(
-            "virtual_server {} {}",
-            endpoint.addr, endpoint.port
-        ));
-        self.line(format!("protocol {}", server.key.protocol));
+        match (&server.group, &server.matches[..]) {
+            (Some(group), _) => self.open(format!("virtual_server group {}", word(group))),
+            (None, [Match::Mark { mark, family }, ..]) => {
+                self.open(format!("virtual_server fwmark {mark}"));
+                self.line(format!("ip_family {}", family.name()));
+            }
+            (None, _) => {
+                let endpoint = server.key().endpoint;
+                let (addr, port) = (endpoint.addr, endpoint.port);
+                self.open(format!("virtual_server {addr} {port}"));
+            }
+        }
+        if server.takes_addresses() {
+            self.line(format!("protocol {}", server.protocol));
+        }
         self.line(format!("delay_loop {}", Secs(server.delay_loop)));
         self.line(format!("lb_algo {}", server.lb_algo.name()));
-        self.line(format!("lb_kind {}", server.lb_kind.name()));
+        let family = if server.lb_algo == Scheduler::Sh {
+            "sh"
+        } else {
+            "mh"
+        };
+        self.flag(server.flags.port, &format!("{family}-port"));
+        self.flag(server.flags.fallback, &format!("{family}-fallback"));
+        self.flag(server.ops, "ops");
+        self.line(format!("lb_kind {}", server.lb_kind));
         if let Some(persistence) = server.persistence {
             self.line(format!("persistence_timeout {}", Secs(persistence.timeout)));
             self.line(format!(
@@ -379,7 +553,10 @@ impl Out {
         self.line(format!("quorum {}", server.quorum));
         self.line(format!("hysteresis {}", server.hysteresis));
         if let Some(sorry) = server.sorry_server {
-            self.line(format!("sorry_server {} {}", sorry.addr, sorry.port));
+            let endpoint = sorry.endpoint;
+            self.line(format!("sorry_server {} {}", endpoint.addr, endpoint.port));
+            self.line(format!("sorry_server_lvs_method {}", sorry.lb_kind));
+            self.flag(sorry.inhibit, "sorry_server_inhibit");
         }
         self.scripts(&server.notify);
         for real in &server.real_servers {
@@ -392,7 +569,7 @@ impl Out {
         let endpoint = real.endpoint;
         self.open(format!("real_server {} {}", endpoint.addr, endpoint.port));
         self.line(format!("weight {}", real.weight));
-        self.line(format!("lvs_method {}", real.lb_kind.name()));
+        self.line(format!("lvs_method {}", real.lb_kind));
         self.flag(real.inhibit_on_failure, "inhibit_on_failure");
         if real.uthreshold != 0 {
             self.line(format!("uthreshold {}", real.uthreshold));

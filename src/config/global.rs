@@ -5,7 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use super::{
     defaults,
     diagnostic::{Draft, Drafts, quoted},
-    model::{Global, VrrpVersion},
+    model::{Global, Timeout, VrrpVersion},
+    settings::Said,
     support::{self, Block},
     tree::Stmt,
     value,
@@ -18,6 +19,8 @@ use super::{
 pub(super) struct GlobalDraft {
     pub(super) global: Global,
     pub(super) inherited: Inherited,
+    /// `lvs_timeouts`.
+    pub(super) timeouts: Said,
     /// Mail is one subject with one verdict, whatever the number of its keywords.
     mail_judged: bool,
 }
@@ -117,15 +120,10 @@ fn lvs_timeouts(draft: &mut GlobalDraft, stmt: &Stmt, drafts: &mut Drafts) {
         return;
     }
     for pair in stmt.args.chunks(2) {
-        let timeouts = &mut draft.global.lvs_timeouts;
-        let field = match pair[0].text.as_str() {
-            "tcp" => &mut timeouts.tcp,
-            "tcpfin" => &mut timeouts.tcp_fin,
-            "udp" => {
-                let what = "`lvs_timeouts udp`";
-                judge(support::UDP_TIMEOUT, what, pair[0].span, drafts);
-                &mut timeouts.udp
-            }
+        let state = match pair[0].text.as_str() {
+            "tcp" => Timeout::TcpEstablished,
+            "tcpfin" => Timeout::TcpFinWait,
+            "udp" => Timeout::Udp,
             other => {
                 let message = format!("unknown timeout {}", quoted(other));
                 drafts.push(Draft::error(pair[0].span, message).hint("tcp, tcpfin or udp"));
@@ -140,7 +138,8 @@ fn lvs_timeouts(draft: &mut GlobalDraft, stmt: &Stmt, drafts: &mut Drafts) {
         let seconds = walk::number::<u32>(word, &pair[0].text, &defaults::LVS_TIMEOUT, drafts);
         // 0 leaves the timeout as it is, as `ipvsadm --set` does.
         if let Some(seconds) = seconds.filter(|seconds| *seconds != 0) {
-            *field = Duration::from_secs(seconds.into());
+            let time = Duration::from_secs(seconds.into());
+            draft.timeouts.say(state, time, pair[0].span);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `keepalived.conf`: from bytes to a typed [`Config`], and everything there is to say on the way.
 //!
 //! ```text
-//! bytes -> source::expand -> lexer -> tree -> global, vrrp, server, checker -> Config
-//!          lines              tokens   blocks  drafts, then rules between keywords
+//! bytes -> source::expand -> lexer -> tree -> global, vrrp, group, server, checker, -> Config
+//!          lines              tokens   blocks  settings: drafts, then rules between keywords
 //! ```
 //!
 //! The language is keepalived's, with its words, defaults and corrections; where keepalived
@@ -10,6 +10,8 @@
 //! mistake is reported once, at its place, and reading goes on. All findings of a run are
 //! collected, in the order of the file. Errors mean that the configuration must not be used;
 //! warnings say what is deprecated, changed or not applied.
+//!
+//! One block is ours: `xvs`, for what keepalived has no word for ([`Settings`]).
 //!
 //! The parser knows more than the program does: `support` alone decides what this version
 //! applies. No file is read here; text comes in, values go out.
@@ -23,9 +25,12 @@ pub mod defaults;
 mod diagnostic;
 mod effective;
 mod global;
+mod group;
 mod lexer;
 mod model;
+mod overlap;
 mod server;
+mod settings;
 mod source;
 mod support;
 #[cfg(test)]
@@ -44,16 +49,19 @@ pub use self::{
     diagnostic::{Diagnostic, Severity},
     effective::effective,
     model::{
-        Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, LbKind,
-        LvsTimeouts, Mail, NotifyEvent, NotifyScript, Password, Persistence, RealServer, Scheduler,
-        TrackInterface, Transport, UnicastPeer, VirtualAddress, VirtualServer, VirtualServerKey,
-        VrrpInstance, VrrpVersion,
+        AddressSet, Authentication, CheckKind, Checker, Config, Family, Garp, Global, InitialState,
+        Ipvs, LbKind, Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence,
+        PortRange, RealServer, Scheduler, SchedulerFlags, Settings, SorryServer, Timeout, Timeouts,
+        TrackInterface, Transport, Tunnel, UnicastPeer, VirtualAddress, VirtualServer,
+        VirtualServerKey, VrrpInstance, VrrpVersion,
     },
 };
 use self::{
     diagnostic::{Draft, Drafts, quoted},
     global::GlobalDraft,
-    server::ServerDraft,
+    group::{Group, Groups},
+    server::{ServerDraft, Surroundings},
+    settings::SettingsDraft,
     source::Source,
     support::Block,
     vrrp::InstanceDraft,
@@ -109,7 +117,9 @@ pub fn parse(file_name: &str, text: &[u8]) -> Parsed {
 struct FileDraft {
     global: GlobalDraft,
     instances: Vec<InstanceDraft>,
+    groups: Groups,
     servers: Vec<ServerDraft>,
+    settings: SettingsDraft,
 }
 
 static RULES: &[Rule<FileDraft>] = &[
@@ -122,6 +132,14 @@ static RULES: &[Rule<FileDraft>] = &[
     block("virtual_server", |draft, stmt, drafts| {
         draft.servers.extend(ServerDraft::read(stmt, drafts));
     }),
+    block("virtual_server_group", |draft, stmt, drafts| {
+        if let Some(group) = Group::read(stmt, drafts) {
+            draft.groups.add(group, drafts);
+        }
+    }),
+    block("xvs", |draft, stmt, drafts| {
+        draft.settings.read(stmt, drafts);
+    }),
 ];
 
 /// Known keywords that the model has no place for; `support` says what becomes of each.
@@ -133,7 +151,6 @@ static KNOWN: &[Rule<FileDraft>] = &[
     name("track_process"),
     name("vrrp_track_process"),
     name("bfd_instance"),
-    name("virtual_server_group"),
     name("static_ipaddress"),
     name("static_routes"),
     name("static_rules"),
@@ -170,7 +187,7 @@ impl FileDraft {
     }
 
     /// The rules between blocks, then those within them.
-    fn finish(self, drafts: &mut Drafts) -> Config {
+    fn finish(mut self, drafts: &mut Drafts) -> Config {
         self.conflicting_addresses(drafts);
         let mut names = HashSet::new();
         let mut routers: HashMap<(String, u8), &str> = HashMap::new();
@@ -193,23 +210,33 @@ impl FileDraft {
         let inherited = &self.global.inherited;
         let finish = |instance: InstanceDraft| instance.finish(inherited, drafts);
         let vrrp_instances = self.instances.into_iter().map(finish).collect();
-        let mut keys = HashSet::new();
-        let mut virtual_servers = Vec::new();
+        let mut around = Surroundings {
+            groups: &mut self.groups,
+            marked: &self.settings.marked(),
+        };
+        let mut servers = Vec::new();
         for server in self.servers {
             let span = server.span();
-            let Some(server) = server.finish(drafts) else {
-                continue;
-            };
-            if !keys.insert(server.key) {
-                let message = format!("a second virtual_server {}", server.key);
-                drafts.push(Draft::error(span, message));
-            }
-            virtual_servers.push(server);
+            let server = server.finish(&mut around, drafts);
+            servers.extend(server.map(|server| (span, server)));
         }
+        self.groups.unused(drafts);
+        overlap::conflicts(&servers, drafts);
+        let virtual_servers: Vec<_> = servers.into_iter().map(|(_, server)| server).collect();
+        let matches = virtual_servers.iter().flat_map(|server| &server.matches);
+        let taken = matches.filter_map(|one| match *one {
+            Match::Mark { mark, family } => Some((mark, family)),
+            Match::Address(_) | Match::Range { .. } | Match::Prefix { .. } => None,
+        });
+        let taken = taken.collect();
+        let lvs_timeouts = &self.global.timeouts;
+        let (settings, timeouts) = self.settings.finish(&taken, lvs_timeouts, drafts);
         Config {
             global: self.global.global,
             vrrp_instances,
             virtual_servers,
+            timeouts,
+            settings,
         }
     }
 }

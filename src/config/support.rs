@@ -7,8 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::model::{LbKind, Scheduler, VrrpVersion};
-use crate::addr::L4Proto;
+use super::model::VrrpVersion;
 
 /// What becomes of something that was understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +35,8 @@ pub(super) enum Block {
     VirtualServer,
     RealServer,
     TcpCheck,
+    /// `xvs` and the blocks in it: our own words, all of which are applied.
+    Own,
     /// A block whose keywords are known but which as a whole is not applied or refused.
     Whole,
 }
@@ -84,7 +85,7 @@ const NONE: Lists = Lists {
     former: &[],
 };
 
-/// The verdicts on the keywords of a block; `None`: the verdict is on the block as a whole.
+/// The verdicts on the keywords of a block; `None`: they have the verdict of the block.
 const fn lists(block: Block) -> Option<&'static Lists> {
     Some(match block {
         Block::Top => &TOP,
@@ -95,12 +96,18 @@ const fn lists(block: Block) -> Option<&'static Lists> {
         Block::VirtualServer => &VIRTUAL_SERVER,
         Block::RealServer => &REAL_SERVER,
         Block::TcpCheck => &TCP_CHECK,
-        Block::Whole => return None,
+        Block::Own | Block::Whole => return None,
     })
 }
 
 const TOP: Lists = Lists {
-    applied: &["global_defs", "vrrp_instance", "virtual_server"],
+    applied: &[
+        "global_defs",
+        "vrrp_instance",
+        "virtual_server_group",
+        "virtual_server",
+        "xvs",
+    ],
     refused: &[
         "vrrp_sync_group",
         "static_ipaddress",
@@ -121,7 +128,6 @@ const TOP: Lists = Lists {
         "track_process",
         "vrrp_track_process",
         "bfd_instance",
-        "virtual_server_group",
         "SSL",
     ],
     irrelevant: &[
@@ -135,6 +141,7 @@ const TOP: Lists = Lists {
 
 const GLOBAL_DEFS: Lists = Lists {
     applied: &[
+        "lvs_timeouts",
         "vrrp_version",
         "vrrp_mcast_group4",
         "vrrp_startup_delay",
@@ -158,7 +165,6 @@ const GLOBAL_DEFS: Lists = Lists {
         "smtp_server",
         "smtp_helo_name",
         "smtp_connect_timeout",
-        "lvs_timeouts",
     ],
     refused: &["vrrp_strict"],
     unapplied: &[
@@ -388,9 +394,18 @@ const VIRTUAL_SERVER: Lists = Lists {
     applied: &[
         "lb_algo",
         "lvs_sched",
+        "sh-port",
+        "sh-fallback",
+        "mh-port",
+        "mh-fallback",
+        "flag-1",
+        "flag-2",
+        "flag-3",
+        "ops",
         "lb_kind",
         "lvs_method",
         "protocol",
+        "ip_family",
         "persistence_timeout",
         "persistence_granularity",
         "quorum",
@@ -398,6 +413,8 @@ const VIRTUAL_SERVER: Lists = Lists {
         "weight",
         "inhibit_on_failure",
         "sorry_server",
+        "sorry_server_inhibit",
+        "sorry_server_lvs_method",
         "real_server",
         "delay_loop",
         "alpha",
@@ -406,25 +423,17 @@ const VIRTUAL_SERVER: Lists = Lists {
         "warmup",
         "connect_timeout",
     ],
-    refused: &["ops", "persistence_engine", "sorry_server_lvs_method"],
+    refused: &["persistence_engine"],
     unapplied: &[
-        "hashed",
-        "flag-1",
-        "flag-2",
-        "flag-3",
-        "sh-port",
-        "sh-fallback",
-        "mh-port",
-        "mh-fallback",
         "ha_suspend",
         "omega",
         "quorum_up",
         "quorum_down",
-        "sorry_server_inhibit",
         "virtualhost",
         "smtp_alert",
     ],
-    irrelevant: &["snmp_name", "ip_family"],
+    // `hashed` is IPVS's own note that a service is in its table.
+    irrelevant: &["snmp_name", "hashed"],
     former: &[("nat_mask", "it needs no successor")],
     ..NONE
 };
@@ -433,6 +442,8 @@ const REAL_SERVER: Lists = Lists {
     applied: &[
         "weight",
         "lvs_method",
+        "uthreshold",
+        "lthreshold",
         "inhibit_on_failure",
         "TCP_CHECK",
         "delay_loop",
@@ -453,14 +464,7 @@ const REAL_SERVER: Lists = Lists {
         "BFD_CHECK",
         "FILE_CHECK",
     ],
-    unapplied: &[
-        "uthreshold",
-        "lthreshold",
-        "notify_up",
-        "notify_down",
-        "virtualhost",
-        "smtp_alert",
-    ],
+    unapplied: &["notify_up", "notify_down", "virtualhost", "smtp_alert"],
     irrelevant: &["snmp_name"],
     former: &[
         ("lb_kind", "use `lvs_method`"),
@@ -489,49 +493,20 @@ const TCP_CHECK: Lists = Lists {
 
 /// Whether mail is sent.
 pub(super) const MAIL: Support = Support::Unapplied;
-/// Whether a virtual server may take every port of its address.
-pub(super) const ANY_PORT: Support = Support::Refused;
-/// Whether `virtual_server fwmark` and `virtual_server group` work.
-pub(super) const MARKS_AND_GROUPS: Support = Support::Refused;
 /// Whether `auth_type AH` works.
 pub(super) const AUTH_AH: Support = Support::Refused;
-
-/// Whether `lvs_timeouts udp` bears on anything.
-pub(super) const UDP_TIMEOUT: Support = Support::Unapplied;
+/// What becomes of `remcsum`: the option of a tunnel that leaves the checksum to the receiver.
+pub(super) const REMOTE_CHECKSUM: Support = Support::Unapplied;
 /// Whether other interfaces than its own bear on an instance.
 pub(super) const TRACK_INTERFACE: Support = Support::Refused;
 /// Whether `min_ttl` and `max_ttl` of a unicast peer are looked at.
 pub(super) const PEER_TTL: Support = Support::Unapplied;
 
-/// Whether addresses of this family work.
-pub(super) const fn family(addr: IpAddr) -> Support {
+/// Whether VRRP works with addresses of this family.
+pub(super) const fn vrrp_family(addr: IpAddr) -> Support {
     match addr {
         IpAddr::V4(_) => Support::Applied,
         IpAddr::V6(_) => Support::Refused,
-    }
-}
-
-/// Whether this `lb_algo` works.
-pub(super) const fn scheduler(scheduler: Scheduler) -> Support {
-    match scheduler {
-        Scheduler::Rr | Scheduler::Wrr => Support::Applied,
-        _ => Support::Refused,
-    }
-}
-
-/// Whether this `lb_kind` works.
-pub(super) const fn lb_kind(kind: LbKind) -> Support {
-    match kind {
-        LbKind::Dr => Support::Applied,
-        LbKind::Nat | LbKind::Tun => Support::Refused,
-    }
-}
-
-/// Whether this `protocol` works.
-pub(super) const fn protocol(protocol: L4Proto) -> Support {
-    match protocol {
-        L4Proto::Tcp => Support::Applied,
-        L4Proto::Udp | L4Proto::Sctp => Support::Refused,
     }
 }
 

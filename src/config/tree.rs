@@ -48,6 +48,9 @@ const NEEDS_BLOCK: &[&str] = &[
     "PING_CHECK",
 ];
 
+/// The same outside of every block; inside of one it is somebody's name.
+const NEEDS_BLOCK_OUTSIDE: &str = "xvs";
+
 /// Keywords that only ever stand outside every block: one inside means that a `}` is missing.
 const TOP_ONLY: &[&str] = &[
     "global_defs",
@@ -123,8 +126,11 @@ impl Builder<'_> {
 
     /// Reports a keyword whose `{` has not come, and says whether there is one.
     fn lacks_brace(&mut self) -> Option<Span> {
+        let outside = self.frames.len() == 1;
         let stmt = self.last()?;
-        if !NEEDS_BLOCK.contains(&stmt.keyword.text.as_str()) {
+        let keyword = stmt.keyword.text.as_str();
+        let ours = outside && keyword == NEEDS_BLOCK_OUTSIDE;
+        if !ours && !NEEDS_BLOCK.contains(&keyword) {
             return None;
         }
         let (name, span) = (stmt.keyword.text.clone(), stmt.keyword.span);

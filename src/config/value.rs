@@ -1,7 +1,7 @@
 //! Values: numbers, times, addresses, scripts. A value that cannot be read says what was expected.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -15,6 +15,10 @@ use nom::{
     sequence::{delimited, pair, preceded},
 };
 
+use super::{
+    defaults,
+    model::{AddressSet, PortRange},
+};
 use crate::addr::IpPrefix;
 
 /// A number as it was read, and what was left over behind it.
@@ -104,11 +108,105 @@ pub(super) fn prefix(text: &str) -> Result<IpPrefix, String> {
     text.parse().map_err(|e: &str| e.to_owned())
 }
 
-/// A mask as `persistence_granularity` writes it: a length, or an IPv4 mask in dots whose ones
-/// come first.
+/// A network: an address, alone or with a prefix length that covers every bit that is set.
+pub(super) fn network(text: &str) -> Result<IpPrefix, String> {
+    let prefix = prefix(text)?;
+    let len = prefix.len().into();
+    let (hosts, first) = match prefix.addr() {
+        IpAddr::V4(addr) => {
+            let mask = u32::MAX.checked_shr(len).unwrap_or(0);
+            let hosts = u32::from(addr) & mask;
+            (
+                hosts != 0,
+                IpAddr::from(Ipv4Addr::from(u32::from(addr) ^ hosts)),
+            )
+        }
+        IpAddr::V6(addr) => {
+            let mask = u128::MAX.checked_shr(len).unwrap_or(0);
+            let hosts = u128::from(addr) & mask;
+            (
+                hosts != 0,
+                IpAddr::from(Ipv6Addr::from(u128::from(addr) ^ hosts)),
+            )
+        }
+    };
+    if hosts {
+        let meant = format!("{first}/{}", prefix.len());
+        return Err(format!(
+            "bits are set behind the prefix; the network is {meant}"
+        ));
+    }
+    Ok(prefix)
+}
+
+/// `ADDR`, `ADDR/LEN`, `ADDR-ADDR`, or `ADDR-N`, where N takes the place of the last octet
+/// (decimal) or of the last 16 bits of an IPv6 address (hexadecimal).
+pub(super) fn addresses(text: &str) -> Result<AddressSet, String> {
+    let Some((first, last)) = text.split_once('-') else {
+        return network(text).map(AddressSet::Prefix);
+    };
+    let first = address(first)?;
+    let end = match (first, last.parse::<IpAddr>()) {
+        (_, Ok(last)) => Some(last),
+        (IpAddr::V4(first), Err(_)) => {
+            let [a, b, c, _] = first.octets();
+            let part = last.parse::<u8>().ok();
+            part.map(|d| Ipv4Addr::new(a, b, c, d).into())
+        }
+        (IpAddr::V6(first), Err(_)) => {
+            let part = u16::from_str_radix(last, 16).ok();
+            part.map(|part| {
+                let mut parts = first.segments();
+                parts[7] = part;
+                IpAddr::from(parts)
+            })
+        }
+    };
+    let last = end.ok_or("the end of the range is no address and no last part of one")?;
+    if first.is_ipv4() != last.is_ipv4() {
+        return Err("the ends of the range are of two families".to_owned());
+    }
+    if last <= first {
+        return Err("the end of the range is not above its start".to_owned());
+    }
+    Ok(AddressSet::Range { first, last })
+}
+
+/// `A` or `A-B`: ports.
+pub(super) fn ports(text: &str) -> Option<PortRange> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let range = PortRange {
+        first: first.parse().ok()?,
+        last: last.parse().ok()?,
+    };
+    (range.first > 0 && range.first <= range.last).then_some(range)
+}
+
+/// CPUs as the kernel lists them, `0,2-5`: in rising order, each once.
+pub(super) fn cpus(text: &str) -> Option<Vec<u16>> {
+    let mut named = vec![false; defaults::CPUS];
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last {
+            return None;
+        }
+        named.get_mut(first..=last)?.fill(true);
+    }
+    let numbered = (0..).zip(named).filter(|(_, named)| *named);
+    Some(numbered.map(|(cpu, _)| cpu).collect())
+}
+
+/// A mask as `persistence_granularity` writes it: a length, or where `longest` is that of IPv4 a
+/// mask in dots whose ones come first.
 pub(super) fn mask_length(text: &str, longest: u8) -> Result<u8, String> {
-    let expected = || format!("a netmask or a length of 1 to {longest}");
+    let dotted = longest == 32;
+    let expected = || {
+        let or = if dotted { "a netmask or " } else { "" };
+        format!("{or}a length of 1 to {longest}")
+    };
     let length = match text.parse::<Ipv4Addr>() {
+        Ok(_) if !dotted => return Err(expected()),
         Ok(mask) => {
             let bits = u32::from(mask);
             if bits.leading_ones() + bits.trailing_zeros() < 32 {
@@ -241,6 +339,66 @@ mod tests {
         assert_eq!(mask_length("64", 128), Ok(64));
         for bad in ["255.0.255.0", "0.0.0.0", "33", "0", "x", "255.255.255"] {
             assert!(mask_length(bad, 32).is_err(), "{bad}");
+        }
+        assert!(mask_length("255.255.255.0", 128).is_err());
+    }
+
+    #[test]
+    fn address_sets_are_prefixes_or_ranges() {
+        let read = |text| addresses(text).map(|set| set.to_string());
+        for (text, shown) in [
+            ("10.0.0.1", "10.0.0.1/32"),
+            ("10.0.1.0/24", "10.0.1.0/24"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("10.0.0.1-20", "10.0.0.1-10.0.0.20"),
+            ("10.0.0.9-10.0.1.2", "10.0.0.9-10.0.1.2"),
+            ("fd00::1", "fd00::1/128"),
+            ("fd00:1::/64", "fd00:1::/64"),
+            ("fd00::10-ffff", "fd00::10-fd00::ffff"),
+            ("fd00::10-fd01::", "fd00::10-fd01::"),
+        ] {
+            assert_eq!(read(text), Ok(shown.to_owned()), "{text}");
+        }
+        for (text, why) in [
+            ("foo", "not an IP address"),
+            ("10.0.0.1-", "no last part"),
+            ("10.0.0.1-256", "no last part"),
+            ("10.0.0.1-x", "no last part"),
+            ("fd00::1-10000", "no last part"),
+            ("-5", "not an IP address"),
+            ("10.0.0.20-10", "not above its start"),
+            ("10.0.0.20-20", "not above its start"),
+            ("10.0.0.20-fd00::", "two families"),
+            ("10.0.1.1/24", "the network is 10.0.1.0/24"),
+            ("fd00::1/64", "the network is fd00::/64"),
+            ("10.0.0.0/33", "out of range"),
+        ] {
+            let found = read(text).unwrap_err();
+            assert!(found.contains(why), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn port_ranges_and_cpu_lists_are_ordered() {
+        let read = |text| ports(text).map(|range| range.to_string());
+        assert_eq!(read("80"), Some("80".to_owned()));
+        assert_eq!(read("80-90"), Some("80-90".to_owned()));
+        assert_eq!(read("80-80"), Some("80".to_owned()));
+        for bad in ["", "0", "0-5", "9-8", "80-", "-80", "65536", "1-2-3", "x"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+        assert_eq!(cpus("5,0-2,1"), Some(vec![0, 1, 2, 5]));
+        for bad in [
+            "",
+            "1,",
+            "2-1",
+            "8192",
+            "x",
+            "0-99999",
+            "1--2",
+            "0-18446744073709551615",
+        ] {
+            assert_eq!(cpus(bad), None, "{bad}");
         }
     }
 

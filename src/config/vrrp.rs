@@ -120,7 +120,7 @@ pub(super) fn version(stmt: &Stmt, drafts: &mut Drafts) -> Option<VrrpVersion> {
 
 /// `vrrp_mcast_group4`, `mcast_dst_ip`.
 pub(super) fn multicast_group(stmt: &Stmt, drafts: &mut Drafts) -> Option<IpAddr> {
-    let group = stmt.address(drafts)?;
+    let group = stmt.vrrp_address(drafts)?;
     if !group.is_multicast() {
         let message = format!("{group} is not a multicast address");
         drafts.push(Draft::error(stmt.args[0].span, message));
@@ -537,10 +537,10 @@ static NETWORK_RULES: &[Rule<InstanceDraft>] = &[
         address::entries(&mut draft.excluded, stmt, drafts);
     }),
     line("unicast_src_ip", |draft, stmt, drafts| {
-        draft.source = stmt.address(drafts);
+        draft.source = stmt.vrrp_address(drafts);
     }),
     line("mcast_src_ip", |draft, stmt, drafts| {
-        draft.source = stmt.address(drafts);
+        draft.source = stmt.vrrp_address(drafts);
     }),
     line("mcast_dst_ip", |draft, stmt, drafts| {
         draft.group = multicast_group(stmt, drafts);
@@ -605,7 +605,7 @@ static NETWORK_RULES: &[Rule<InstanceDraft>] = &[
 ];
 
 fn unicast_peer(entry: &Stmt, drafts: &mut Drafts) -> Option<UnicastPeer> {
-    let addr = walk::address(&entry.keyword, drafts)?;
+    let addr = walk::vrrp_address(&entry.keyword, drafts)?;
     let mut peer = UnicastPeer {
         addr,
         min_ttl: 0,

@@ -259,10 +259,16 @@ impl Stmt {
         time(word, &self.keyword.text, limits, drafts)
     }
 
-    /// One address of a family that is supported.
+    /// One address.
     pub(super) fn address(&self, drafts: &mut Drafts) -> Option<IpAddr> {
         let word = self.one(drafts)?;
         address(word, drafts)
+    }
+
+    /// One address of a family that VRRP works with.
+    pub(super) fn vrrp_address(&self, drafts: &mut Drafts) -> Option<IpAddr> {
+        let word = self.one(drafts)?;
+        vrrp_address(word, drafts)
     }
 
     /// One word of text.
@@ -386,13 +392,10 @@ fn cut(word: &str) -> String {
     quoted(word).trim_matches('`').to_owned()
 }
 
-/// An address, of a family that is supported.
+/// An address.
 pub(super) fn address(word: &Word, drafts: &mut Drafts) -> Option<IpAddr> {
     match value::address(&word.text) {
-        Ok(addr) => {
-            judge_address(addr, word.span, drafts);
-            Some(addr)
-        }
+        Ok(addr) => Some(addr),
         Err(why) => {
             let message = format!("{} is {why}", quoted(&word.text));
             drafts.push(Draft::error(word.span, message));
@@ -401,8 +404,15 @@ pub(super) fn address(word: &Word, drafts: &mut Drafts) -> Option<IpAddr> {
     }
 }
 
-/// Says so when this version does nothing with the family of an address.
-pub(super) fn judge_address(addr: IpAddr, span: Span, drafts: &mut Drafts) {
+/// An address, of a family that VRRP works with.
+pub(super) fn vrrp_address(word: &Word, drafts: &mut Drafts) -> Option<IpAddr> {
+    let addr = address(word, drafts)?;
+    judge_vrrp_address(addr, word.span, drafts);
+    Some(addr)
+}
+
+/// Says so when VRRP does nothing with the family of an address.
+pub(super) fn judge_vrrp_address(addr: IpAddr, span: Span, drafts: &mut Drafts) {
     let what = format!("the IPv6 address {addr}");
-    judge(support::family(addr), &what, span, drafts);
+    judge(support::vrrp_family(addr), &what, span, drafts);
 }

@@ -79,21 +79,24 @@ impl Services {
             reals.extend(
                 server
                     .sorry_server
-                    .map(|sorry| real(sorry, server.lb_kind, None)),
+                    .map(|sorry| real(sorry.endpoint, sorry.lb_kind, None)),
             );
             services.push(Service {
                 id: ServiceId(number),
                 vs: check::VsId(number),
                 reals,
-                managed: managed(server.key.endpoint.addr),
+                managed: managed(server.key().endpoint.addr),
                 steered: false,
                 config: server.clone(),
             });
         }
-        let lvs = &config.global.lvs_timeouts;
+        let idle = &config.timeouts;
         let timeouts = Timeouts::default()
-            .with(State::Established, lvs.tcp)
-            .with(State::FinWait, lvs.tcp_fin);
+            .with(
+                State::Established,
+                idle.get(config::Timeout::TcpEstablished),
+            )
+            .with(State::FinWait, idle.get(config::Timeout::TcpFinWait));
         Self { services, timeouts }
     }
 
@@ -113,7 +116,7 @@ impl Services {
     /// The virtual addresses that no VRRP instance manages: the administrator has put them there.
     pub(super) fn unmanaged_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let unmanaged = self.services.iter().filter(|service| !service.managed);
-        unmanaged.map(|service| service.config.key.endpoint.addr)
+        unmanaged.map(|service| service.config.key().endpoint.addr)
     }
 
     /// How long connections of each state may idle.
@@ -141,7 +144,7 @@ impl Services {
     ) -> Vec<steer::Service> {
         let mut changed = Vec::new();
         for service in &mut self.services {
-            let key = service.config.key;
+            let key = service.config.key();
             if service.steered != on && concerns(key.endpoint.addr, service.managed) {
                 service.steered = on;
                 changed.push(steer::Service {
@@ -186,7 +189,7 @@ impl Service {
     fn name(&self, endpoint: Endpoint) -> check::ServiceName {
         check::ServiceName {
             endpoint,
-            protocol: self.config.key.protocol,
+            protocol: self.config.key().protocol,
         }
     }
 
@@ -205,13 +208,13 @@ impl Service {
                 checkers: configured.checkers.iter().map(checker_settings).collect(),
             })
             .collect();
-        let sorry = self.config.sorry_server.map(|endpoint| check::SorryServer {
-            name: self.name(endpoint),
+        let sorry = self.config.sorry_server.map(|sorry| check::SorryServer {
+            name: self.name(sorry.endpoint),
             inhibit: false,
         });
         check::VirtualSettings {
             id: self.vs,
-            name: self.name(self.config.key.endpoint),
+            name: self.name(self.config.key().endpoint),
             quorum: self.config.quorum,
             hysteresis: self.config.hysteresis,
             sorry,
@@ -251,8 +254,8 @@ impl Service {
         ServiceSpec {
             id: self.id,
             matches: vec![Match::Address(ServiceKey {
-                protocol: self.config.key.protocol,
-                endpoint: self.config.key.endpoint,
+                protocol: self.config.key().protocol,
+                endpoint: self.config.key().endpoint,
             })],
             one_packet: false,
             scheduler: match self.config.lb_algo {
@@ -269,13 +272,13 @@ impl Service {
     }
 
     fn status(&self, health: &Health, reals: Vec<RealStatus>) -> ServiceStatus {
-        let endpoint = self.config.key.endpoint;
+        let endpoint = self.config.key().endpoint;
         let pool = health.pool(self.vs);
         let whole = if endpoint.addr.is_ipv4() { 32 } else { 128 };
         let persistence = self.config.persistence;
         let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
         ServiceStatus {
-            protocol: self.config.key.protocol.to_string(),
+            protocol: self.config.key().protocol.to_string(),
             address: endpoint.addr,
             port: endpoint.port,
             scheduler: self.config.lb_algo.name().to_owned(),
@@ -329,7 +332,7 @@ impl Service {
 const fn method(kind: config::LbKind) -> Method {
     match kind {
         // The configuration lets no other one through.
-        config::LbKind::Dr | config::LbKind::Nat | config::LbKind::Tun => Method::DirectRouting,
+        config::LbKind::Dr | config::LbKind::Nat | config::LbKind::Tun(_) => Method::DirectRouting,
     }
 }
 

@@ -1,10 +1,12 @@
 //! Tests of the whole way from bytes to the model.
 
 mod applied;
+mod lvs;
 mod robust;
 mod round_trip;
 mod rules;
 mod seed;
+mod settings;
 
 use std::{fs, path::Path};
 
@@ -69,6 +71,13 @@ fn the_examples_are_read_without_errors() {
     read.sort();
     assert_eq!(
         read,
-        ["direct-routing.conf", "seed.conf", "unicast-backup.conf"]
+        [
+            "direct-routing.conf",
+            "nat.conf",
+            "seed.conf",
+            "tunnel.conf",
+            "udp-and-groups.conf",
+            "unicast-backup.conf"
+        ]
     );
 }

@@ -1,13 +1,22 @@
 //! The effective configuration is read back as the configuration that it was written from.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use proptest::{collection::vec, option, prelude::*, sample::select};
+use proptest::{
+    collection::{btree_set, vec},
+    option,
+    prelude::*,
+    sample::select,
+};
 
 use super::super::{
-    Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, LbKind, LvsTimeouts,
-    Mail, NotifyEvent, NotifyScript, Password, Persistence, RealServer, Scheduler, TrackInterface,
-    Transport, UnicastPeer, VirtualAddress, VirtualServer, VirtualServerKey, VrrpInstance,
+    AddressSet, Authentication, CheckKind, Checker, Config, Family, Garp, Global, InitialState,
+    Ipvs, LbKind, Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence,
+    PortRange, RealServer, Scheduler, SchedulerFlags, Settings, SorryServer, Timeout, Timeouts,
+    TrackInterface, Transport, Tunnel, UnicastPeer, VirtualAddress, VirtualServer, VrrpInstance,
     VrrpVersion,
     effective::{Secrets, written},
     parse,
@@ -57,20 +66,16 @@ fn global() -> impl Strategy<Value = Global> {
                 connect_timeout,
             },
         );
-    let timeouts = (secs(1..2_678_400), secs(1..9), secs(1..9))
-        .prop_map(|(tcp, tcp_fin, udp)| LvsTimeouts { tcp, tcp_fin, udp });
     (
         option::of(text()),
         mail,
-        timeouts,
         micros(1_000..9_999_999),
         micros(1..99),
     )
         .prop_map(
-            |(router_id, mail, lvs_timeouts, vrrp_startup_delay, vrrp_garp_interval)| Global {
+            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval)| Global {
                 router_id,
                 mail,
-                lvs_timeouts,
                 vrrp_startup_delay,
                 vrrp_garp_interval,
             },
@@ -306,29 +311,110 @@ fn checker() -> impl Strategy<Value = Checker> {
         )
 }
 
+fn addr6() -> impl Strategy<Value = IpAddr> {
+    // Few networks, so that neither a mapped address nor a multicast one is among them.
+    (1..9_u16, any::<u64>()).prop_map(|(net, host)| {
+        let bits = (0xfd00_u128 << 112) | (u128::from(net) << 64) | u128::from(host);
+        Ipv6Addr::from(bits).into()
+    })
+}
+
+fn any_addr() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![addr().prop_map(IpAddr::from), addr6()]
+}
+
+fn lb_kind() -> impl Strategy<Value = LbKind> {
+    prop_oneof![
+        Just(LbKind::Nat),
+        Just(LbKind::Dr),
+        Just(LbKind::Tun(Tunnel::Ipip)),
+        (1..=u16::MAX, any::<bool>())
+            .prop_map(|(port, checksum)| LbKind::Tun(Tunnel::Gue { port, checksum })),
+        any::<bool>().prop_map(|checksum| LbKind::Tun(Tunnel::Gre { checksum })),
+    ]
+}
+
+/// A network without bits behind its length.
+fn network(addr: IpAddr, len: u8) -> IpPrefix {
+    let addr = match addr {
+        IpAddr::V4(addr) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+            Ipv4Addr::from(u32::from(addr) & mask).into()
+        }
+        IpAddr::V6(addr) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+            Ipv6Addr::from(u128::from(addr) & mask).into()
+        }
+    };
+    IpPrefix::new(addr, len).unwrap()
+}
+
+fn ordered(a: IpAddr, b: IpAddr) -> Option<(IpAddr, IpAddr)> {
+    (a != b && a.is_ipv4() == b.is_ipv4()).then(|| (a.min(b), a.max(b)))
+}
+
+/// Matches of a group, in one family.
+fn matches() -> impl Strategy<Value = Vec<Match>> {
+    let any_match = |family: Family| {
+        let addr = move || match family {
+            Family::V4 => addr().prop_map(IpAddr::from).boxed(),
+            Family::V6 => addr6().boxed(),
+        };
+        let port = || prop_oneof![Just(80), any::<u16>()];
+        prop_oneof![
+            (addr(), port()).prop_map(|(addr, port)| Match::Address(Endpoint::new(addr, port))),
+            (addr(), addr(), port()).prop_filter_map("a range", |(a, b, port)| {
+                let (first, last) = ordered(a, b)?;
+                Some(Match::Range { first, last, port })
+            }),
+            (addr(), 1..family.bits(), port()).prop_map(|(addr, len, port)| Match::Prefix {
+                prefix: network(addr, len),
+                port
+            }),
+            (1..=u32::MAX).prop_map(move |mark| Match::Mark { mark, family }),
+        ]
+    };
+    select(vec![Family::V4, Family::V6])
+        .prop_flat_map(move |family| vec(any_match(family), 1..5))
+        .prop_map(|mut all| {
+            let mut seen = std::collections::HashSet::new();
+            all.retain(|one| seen.insert(*one));
+            all
+        })
+}
+
 fn real() -> impl Strategy<Value = RealServer> {
     (
-        (
-            endpoint(),
-            0..=2_147_483_647_u32,
-            select(vec![LbKind::Nat, LbKind::Dr, LbKind::Tun]),
-        ),
+        (endpoint(), 0..=2_147_483_647_u32, lb_kind()),
         any::<(bool, u32, u32)>(),
         script(vec![NotifyEvent::Up, NotifyEvent::Down]),
         vec(checker(), 0..3),
     )
         .prop_map(
-            |((endpoint, weight, lb_kind), (inhibit, high, low), notify, checkers)| RealServer {
+            |((endpoint, weight, lb_kind), (inhibit, a, b), notify, checkers)| RealServer {
                 endpoint,
                 weight,
                 lb_kind,
                 inhibit_on_failure: inhibit,
-                uthreshold: high,
-                lthreshold: low,
+                uthreshold: a.max(b),
+                lthreshold: a.min(b),
                 notify,
                 checkers,
             },
         )
+}
+
+/// Makes an address one that a real server of the virtual server can have.
+fn fit(endpoint: &mut Endpoint, lb_kind: LbKind, family: Family, port: u16, number: u8) {
+    if family == Family::V6 && !matches!(lb_kind, LbKind::Tun(_)) {
+        endpoint.addr = Ipv6Addr::from((0xfd01_u128 << 112) | u128::from(number)).into();
+    } else {
+        endpoint.addr = Ipv4Addr::new(10, 0, 0, number).into();
+    }
+    // With the port that the forwarding method allows.
+    if lb_kind != LbKind::Nat {
+        endpoint.port = port;
+    }
 }
 
 fn server() -> impl Strategy<Value = VirtualServer> {
@@ -338,60 +424,161 @@ fn server() -> impl Strategy<Value = VirtualServer> {
             granularity,
         });
     let protocols = vec![L4Proto::Tcp, L4Proto::Udp, L4Proto::Sctp];
+    let head = (matches(), option::of(text()), select(protocols));
+    let sorry = (endpoint(), lb_kind(), any::<bool>());
     (
+        (head, micros(1..99_999_999), select(&Scheduler::ALL[..])),
+        (lb_kind(), option::of(persistence)),
         (
-            endpoint(),
-            select(protocols),
-            micros(1..99_999_999),
-            select(&Scheduler::ALL[..]),
-        ),
-        (
-            select(vec![LbKind::Nat, LbKind::Dr, LbKind::Tun]),
-            option::of(persistence),
-        ),
-        (
-            any::<[bool; 2]>(),
+            any::<[bool; 5]>(),
             any::<u32>(),
             any::<u32>(),
-            option::of(endpoint()),
+            option::of(sorry),
         ),
         script(vec![NotifyEvent::QuorumUp, NotifyEvent::QuorumDown]),
         vec(real(), 1..4),
     )
         .prop_map(
             |(first, (lb_kind, persistence), numbers, notify, mut real_servers)| {
-                let (endpoint, protocol, delay_loop, lb_algo) = first;
-                let ([alpha, omega], quorum, hysteresis, sorry_server) = numbers;
-                for (index, real) in real_servers.iter_mut().enumerate() {
-                    // Apart from one another, and with the port that the forwarding method allows.
-                    let last = u8::try_from(index).unwrap();
-                    real.endpoint.addr = Ipv4Addr::new(10, 0, 0, last).into();
-                    if real.lb_kind != LbKind::Nat {
-                        real.endpoint.port = endpoint.port;
+                let ((mut matches, group, protocol), delay_loop, lb_algo) = first;
+                let ([alpha, omega, ops, port, fallback], quorum, hysteresis, sorry) = numbers;
+                if group.is_none() {
+                    // Ranges and networks stand in groups.
+                    let family = matches[0].family();
+                    matches.truncate(1);
+                    if matches!(matches[0], Match::Range { .. } | Match::Prefix { .. }) {
+                        matches[0] = Match::Mark { mark: 7, family };
                     }
+                }
+                let addresses: Vec<u16> = matches.iter().filter_map(Match::port).collect();
+                let marked = addresses.len() < matches.len();
+                let one_port = !marked && addresses.iter().all(|port| *port == addresses[0]);
+                let common = if one_port { addresses[0] } else { 0 };
+                let protocol = if addresses.is_empty() {
+                    L4Proto::Udp
+                } else {
+                    protocol
+                };
+                let hashes = matches!(lb_algo, Scheduler::Sh | Scheduler::Mh);
+                let family = matches[0].family();
+                for (number, real) in (1..).zip(&mut real_servers) {
+                    fit(&mut real.endpoint, real.lb_kind, family, common, number);
                 }
                 let weights: u64 = real_servers.iter().map(|real| u64::from(real.weight)).sum();
                 let most = u32::try_from(weights.min(2_147_483_647)).unwrap().max(1);
                 let quorum = 1 + quorum % most;
+                let forced = Persistence {
+                    timeout: Duration::from_secs(360),
+                    granularity: family.bits(),
+                };
+                let any_port = addresses.contains(&0);
                 VirtualServer {
-                    key: VirtualServerKey { endpoint, protocol },
+                    matches,
+                    group,
+                    protocol,
+                    ops: ops && protocol == L4Proto::Udp,
                     delay_loop,
                     lb_algo,
+                    flags: SchedulerFlags {
+                        fallback: hashes && fallback,
+                        port: hashes && port,
+                    },
                     lb_kind,
-                    persistence,
+                    persistence: persistence.or_else(|| any_port.then_some(forced)),
                     alpha,
                     omega,
                     quorum,
                     hysteresis: hysteresis % quorum,
-                    sorry_server: sorry_server.map(|mut sorry| {
-                        if lb_kind != LbKind::Nat {
-                            sorry.port = endpoint.port;
+                    sorry_server: sorry.map(|(mut endpoint, lb_kind, inhibit)| {
+                        fit(&mut endpoint, lb_kind, family, common, 99);
+                        SorryServer {
+                            endpoint,
+                            lb_kind,
+                            inhibit,
                         }
-                        sorry
                     }),
                     notify,
                     real_servers,
                 }
+            },
+        )
+}
+
+fn timeouts() -> impl Strategy<Value = Timeouts> {
+    vec((select(Timeout::ALL), secs(1..2_678_401)), 0..9).prop_map(|said| {
+        let mut timeouts = Timeouts::default();
+        for (state, time) in said {
+            timeouts.set(state, time);
+        }
+        timeouts
+    })
+}
+
+fn port_range() -> impl Strategy<Value = PortRange> {
+    (1..=u16::MAX, 1..=u16::MAX).prop_map(|(a, b)| PortRange {
+        first: a.min(b),
+        last: a.max(b),
+    })
+}
+
+fn mark_rule() -> impl Strategy<Value = MarkRule> {
+    (
+        (1..=u32::MAX, any_addr(), any_addr(), any::<[u8; 2]>()),
+        option::of(select(vec![L4Proto::Tcp, L4Proto::Udp, L4Proto::Sctp])),
+        option::of(port_range()),
+        option::of(port_range()),
+        (any::<bool>(), option::of(name())),
+    )
+        .prop_map(
+            |((mark, a, b, [len, from_len]), protocol, to_port, from_port, (from, interface))| {
+                let bits = Family::of(a).bits();
+                let length = |len: u8| len % (bits + 1);
+                MarkRule {
+                    mark,
+                    protocol,
+                    destination: match ordered(a, b) {
+                        Some((first, last)) => AddressSet::Range { first, last },
+                        None => AddressSet::Prefix(network(a, length(len))),
+                    },
+                    destination_port: to_port.filter(|_| protocol.is_some()),
+                    source: from.then(|| network(a, length(from_len))),
+                    source_port: from_port.filter(|_| protocol.is_some()),
+                    interface,
+                }
+            },
+        )
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let ipvs = (0..=3_u8, any::<[bool; 7]>()).prop_map(|(conn_reuse_mode, flags)| Ipvs {
+        conn_reuse_mode,
+        expire_nodest_conn: flags[0],
+        expire_quiescent_template: flags[1],
+        sloppy_tcp: flags[2],
+        sloppy_sctp: flags[3],
+        pmtu_disc: flags[4],
+        schedule_icmp: flags[5],
+        nat_icmp_send: flags[6],
+    });
+    (
+        vec(mark_rule(), 0..4),
+        ipvs,
+        any::<[bool; 4]>(),
+        select(vec![251, 65_521, 65_537, 1_048_573]),
+        option::of(1..=256_u16),
+        btree_set(0..64_u16, 0..20),
+    )
+        .prop_map(
+            |(marks, ipvs, flags, maglev_table_size, workers, cpus)| Settings {
+                marks,
+                ipvs,
+                reset_on_failure: flags[0],
+                udp_move: flags[1],
+                tunnel_source_spread: flags[2],
+                maglev_table_size,
+                workers,
+                cpus: cpus.into_iter().collect(),
+                busy_poll: flags[3],
             },
         )
 }
@@ -401,10 +588,16 @@ proptest! {
     fn what_is_written_is_read_back(
         global in global(),
         vrrp_instances in vec(instance(), 0..3),
-        virtual_servers in vec(server(), 0..3),
+        mut virtual_servers in vec(server(), 0..3),
+        timeouts in timeouts(),
+        settings in settings(),
     ) {
+        // A group of one name has one content.
+        for (number, server) in virtual_servers.iter_mut().enumerate() {
+            server.group = server.group.as_ref().map(|name| format!("{number}{name}"));
+        }
         // What the parser must refuse (a VRID twice, a name twice) it still understands.
-        let config = Config { global, vrrp_instances, virtual_servers };
+        let config = Config { global, vrrp_instances, virtual_servers, timeouts, settings };
         let text = written(&config, Secrets::Shown);
         let parsed = parse("effective", text.as_bytes());
         prop_assert_eq!(&parsed.config, &config, "{}\n{}", text, parsed.report());

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, LbKind,
-        LvsTimeouts, Mail, Password, Persistence, RealServer, Scheduler, Transport, VirtualAddress,
-        VirtualServer, VirtualServerKey, VrrpInstance, VrrpVersion, effective, parse,
+        Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, LbKind, Mail,
+        Match, Password, Persistence, RealServer, Scheduler, SchedulerFlags, Settings, Timeouts,
+        Transport, VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
     },
     SEED,
 };
@@ -55,11 +55,6 @@ fn expected() -> Config {
                 helo_name: None,
                 connect_timeout: secs(30),
             },
-            lvs_timeouts: LvsTimeouts {
-                tcp: secs(900),
-                tcp_fin: secs(120),
-                udp: secs(300),
-            },
             vrrp_startup_delay: Duration::ZERO,
             vrrp_garp_interval: Duration::ZERO,
         },
@@ -107,12 +102,13 @@ fn expected() -> Config {
             notify: vec![],
         }],
         virtual_servers: vec![VirtualServer {
-            key: VirtualServerKey {
-                endpoint: endpoint("10.0.0.148", 80),
-                protocol: L4Proto::Tcp,
-            },
+            matches: vec![Match::Address(endpoint("10.0.0.148", 80))],
+            group: None,
+            protocol: L4Proto::Tcp,
+            ops: false,
             delay_loop: secs(6),
             lb_algo: Scheduler::Rr,
+            flags: SchedulerFlags::default(),
             lb_kind: LbKind::Dr,
             persistence: Some(Persistence {
                 timeout: secs(50),
@@ -126,6 +122,8 @@ fn expected() -> Config {
             notify: vec![],
             real_servers: vec![real("10.0.0.137"), real("10.0.0.139")],
         }],
+        timeouts: Timeouts::default(),
+        settings: Settings::default(),
     }
 }
 
@@ -133,7 +131,7 @@ fn expected() -> Config {
 fn the_model_is_what_keepalived_makes_of_it() {
     let config = parse("seed.conf", SEED).config;
     assert_eq!(config, expected(), "{config:#?}");
-    let key = config.virtual_servers[0].key;
+    let key = config.virtual_servers[0].key();
     assert_eq!(key.to_string(), "[10.0.0.148]:tcp:80");
 }
 

@@ -1,0 +1,210 @@
+//! `virtual_server_group`: several addresses and marks that are one virtual server.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{
+    defaults,
+    diagnostic::{Draft, Drafts, quoted},
+    model::{AddressSet, Family, Match},
+    source::Span,
+    tree::Stmt,
+    value,
+    walk::{self, At, similar},
+};
+use crate::addr::Endpoint;
+
+/// An entry; a mark may leave its family to the rest of the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Entry {
+    Whole(Match),
+    Mark(u32),
+}
+
+/// A group.
+#[derive(Debug)]
+pub(super) struct Group {
+    name: String,
+    span: Span,
+    entries: Vec<Entry>,
+    /// The families that its entries name.
+    families: Vec<Family>,
+    /// Whether something in it could not be read.
+    broken: bool,
+    used: bool,
+}
+
+impl Group {
+    /// Reads a `virtual_server_group` block. `None` when it has no name.
+    pub(super) fn read(stmt: &Stmt, drafts: &mut Drafts) -> Option<Self> {
+        let name = stmt.text(drafts)?;
+        let mut group = Self {
+            name,
+            span: stmt.keyword.span,
+            entries: Vec::new(),
+            families: Vec::new(),
+            broken: false,
+            used: false,
+        };
+        let mut seen = HashSet::new();
+        let mut bare_mark = None;
+        for line in stmt.body() {
+            let span = line.keyword.span;
+            if line.block.is_some() {
+                let message = "a list of addresses and marks, one a line, has no blocks";
+                drafts.push(Draft::error(span, message));
+            }
+            let read = if line.keyword.text == "fwmark" {
+                mark(line, drafts)
+            } else {
+                addresses(line, drafts)
+            };
+            let Some(entry) = read else {
+                group.broken = true;
+                continue;
+            };
+            if !seen.insert(entry) {
+                let message = "the entry is given again; it counts once";
+                drafts.push(Draft::warning(span, message));
+                continue;
+            }
+            match entry {
+                Entry::Mark(_) => bare_mark = Some(span),
+                Entry::Whole(entry) if !group.families.contains(&entry.family()) => {
+                    group.families.push(entry.family());
+                }
+                Entry::Whole(_) => {}
+            }
+            group.entries.push(entry);
+        }
+        if let Some(span) = bare_mark.filter(|_| group.families.len() > 1) {
+            let message = "a mark in a group of both families needs its own";
+            drafts.push(Draft::error(span, message).hint("`fwmark N inet` or `fwmark N inet6`"));
+        }
+        if group.entries.is_empty() && !group.broken {
+            let message = format!(
+                "virtual_server_group {} has no entries",
+                quoted(&group.name)
+            );
+            drafts.push(Draft::error(group.span, message));
+        }
+        Some(group)
+    }
+
+    /// The one family that its entries name, if it is one.
+    const fn family(&self) -> Option<Family> {
+        match self.families.as_slice() {
+            [family] => Some(*family),
+            _ => None,
+        }
+    }
+}
+
+/// Every group of a file.
+#[derive(Debug, Default)]
+pub(super) struct Groups(BTreeMap<String, Group>);
+
+impl Groups {
+    /// Adds a group, whose name must be new.
+    pub(super) fn add(&mut self, group: Group, drafts: &mut Drafts) {
+        if self.0.contains_key(&group.name) {
+            let message = format!("a second virtual_server_group {}", quoted(&group.name));
+            drafts.push(Draft::error(group.span, message));
+        } else {
+            self.0.insert(group.name.clone(), group);
+        }
+    }
+
+    /// What a virtual server with this group takes. `said` is its `ip_family`, `guessed` what a
+    /// mark of no family is for. `None` when nothing can be said, which is reported.
+    pub(super) fn matches(
+        &mut self,
+        name: &At<String>,
+        said: Option<At<Family>>,
+        guessed: Family,
+        drafts: &mut Drafts,
+    ) -> Option<Vec<Match>> {
+        let Some(group) = self.0.get_mut(&name.value) else {
+            let message = format!("there is no virtual_server_group {}", quoted(&name.value));
+            let draft = Draft::error(name.span, message);
+            let names = self.0.keys().map(String::as_str);
+            drafts.push(match similar(&name.value, names) {
+                Some(meant) => draft.hint(format!("did you mean `{meant}`?")),
+                None => draft,
+            });
+            return None;
+        };
+        group.used = true;
+        if let Some(said) = said
+            && let Some(other) = group.families.iter().find(|f| **f != said.value)
+        {
+            let message = format!("ip_family {}: the group has {other}", said.value.name());
+            drafts.push(Draft::error(said.span, message));
+        }
+        let family = group.family().unwrap_or(guessed);
+        let mut matches: Vec<Match> = Vec::with_capacity(group.entries.len());
+        // A mark stands twice when it is there with its family and without.
+        let mut seen = HashSet::new();
+        for entry in &group.entries {
+            let one = match *entry {
+                Entry::Whole(whole) => whole,
+                Entry::Mark(mark) => Match::Mark { mark, family },
+            };
+            if seen.insert(one) {
+                matches.push(one);
+            }
+        }
+        (!matches.is_empty()).then_some(matches)
+    }
+
+    /// Names the groups that no virtual server has.
+    pub(super) fn unused(&self, drafts: &mut Drafts) {
+        for group in self.0.values().filter(|group| !group.used) {
+            let message = format!("no virtual_server has the group {}", quoted(&group.name));
+            drafts.push(Draft::warning(group.span, message));
+        }
+    }
+}
+
+/// `fwmark N [inet|inet6]`
+fn mark(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
+    let word = line.first(drafts)?;
+    line.no_more(2, drafts);
+    let mark = walk::number(word, "fwmark", &defaults::MARK, drafts)?;
+    let Some(word) = line.args.get(1) else {
+        return Some(Entry::Mark(mark));
+    };
+    let family = super::server::family(word, drafts)?;
+    Some(Entry::Whole(Match::Mark { mark, family }))
+}
+
+/// `ADDR [PORT]`, `ADDR-N [PORT]`, `ADDR-ADDR [PORT]` or `ADDR/LEN [PORT]`
+fn addresses(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
+    let word = &line.keyword;
+    line.no_more(1, drafts);
+    let set = match value::addresses(&word.text) {
+        Ok(AddressSet::Prefix(all)) if all.len() == 0 => {
+            Err("every address cannot be virtual".to_owned())
+        }
+        other => other,
+    };
+    let set = match set {
+        Ok(set) => set,
+        Err(why) => {
+            let message = format!("{}: {why}", quoted(&word.text));
+            let hint = "ADDRESS, ADDRESS/LENGTH, FIRST-LAST or `fwmark N`, one a line";
+            drafts.push(Draft::error(word.span, message).hint(hint));
+            return None;
+        }
+    };
+    let port = match line.args.first() {
+        Some(word) => walk::number(word, "port", &defaults::PORT_OR_ANY, drafts)?,
+        None => 0,
+    };
+    Some(Entry::Whole(match set {
+        AddressSet::Range { first, last } => Match::Range { first, last, port },
+        AddressSet::Prefix(prefix) if prefix.len() == Family::of(prefix.addr()).bits() => {
+            Match::Address(Endpoint::new(prefix.addr(), port))
+        }
+        AddressSet::Prefix(prefix) => Match::Prefix { prefix, port },
+    }))
+}

@@ -1,0 +1,471 @@
+//! `virtual_server`: what it takes, how it picks a real server, how packets get there.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use super::NotifyScript;
+use crate::addr::{Endpoint, IpPrefix, L4Proto};
+
+/// A family of addresses (`ip_family`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `inet`
+    V4,
+    /// `inet6`
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "inet",
+            Self::V6 => "inet6",
+        }
+    }
+
+    /// The length of its addresses in bits.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+
+    /// The address that is none.
+    pub const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// What a virtual server takes. Ranges and prefixes stay one entry, however many addresses they
+/// hold. Displayed as a line of `virtual_server_group`: `10.0.0.0/16 80`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Match {
+    /// An address and a port; port 0 = every port.
+    Address(Endpoint),
+    /// Addresses from `first` to `last`, both included; `last` is the higher one, of the same
+    /// family.
+    Range {
+        /// The lowest address.
+        first: IpAddr,
+        /// The highest address.
+        last: IpAddr,
+        /// The port; 0 = every port.
+        port: u16,
+    },
+    /// The addresses of a network; no bit is set behind the prefix, which is shorter than an
+    /// address and at least 1.
+    Prefix {
+        /// The network.
+        prefix: IpPrefix,
+        /// The port; 0 = every port.
+        port: u16,
+    },
+    /// Packets of any protocol that carry a mark (`fwmark`): [`MarkRule`](super::MarkRule).
+    Mark {
+        /// The mark, not 0.
+        mark: u32,
+        /// The family of the packets.
+        family: Family,
+    },
+}
+
+impl Match {
+    /// The family of the packets.
+    pub const fn family(&self) -> Family {
+        match self {
+            Self::Address(endpoint) => Family::of(endpoint.addr),
+            Self::Range { first, .. } => Family::of(*first),
+            Self::Prefix { prefix, .. } => Family::of(prefix.addr()),
+            Self::Mark { family, .. } => *family,
+        }
+    }
+
+    /// The port, 0 = every port. `None`: a mark says nothing about ports.
+    pub const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Address(endpoint) => Some(endpoint.port),
+            Self::Range { port, .. } | Self::Prefix { port, .. } => Some(*port),
+            Self::Mark { .. } => None,
+        }
+    }
+
+    /// The lowest and the highest address. `None` for a mark.
+    pub fn bounds(&self) -> Option<(IpAddr, IpAddr)> {
+        match self {
+            Self::Address(endpoint) => Some((endpoint.addr, endpoint.addr)),
+            Self::Range { first, last, .. } => Some((*first, *last)),
+            Self::Prefix { prefix, .. } => {
+                let last = match prefix.addr() {
+                    IpAddr::V4(addr) => {
+                        let hosts = u32::MAX.checked_shr(prefix.len().into()).unwrap_or(0);
+                        IpAddr::from(Ipv4Addr::from(u32::from(addr) | hosts))
+                    }
+                    IpAddr::V6(addr) => {
+                        let hosts = u128::MAX.checked_shr(prefix.len().into()).unwrap_or(0);
+                        IpAddr::from(Ipv6Addr::from(u128::from(addr) | hosts))
+                    }
+                };
+                Some((prefix.addr(), last))
+            }
+            Self::Mark { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(Endpoint { addr, port }) => write!(f, "{addr} {port}"),
+            Self::Range { first, last, port } => write!(f, "{first}-{last} {port}"),
+            Self::Prefix { prefix, port } => write!(f, "{prefix} {port}"),
+            Self::Mark { mark, family } => write!(f, "fwmark {mark} {}", family.name()),
+        }
+    }
+}
+
+/// What a virtual server is called by. Displayed as keepalived logs it: `[10.0.0.148]:tcp:80`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VirtualServerKey {
+    /// The lowest address of its first match, and its port; port 0 = every port. The unspecified
+    /// address where that is a mark.
+    pub endpoint: Endpoint,
+    /// `protocol`.
+    pub protocol: L4Proto,
+}
+
+impl fmt::Display for VirtualServerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { endpoint, protocol } = self;
+        write!(
+            f,
+            "[{}]:{}:{}",
+            endpoint.addr,
+            protocol.name(),
+            endpoint.port
+        )
+    }
+}
+
+/// How a virtual server picks a real server (`lb_algo`); the names are IPVS's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheduler {
+    /// `rr`: in turn.
+    Rr,
+    /// `wrr`: in turn, by weight.
+    Wrr,
+    /// `lc`: fewest connections.
+    Lc,
+    /// `wlc`: fewest connections for its weight.
+    Wlc,
+    /// `lblc`: locality-based least connection.
+    Lblc,
+    /// `lblcr`: locality-based least connection with replication.
+    Lblcr,
+    /// `dh`: by a hash of the destination.
+    Dh,
+    /// `sh`: by a hash of the source.
+    Sh,
+    /// `mh`: Maglev.
+    Mh,
+    /// `sed`: shortest expected delay.
+    Sed,
+    /// `nq`: an idle one, else shortest expected delay.
+    Nq,
+    /// `fo`: the highest weight.
+    Fo,
+    /// `ovf`: the highest weight until it is full.
+    Ovf,
+    /// `twos`: the better of two drawn at random.
+    Twos,
+}
+
+impl Scheduler {
+    /// Every scheduler.
+    pub const ALL: [Self; 14] = [
+        Self::Rr,
+        Self::Wrr,
+        Self::Lc,
+        Self::Wlc,
+        Self::Lblc,
+        Self::Lblcr,
+        Self::Dh,
+        Self::Sh,
+        Self::Mh,
+        Self::Sed,
+        Self::Nq,
+        Self::Fo,
+        Self::Ovf,
+        Self::Twos,
+    ];
+
+    /// The name in the configuration and in ipvsadm's tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+            Self::Lblc => "lblc",
+            Self::Lblcr => "lblcr",
+            Self::Dh => "dh",
+            Self::Sh => "sh",
+            Self::Mh => "mh",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Fo => "fo",
+            Self::Ovf => "ovf",
+            Self::Twos => "twos",
+        }
+    }
+}
+
+/// What a scheduler that hashes is told besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SchedulerFlags {
+    /// `sh-fallback`, `mh-fallback`, `flag-1`: whether a real server that cannot take a
+    /// connection is replaced by another one. Default false: the connection is refused.
+    pub fallback: bool,
+    /// `sh-port`, `mh-port`, `flag-2`: whether the client's port is hashed as well. Default
+    /// false: its address alone.
+    pub port: bool,
+}
+
+/// How a packet reaches a real server (`lb_kind`, `lvs_method`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LbKind {
+    /// `NAT`: addresses are rewritten, both ways.
+    Nat,
+    /// `DR`: the frame is sent to the real server's MAC address.
+    Dr,
+    /// `TUN`: the packet is sent in a tunnel.
+    Tun(Tunnel),
+}
+
+impl LbKind {
+    /// The name in the configuration, without a tunnel's options.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "NAT",
+            Self::Dr => "DR",
+            Self::Tun(_) => "TUN",
+        }
+    }
+}
+
+impl fmt::Display for LbKind {
+    /// As the configuration writes it: `TUN type gue port 6080 csum`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        let checksum = match self {
+            Self::Nat | Self::Dr | Self::Tun(Tunnel::Ipip) => return Ok(()),
+            Self::Tun(Tunnel::Gue { port, checksum }) => {
+                write!(f, " type gue port {port}")?;
+                checksum
+            }
+            Self::Tun(Tunnel::Gre { checksum }) => {
+                f.write_str(" type gre")?;
+                checksum
+            }
+        };
+        f.write_str(if *checksum { " csum" } else { "" })
+    }
+}
+
+/// The outer header of `lb_kind TUN`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Tunnel {
+    /// `type ipip`, the default: IP in IP (RFC 2003, RFC 2473).
+    #[default]
+    Ipip,
+    /// `type gue port N`: generic UDP encapsulation.
+    Gue {
+        /// The UDP port that the real server listens on, 1 to 65,535.
+        port: u16,
+        /// `csum`: whether the outer UDP header has a checksum. Default false (`nocsum`).
+        checksum: bool,
+    },
+    /// `type gre`: generic routing encapsulation (RFC 2784).
+    Gre {
+        /// `csum`: whether the GRE header has a checksum. Default false (`nocsum`).
+        checksum: bool,
+    },
+}
+
+/// `persistence_timeout` and `persistence_granularity`: a client keeps its real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Persistence {
+    /// How long after its last connection. Whole seconds, 1 s to 31 days; default
+    /// [`defaults::PERSISTENCE_TIMEOUT`](super::defaults::PERSISTENCE_TIMEOUT).
+    pub timeout: Duration,
+    /// Prefix length by which clients are taken together. Default 32 or 128: each alone. Where a
+    /// virtual server takes both families, a length beyond an address means the whole address.
+    pub granularity: u8,
+}
+
+/// A virtual server (`virtual_server`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualServer {
+    /// What it takes: at least one match, none of them twice.
+    pub matches: Vec<Match>,
+    /// The `virtual_server_group` that the matches are from.
+    pub group: Option<String>,
+    /// `protocol` of the matches that are not marks. Default [`defaults::PROTOCOL`](super::defaults::PROTOCOL).
+    pub protocol: L4Proto,
+    /// `ops`: whether each packet is scheduled for itself and nothing is remembered; UDP and
+    /// marks only. Default false.
+    pub ops: bool,
+    /// `delay_loop`: time between two checks of a real server. Default
+    /// [`defaults::DELAY_LOOP`](super::defaults::DELAY_LOOP).
+    pub delay_loop: Duration,
+    /// `lb_algo`. Default [`defaults::LB_ALGO`](super::defaults::LB_ALGO).
+    pub lb_algo: Scheduler,
+    /// The flags behind it; none unless it is `sh` or `mh`.
+    pub flags: SchedulerFlags,
+    /// `lb_kind`. Default [`defaults::LB_KIND`](super::defaults::LB_KIND).
+    pub lb_kind: LbKind,
+    /// Persistence; default none.
+    pub persistence: Option<Persistence>,
+    /// `alpha`: whether real servers are down until a check passes. Default false.
+    pub alpha: bool,
+    /// `omega`: whether `notify_down` and `quorum_down` run at shutdown. Default false.
+    pub omega: bool,
+    /// `quorum`: weight alive that makes the virtual server up. At least 1, at most the sum of
+    /// the weights; default [`defaults::QUORUM`](super::defaults::QUORUM).
+    pub quorum: u32,
+    /// `hysteresis`: how far beyond the quorum it must go to change. Less than the quorum;
+    /// default [`defaults::HYSTERESIS`](super::defaults::HYSTERESIS).
+    pub hysteresis: u32,
+    /// `sorry_server`: where connections go while the quorum is lost. Default none.
+    pub sorry_server: Option<SorryServer>,
+    /// `quorum_up`, `quorum_down`: scripts.
+    pub notify: Vec<NotifyScript>,
+    /// `real_server` blocks, at least one.
+    pub real_servers: Vec<RealServer>,
+}
+
+impl VirtualServer {
+    /// What it is called by: its first match and its protocol.
+    pub fn key(&self) -> VirtualServerKey {
+        let first = self.matches.first();
+        let endpoint = first.map_or(
+            Endpoint::new(Family::V4.unspecified(), 0),
+            |first| match first.bounds() {
+                Some((addr, _)) => Endpoint::new(addr, first.port().unwrap_or_default()),
+                None => Endpoint::new(first.family().unspecified(), 0),
+            },
+        );
+        VirtualServerKey {
+            endpoint,
+            protocol: self.protocol,
+        }
+    }
+
+    /// Whether it takes packets by address: otherwise its protocol says nothing.
+    pub fn takes_addresses(&self) -> bool {
+        self.matches.iter().any(|one| one.port().is_some())
+    }
+
+    /// The name in messages: `[10.0.0.148]:tcp:80`, `fwmark 3` or `group NAME`.
+    pub fn name(&self) -> String {
+        match (&self.group, &self.matches[..]) {
+            (Some(group), _) => format!("group {group}"),
+            (None, [Match::Mark { mark, .. }, ..]) => format!("fwmark {mark}"),
+            (None, _) => self.key().to_string(),
+        }
+    }
+}
+
+/// Where connections go while the quorum is lost (`sorry_server`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SorryServer {
+    /// Address and port; port 0 = the port that the packet came for.
+    pub endpoint: Endpoint,
+    /// `sorry_server_lvs_method`. Default the virtual server's.
+    pub lb_kind: LbKind,
+    /// `sorry_server_inhibit`: whether it has weight 0 instead of being removed when the quorum
+    /// is there. Default false.
+    pub inhibit: bool,
+}
+
+/// A real server (`real_server`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RealServer {
+    /// Address and port; port 0 = the port that the packet came for.
+    pub endpoint: Endpoint,
+    /// `weight`, 0 to 2,147,483,647; 0 = known but given no new connections. Default the
+    /// virtual server's, then [`defaults::WEIGHT`](super::defaults::WEIGHT).
+    pub weight: u32,
+    /// `lvs_method`. Default the virtual server's.
+    pub lb_kind: LbKind,
+    /// `inhibit_on_failure`: whether a failed one gets weight 0 instead of being removed.
+    /// Default the virtual server's, then false.
+    pub inhibit_on_failure: bool,
+    /// `uthreshold`: connections from which on it gets no new ones; 0 = no limit, the default.
+    pub uthreshold: u32,
+    /// `lthreshold`: connections below which it gets new ones again, at most `uthreshold`.
+    /// Default 0: three quarters of `uthreshold`.
+    pub lthreshold: u32,
+    /// `notify_up`, `notify_down`: scripts.
+    pub notify: Vec<NotifyScript>,
+    /// The checkers; it is up when none of them has failed. None: always up.
+    pub checkers: Vec<Checker>,
+}
+
+/// What a checker does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// `TCP_CHECK`: a connection is established.
+    Tcp,
+}
+
+/// A health check of one real server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checker {
+    /// What it does.
+    pub kind: CheckKind,
+    /// `connect_ip` and `connect_port`. Default the real server's.
+    pub connect: Endpoint,
+    /// `bindto`: its source address. Default the kernel's choice.
+    pub bindto: Option<IpAddr>,
+    /// `bind_port`: its source port; 0, the default, is the kernel's choice.
+    pub bind_port: u16,
+    /// `connect_timeout`. Default [`defaults::CONNECT_TIMEOUT`](super::defaults::CONNECT_TIMEOUT).
+    pub connect_timeout: Duration,
+    /// `retry`: failures that are forgiven before the one that counts. Default
+    /// [`defaults::RETRY`](super::defaults::RETRY).
+    pub retry: u32,
+    /// `delay_before_retry`. Default [`defaults::DELAY_BEFORE_RETRY`](super::defaults::DELAY_BEFORE_RETRY).
+    pub delay_before_retry: Duration,
+    /// `warmup`: the first run comes after a random part of it. `None`, not said: the checker's
+    /// own default, at most 1 s (keepalived: `delay_loop`).
+    pub warmup: Option<Duration>,
+    /// `delay_loop`: from the end of one run to the next. Default the virtual server's.
+    pub delay_loop: Duration,
+    /// `alpha`: whether it counts as failed until it has passed. Default false.
+    pub alpha: bool,
+}

@@ -1,0 +1,207 @@
+//! `vrrp_instance`: virtual routers.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use super::{super::defaults, NotifyScript};
+use crate::addr::IpPrefix;
+
+/// The version of VRRP that an instance speaks (`version`, `vrrp_version`; default 2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum VrrpVersion {
+    /// RFC 3768, with the authentication of RFC 2338.
+    #[default]
+    V2,
+    /// RFC 9568.
+    V3,
+}
+
+/// The state that an instance starts in (`state`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum InitialState {
+    /// `state MASTER`: only an address owner (priority 255) acts on it at start.
+    Master,
+    /// `state BACKUP`.
+    #[default]
+    Backup,
+}
+
+/// A virtual router (`vrrp_instance`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct VrrpInstance {
+    /// The name behind `vrrp_instance`.
+    pub name: String,
+    /// `state`. MASTER if the priority is 255, whatever was said.
+    pub initial_state: InitialState,
+    /// `interface`: where adverts are sent and heard.
+    pub interface: String,
+    /// `virtual_router_id`, 1 to 255 (RFC 9568 §5.2.3).
+    pub virtual_router_id: u8,
+    /// `priority`, 1 to 255. Default [`defaults::PRIORITY`]; 255 when `state MASTER` stands
+    /// without one.
+    pub priority: u8,
+    /// `version`.
+    pub version: VrrpVersion,
+    /// `advert_int`: whole seconds, 1 to 255, in version 2. Default [`defaults::ADVERT_INT`].
+    pub advert_int: Duration,
+    /// `preempt`/`nopreempt`: whether a lower priority MASTER is replaced. Default true. Always
+    /// true where the state is MASTER or the priority 255.
+    pub preempt: bool,
+    /// `preempt_delay`: how long a lower MASTER is heard before it is replaced. Microseconds,
+    /// 0 to 1000 s; default 0.
+    pub preempt_delay: Duration,
+    /// `authentication`. Default none.
+    pub authentication: Option<Authentication>,
+    /// `mcast_src_ip`, `unicast_src_ip`: source address of adverts. `None`: the interface's.
+    pub source: Option<IpAddr>,
+    /// Whom adverts go to.
+    pub transport: Transport,
+    /// `virtual_ipaddress`: addresses that adverts list, at most [`defaults::ADVERT_ADDRESSES`].
+    pub virtual_ipaddress: Vec<VirtualAddress>,
+    /// `virtual_ipaddress_excluded`: further addresses of the MASTER, which adverts do not list.
+    pub virtual_ipaddress_excluded: Vec<VirtualAddress>,
+    /// `garp_*`: gratuitous ARP.
+    pub garp: Garp,
+    /// `track_interface`: other interfaces that bear on this instance; its own is not listed.
+    pub track_interface: Vec<TrackInterface>,
+    /// `dont_track_primary`: whether the instance lives on when its own interface is down.
+    /// Default false.
+    pub dont_track_primary: bool,
+    /// `skip_check_adv_addr`: whether the address list of an advert from the MASTER known
+    /// already goes unchecked. Default false.
+    pub skip_check_adv_addr: bool,
+    /// `down_timer_adverts`: intervals without an advert that make a MASTER dead. 1 to 100;
+    /// default [`defaults::DOWN_TIMER_ADVERTS`].
+    pub down_timer_adverts: u8,
+    /// `lower_prio_no_advert`: whether a MASTER leaves an advert of lower priority unanswered.
+    /// Default false.
+    pub lower_prio_no_advert: bool,
+    /// `higher_prio_send_advert`: whether a MASTER that yields sends one more advert.
+    /// Default false.
+    pub higher_prio_send_advert: bool,
+    /// `notify_*` and `notify`: scripts.
+    pub notify: Vec<NotifyScript>,
+}
+
+/// How adverts are authenticated (`auth_type`); version 2 only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authentication {
+    /// `PASS`: a password in clear (RFC 2338 §5.3.10).
+    Pass(Password),
+    /// `AH`: an IPsec authentication header (RFC 2338 §5.3.6).
+    Ah(Password),
+}
+
+/// `auth_pass`: 1 to 8 bytes, filled up with NUL. Never shown, not by `Debug` either.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Password([u8; defaults::AUTH_PASS_BYTES]);
+
+impl Password {
+    /// The first eight bytes of `text`, filled up with NUL.
+    pub fn new(text: &[u8]) -> Self {
+        let mut bytes = [0; defaults::AUTH_PASS_BYTES];
+        let used = text.len().min(bytes.len());
+        bytes[..used].copy_from_slice(&text[..used]);
+        Self(bytes)
+    }
+
+    /// The bytes as an advertisement carries them.
+    pub const fn bytes(&self) -> &[u8; defaults::AUTH_PASS_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(****)")
+    }
+}
+
+/// How adverts travel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// To a multicast group.
+    Multicast {
+        /// `mcast_dst_ip`, `vrrp_mcast_group4`. Default [`defaults::VRRP_GROUP`].
+        group: IpAddr,
+    },
+    /// To each peer (`unicast_peer`).
+    Unicast {
+        /// The peers; at least one.
+        peers: Vec<UnicastPeer>,
+        /// `unicast_ttl`. Default [`defaults::UNICAST_TTL`].
+        ttl: u8,
+        /// `check_unicast_src`: whether adverts of strangers are dropped. Default false.
+        check_source: bool,
+    },
+}
+
+/// A peer of `unicast_peer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnicastPeer {
+    /// Its address.
+    pub addr: IpAddr,
+    /// `min_ttl`: adverts from it with a smaller TTL are dropped. Default 0.
+    pub min_ttl: u8,
+    /// `max_ttl`: adverts from it with a larger TTL are dropped. Default 255.
+    pub max_ttl: u8,
+}
+
+/// An address that the MASTER has (`virtual_ipaddress`), with ip(8) semantics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualAddress {
+    /// The address and its prefix length. Default length 32 or 128.
+    pub prefix: IpPrefix,
+    /// `dev`. Default the instance's interface.
+    pub dev: String,
+    /// `scope`, as rtnetlink numbers it. Default 0, global.
+    pub scope: u8,
+    /// `label` of the address, at most 15 bytes. Default none.
+    pub label: Option<String>,
+    /// `brd`: the broadcast address; `+` and `-` are resolved. Default none.
+    pub broadcast: Option<Ipv4Addr>,
+    /// `peer`: the other end of a point-to-point address, with the length of `prefix`. Default
+    /// none.
+    pub peer: Option<IpPrefix>,
+    /// `noprefixroute`: whether the kernel adds no route for the prefix. Default false.
+    pub noprefixroute: bool,
+    /// `no_track`: whether the address is not put back when somebody removes it. Default false.
+    pub no_track: bool,
+}
+
+/// When a MASTER announces its addresses by gratuitous ARP, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Garp {
+    /// `garp_master_delay`: second batch this long after becoming MASTER; 0 = none. Default
+    /// [`defaults::GARP_MASTER_DELAY`].
+    pub master_delay: Duration,
+    /// `garp_master_repeat`: announcements an address in a batch, 1 to 255. Default
+    /// [`defaults::GARP_MASTER_REPEAT`].
+    pub master_repeat: u32,
+    /// `garp_master_refresh`: period of further batches while MASTER; 0 = none. Default 0.
+    pub master_refresh: Duration,
+    /// `garp_master_refresh_repeat`: announcements an address in such a batch. Default
+    /// [`defaults::GARP_MASTER_REFRESH_REPEAT`].
+    pub master_refresh_repeat: u32,
+    /// `garp_lower_prio_delay`: as `master_delay`, after an advert of a lower MASTER. Default
+    /// as `master_delay`.
+    pub lower_prio_delay: Duration,
+    /// `garp_lower_prio_repeat`: as `master_repeat`, after an advert of a lower MASTER. Default
+    /// as `master_repeat`.
+    pub lower_prio_repeat: u32,
+}
+
+/// An entry of `track_interface`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackInterface {
+    /// The interface.
+    pub interface: String,
+    /// `weight`: 0 = FAULT while it is down; above, added while it is up; below, added (so the
+    /// priority falls) while it is down. -253 to 253; default 0.
+    pub weight: i16,
+    /// `reverse`: whether up and down change places. Default false.
+    pub reverse: bool,
+}

@@ -1,0 +1,122 @@
+//! Whether two virtual servers want the same packets.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use super::{
+    diagnostic::{Draft, Drafts},
+    model::{Match, VirtualServer},
+    source::Span,
+};
+use crate::addr::L4Proto;
+
+/// A match of the virtual server with this index, as what it covers.
+struct Interval {
+    /// Intervals can only overlap within the same protocol and port.
+    space: (L4Proto, u16),
+    first: IpAddr,
+    last: IpAddr,
+    owner: usize,
+    one: Match,
+}
+
+/// Reports virtual servers that take what an earlier one takes already, each once.
+pub(super) fn conflicts(servers: &[(Span, VirtualServer)], drafts: &mut Drafts) {
+    let mut reported = HashSet::new();
+    let mut report = |first: usize, second: usize, one: Match, other: Match| {
+        let (first, second) = (first.min(second), first.max(second));
+        if first == second || !reported.insert(second) {
+            return;
+        }
+        let (span, server) = &servers[second];
+        let name = server.name();
+        let message = if one == other && servers[first].1.name() == name {
+            format!("a second virtual_server {name}")
+        } else {
+            let earlier = servers[first].1.name();
+            format!("virtual_server {name} takes what virtual_server {earlier} takes already")
+        };
+        let mut draft = Draft::error(*span, message);
+        if one != other {
+            draft = draft.hint(format!("{one} and {other} overlap"));
+        }
+        drafts.push(draft);
+    };
+    let mut marks = HashMap::new();
+    let mut intervals = Vec::new();
+    for (owner, (_, server)) in servers.iter().enumerate() {
+        for one in &server.matches {
+            let (Some((first, last)), Some(port)) = (one.bounds(), one.port()) else {
+                let earlier = *marks.entry(*one).or_insert(owner);
+                report(earlier, owner, *one, *one);
+                continue;
+            };
+            intervals.push(Interval {
+                space: (server.protocol, port),
+                first,
+                last,
+                owner,
+                one: *one,
+            });
+        }
+    }
+    intervals.sort_by_key(|interval| (interval.space, interval.first, interval.owner));
+    // The interval so far that reaches furthest. Addresses of IPv4 sort below those of IPv6.
+    let mut furthest: Option<&Interval> = None;
+    for interval in &intervals {
+        if let Some(earlier) = furthest.filter(|earlier| earlier.space == interval.space)
+            && earlier.last >= interval.first
+        {
+            report(earlier.owner, interval.owner, earlier.one, interval.one);
+            if earlier.last >= interval.last {
+                continue;
+            }
+        }
+        furthest = Some(interval);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::config::parse;
+
+    /// Entries of few addresses, so that they meet.
+    fn entry() -> impl Strategy<Value = (u8, u8, u16)> {
+        (0..24_u8, 0..4_u8, 80..82_u16)
+    }
+
+    proptest! {
+        #[test]
+        fn an_overlap_is_found_exactly_when_an_address_is_in_two(
+            groups in vec(vec(entry(), 1..4), 1..4)
+        ) {
+            let mut text = String::new();
+            let mut owners: HashMap<(u8, u16), HashSet<usize>> = HashMap::new();
+            for (number, group) in groups.iter().enumerate() {
+                text += &format!("virtual_server_group G{number} {{\n");
+                for (first, more, port) in group {
+                    let last = first + more;
+                    let range = if *more == 0 { String::new() } else { format!("-{last}") };
+                    text += &format!("10.0.0.{first}{range} {port}\n");
+                    for addr in *first..=last {
+                        owners.entry((addr, *port)).or_default().insert(number);
+                    }
+                }
+                text += &format!(
+                    "}}\nvirtual_server group G{number} {{\nprotocol TCP\nlb_algo rr\nlb_kind NAT\n\
+                     real_server 10.1.0.1 80 {{\n}}\n}}\n"
+                );
+            }
+            let parsed = parse("f", text.as_bytes());
+            let found = parsed.report().contains("takes already");
+            let shared = owners.values().any(|owners| owners.len() > 1);
+            prop_assert_eq!(found, shared, "{}\n{}", text, parsed.report());
+            prop_assert_eq!(parsed.has_errors(), shared);
+        }
+    }
+}

@@ -1,0 +1,550 @@
+//! `virtual_server` and its real servers: the rules that hold between their keywords.
+
+mod rules;
+
+use std::{collections::HashSet, net::IpAddr, time::Duration};
+
+pub(super) use self::rules::{family, protocol};
+use super::{
+    checker::{CheckerDraft, HasTiming, Timing, TimingRules},
+    defaults,
+    diagnostic::{Draft, Drafts, quoted},
+    group::Groups,
+    model::{
+        Family, LbKind, Match, NotifyScript, Persistence, RealServer, Scheduler, SchedulerFlags,
+        SorryServer, VirtualServer,
+    },
+    source::Span,
+    support::Block,
+    tree::Stmt,
+    value,
+    walk::{self, At},
+};
+use crate::addr::{Endpoint, L4Proto};
+
+/// What stands behind `virtual_server`.
+#[derive(Debug)]
+enum Head {
+    /// `ADDR [PORT]`
+    Address(IpAddr, At<u16>),
+    /// `fwmark N`
+    Mark(u32),
+    /// `group NAME`
+    Group(At<String>),
+}
+
+/// A virtual server while it is read.
+#[derive(Debug)]
+pub(super) struct ServerDraft {
+    /// The keyword, for what is missing.
+    span: Span,
+    head: Head,
+    family: Option<At<Family>>,
+    protocol: Option<At<L4Proto>>,
+    lb_algo: Option<Scheduler>,
+    flags: Vec<At<String>>,
+    ops: Option<Span>,
+    lb_kind: Option<LbKind>,
+    persistence_timeout: Option<Duration>,
+    granularity: Option<At<String>>,
+    omega: bool,
+    quorum: Option<At<u32>>,
+    hysteresis: Option<At<u32>>,
+    weight: Option<u32>,
+    inhibit_on_failure: bool,
+    sorry_server: Option<(At<IpAddr>, Option<At<u16>>)>,
+    sorry_kind: Option<At<LbKind>>,
+    sorry_inhibit: Option<Span>,
+    timing: Timing,
+    notify: Vec<NotifyScript>,
+    real_servers: Vec<RealDraft>,
+}
+
+/// A real server while it is read.
+#[derive(Debug)]
+struct RealDraft {
+    addr: At<IpAddr>,
+    port: Option<At<u16>>,
+    weight: Option<u32>,
+    lb_kind: Option<LbKind>,
+    inhibit_on_failure: Option<bool>,
+    uthreshold: u32,
+    lthreshold: Option<At<u32>>,
+    timing: Timing,
+    notify: Vec<NotifyScript>,
+    checkers: Vec<CheckerDraft>,
+}
+
+impl HasTiming for ServerDraft {
+    fn timing(&mut self) -> &mut Timing {
+        &mut self.timing
+    }
+}
+
+impl HasTiming for RealDraft {
+    fn timing(&mut self) -> &mut Timing {
+        &mut self.timing
+    }
+}
+
+/// The rest of the file, as far as it bears on a virtual server.
+pub(super) struct Surroundings<'a> {
+    pub(super) groups: &'a mut Groups,
+    /// The marks that packets get.
+    pub(super) marked: &'a HashSet<(u32, Family)>,
+}
+
+/// What real servers and the sorry server need to know of their virtual server.
+struct Frame {
+    lb_kind: LbKind,
+    families: Vec<Family>,
+    /// The port of every match; 0 where they differ, or where any port is taken.
+    port: u16,
+}
+
+/// `ADDR [PORT]`, the words behind `virtual_server` and `real_server`.
+fn endpoint(stmt: &Stmt, drafts: &mut Drafts) -> Option<(At<IpAddr>, Option<At<u16>>)> {
+    let word = stmt.first(drafts)?;
+    stmt.no_more(2, drafts);
+    let value = walk::address(word, drafts)?;
+    let addr = At {
+        value,
+        span: word.span,
+    };
+    let Some(word) = stmt.args.get(1) else {
+        return Some((addr, None));
+    };
+    let value = walk::number(word, "port", &defaults::PORT_OR_ANY, drafts)?;
+    Some((
+        addr,
+        Some(At {
+            value,
+            span: word.span,
+        }),
+    ))
+}
+
+impl Head {
+    fn read(stmt: &Stmt, drafts: &mut Drafts) -> Option<Self> {
+        let first = stmt.first(drafts)?;
+        let named = matches!(first.text.as_str(), "fwmark" | "group");
+        if !named {
+            let single = value::address(&first.text).is_ok();
+            if !single && value::addresses(&first.text).is_ok() {
+                let message = format!("{} is not one address", quoted(&first.text));
+                let hint = "ranges and networks stand in a virtual_server_group";
+                drafts.push(Draft::error(first.span, message).hint(hint));
+                return None;
+            }
+            let (addr, port) = endpoint(stmt, drafts)?;
+            let port = port.unwrap_or(At {
+                value: 0,
+                span: addr.span,
+            });
+            return Some(Self::Address(addr.value, port));
+        }
+        stmt.no_more(2, drafts);
+        let Some(word) = stmt.args.get(1) else {
+            let message = format!("`virtual_server {}` needs a value", first.text);
+            drafts.push(Draft::error(first.span, message));
+            return None;
+        };
+        if first.text == "group" {
+            return Some(Self::Group(At {
+                value: word.text.clone(),
+                span: word.span,
+            }));
+        }
+        walk::number(word, "fwmark", &defaults::MARK, drafts).map(Self::Mark)
+    }
+}
+
+impl ServerDraft {
+    /// Reads a `virtual_server` block. `None` when it cannot be told which one it is.
+    pub(super) fn read(stmt: &Stmt, drafts: &mut Drafts) -> Option<Self> {
+        let mut draft = Self {
+            span: stmt.keyword.span,
+            head: Head::read(stmt, drafts)?,
+            family: None,
+            protocol: None,
+            lb_algo: None,
+            flags: Vec::new(),
+            ops: None,
+            lb_kind: None,
+            persistence_timeout: None,
+            granularity: None,
+            omega: false,
+            quorum: None,
+            hysteresis: None,
+            weight: None,
+            inhibit_on_failure: false,
+            sorry_server: None,
+            sorry_kind: None,
+            sorry_inhibit: None,
+            timing: Timing::default(),
+            notify: Vec::new(),
+            real_servers: Vec::new(),
+        };
+        let rules = [rules::SERVER, TimingRules::ALL, rules::SERVER_KNOWN];
+        walk::walk(
+            &mut draft,
+            stmt.body(),
+            Block::VirtualServer,
+            &rules,
+            drafts,
+        );
+        Some(draft)
+    }
+
+    /// The keyword's place in the file.
+    pub(super) const fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Applies what keepalived applies after parsing, and resolves every default. `None` for a
+    /// virtual server that has no real server, or whose group is not known.
+    pub(super) fn finish(
+        mut self,
+        around: &mut Surroundings<'_>,
+        drafts: &mut Drafts,
+    ) -> Option<VirtualServer> {
+        let matches = self.matches(around, drafts)?;
+        let mut server = VirtualServer {
+            group: match &self.head {
+                Head::Group(name) => Some(name.value.clone()),
+                Head::Address(..) | Head::Mark(_) => None,
+            },
+            matches,
+            protocol: defaults::PROTOCOL,
+            ops: false,
+            delay_loop: self.timing.delay_loop.unwrap_or(defaults::DELAY_LOOP),
+            lb_algo: defaults::LB_ALGO,
+            flags: SchedulerFlags::default(),
+            lb_kind: defaults::LB_KIND,
+            persistence: None,
+            alpha: self.timing.alpha.unwrap_or_default(),
+            omega: self.omega,
+            quorum: defaults::QUORUM,
+            hysteresis: defaults::HYSTERESIS,
+            sorry_server: None,
+            notify: std::mem::take(&mut self.notify),
+            real_servers: Vec::new(),
+        };
+        server.protocol = self.protocol(&server, drafts);
+        let name = server.name();
+        server.lb_algo = self
+            .stated("lb_algo", self.lb_algo, defaults::LB_ALGO.name(), drafts)
+            .unwrap_or(defaults::LB_ALGO);
+        server.lb_kind = self
+            .stated("lb_kind", self.lb_kind, defaults::LB_KIND.name(), drafts)
+            .unwrap_or(defaults::LB_KIND);
+        server.flags = self.flags(server.lb_algo, drafts);
+        server.ops = self.ops(&server, drafts);
+        server.persistence = self.persistence(&server, drafts);
+        let frame = Frame::new(&server);
+        let mut seen = HashSet::new();
+        for draft in std::mem::take(&mut self.real_servers) {
+            let span = draft.addr.span;
+            let real = draft.finish(&self, &frame, drafts);
+            if seen.insert(real.endpoint) {
+                server.real_servers.push(real);
+            } else {
+                let message = format!("real_server {} is given again", real.endpoint);
+                let hint = "the first one counts";
+                drafts.push(Draft::warning(span, message).hint(hint));
+            }
+        }
+        if server.real_servers.is_empty() {
+            let message = format!("virtual_server {name} has no real_server; it is ignored");
+            drafts.push(Draft::warning(self.span, message));
+            return None;
+        }
+        server.sorry_server = self.sorry_server(&frame, drafts);
+        let reals = server.real_servers.iter();
+        let weights = reals.map(|real| u64::from(real.weight)).sum();
+        (server.quorum, server.hysteresis) = self.quorum(weights, drafts);
+        Some(server)
+    }
+
+    /// What it takes. `None` when its group says nothing.
+    fn matches(&self, around: &mut Surroundings<'_>, drafts: &mut Drafts) -> Option<Vec<Match>> {
+        let guessed = self.guessed_family();
+        let matches = match &self.head {
+            Head::Address(addr, port) => {
+                let own = Family::of(*addr);
+                if let Some(said) = self.family.filter(|said| said.value != own) {
+                    let message = format!("ip_family {}: {addr} is {own}", said.value.name());
+                    drafts.push(Draft::error(said.span, message));
+                }
+                vec![Match::Address(Endpoint::new(*addr, port.value))]
+            }
+            Head::Mark(mark) => vec![Match::Mark {
+                mark: *mark,
+                family: guessed,
+            }],
+            Head::Group(name) => around.groups.matches(name, self.family, guessed, drafts)?,
+        };
+        for one in &matches {
+            if let Match::Mark { mark, family } = *one
+                && !around.marked.contains(&(mark, family))
+            {
+                let message = format!("nothing marks {family} packets with {mark}");
+                let hint = format!("`xvs {{ mark {mark} {{ destination ADDRESS }} }}` does");
+                drafts.push(Draft::warning(self.span, message).hint(hint));
+            }
+        }
+        Some(matches)
+    }
+
+    /// What a mark of no family is for: what is said, else what the first real server is that
+    /// cannot be of another family, as keepalived guesses it.
+    fn guessed_family(&self) -> Family {
+        let kind = self.lb_kind.unwrap_or(defaults::LB_KIND);
+        let tunnel = |kind| matches!(kind, LbKind::Tun(_));
+        let mut bound = self.real_servers.iter();
+        let bound = bound.find(|real| !tunnel(real.lb_kind.unwrap_or(kind)));
+        let family = self.family.map(|said| said.value);
+        family
+            .or_else(|| bound.map(|real| Family::of(real.addr.value)))
+            .unwrap_or(Family::V4)
+    }
+
+    /// The protocol of its addresses.
+    fn protocol(&self, server: &VirtualServer, drafts: &mut Drafts) -> L4Proto {
+        if server.takes_addresses() {
+            let named = defaults::PROTOCOL.to_string();
+            let said = self.protocol.map(|protocol| protocol.value);
+            let said = self.stated("protocol", said, &named, drafts);
+            return said.unwrap_or(defaults::PROTOCOL);
+        }
+        if let Some(protocol) = self.protocol {
+            let message = "the protocol is ignored: a mark says which packets are meant";
+            drafts.push(Draft::warning(protocol.span, message));
+        }
+        defaults::PROTOCOL
+    }
+
+    /// A value as it was said; says what it means that it was not.
+    fn stated<T>(
+        &self,
+        keyword: &str,
+        value: Option<T>,
+        default: &str,
+        drafts: &mut Drafts,
+    ) -> Option<T> {
+        if value.is_none() {
+            let message = format!("`{keyword}` is missing, which means `{default}`");
+            drafts.push(Draft::warning(self.span, message));
+        }
+        value
+    }
+
+    /// The flags that the scheduler looks at; says which of them it does not.
+    fn flags(&self, lb_algo: Scheduler, drafts: &mut Drafts) -> SchedulerFlags {
+        let mut flags = SchedulerFlags::default();
+        for At { value: name, span } in &self.flags {
+            let fits = match name.split_once('-') {
+                Some(("sh", _)) => lb_algo == Scheduler::Sh,
+                Some(("mh", _)) => lb_algo == Scheduler::Mh,
+                _ => matches!(lb_algo, Scheduler::Sh | Scheduler::Mh) && name != "flag-3",
+            };
+            match name.as_str() {
+                _ if !fits => {
+                    let algo = lb_algo.name();
+                    let message = format!("`{name}` has no effect with `lb_algo {algo}`");
+                    drafts.push(Draft::warning(*span, message));
+                }
+                "sh-port" | "mh-port" | "flag-2" => flags.port = true,
+                _ => flags.fallback = true,
+            }
+        }
+        flags
+    }
+
+    /// Whether packets are scheduled one by one.
+    fn ops(&self, server: &VirtualServer, drafts: &mut Drafts) -> bool {
+        let fits = !server.takes_addresses() || server.protocol == L4Proto::Udp;
+        if let Some(span) = self.ops.filter(|_| !fits) {
+            let message = "`ops` is ignored: it needs `protocol UDP` or a fwmark";
+            drafts.push(Draft::warning(span, message));
+        }
+        fits && self.ops.is_some()
+    }
+
+    fn persistence(&self, server: &VirtualServer, drafts: &mut Drafts) -> Option<Persistence> {
+        let forced = server.matches.iter().any(|one| one.port() == Some(0));
+        let said = self.persistence_timeout.is_some() || self.granularity.is_some();
+        if forced && !said {
+            let seconds = defaults::PERSISTENCE_TIMEOUT.as_secs();
+            let message = format!("a virtual server on every port is persistent, for {seconds} s");
+            let span = match &self.head {
+                Head::Address(_, port) => port.span,
+                Head::Group(name) => name.span,
+                Head::Mark(_) => self.span,
+            };
+            drafts.push(Draft::warning(span, message));
+        }
+        // With both families the longer address; what is longer than an address is all of it.
+        let families = server.matches.iter().map(Match::family);
+        let whole = families.max().unwrap_or(Family::V4).bits();
+        let granularity = self.granularity.as_ref().and_then(|said| {
+            let read = value::mask_length(&said.value, whole);
+            if let Err(why) = &read {
+                let message = format!("{} is not a granularity", quoted(&said.value));
+                drafts.push(Draft::error(said.span, message).hint(why));
+            }
+            read.ok()
+        });
+        (forced || said).then(|| Persistence {
+            timeout: self
+                .persistence_timeout
+                .unwrap_or(defaults::PERSISTENCE_TIMEOUT),
+            granularity: granularity.unwrap_or(whole),
+        })
+    }
+
+    fn sorry_server(&self, frame: &Frame, drafts: &mut Drafts) -> Option<SorryServer> {
+        let Some((addr, port)) = self.sorry_server else {
+            let spans = [self.sorry_inhibit, self.sorry_kind.map(|kind| kind.span)];
+            for span in spans.into_iter().flatten() {
+                let message = "there is no sorry_server that this could be about";
+                drafts.push(Draft::warning(span, message));
+            }
+            return None;
+        };
+        let lb_kind = self.sorry_kind.map_or(frame.lb_kind, |kind| kind.value);
+        frame.judge_family("sorry_server", addr, lb_kind, drafts);
+        let port = frame.allowed_port(port, lb_kind, drafts);
+        Some(SorryServer {
+            endpoint: Endpoint::new(addr.value, port),
+            lb_kind,
+            inhibit: self.sorry_inhibit.is_some(),
+        })
+    }
+
+    /// Quorum and hysteresis such that the quorum can be met and lost.
+    fn quorum(&self, weights: u64, drafts: &mut Drafts) -> (u32, u32) {
+        let mut quorum = self.quorum.map_or(defaults::QUORUM, |quorum| quorum.value);
+        if u64::from(quorum) > weights {
+            // Never 0: that would make keepalived's subtraction below wrap around.
+            let most = u32::try_from(weights).unwrap_or(u32::MAX).max(1);
+            if let Some(At { span, .. }) = self.quorum.filter(|_| quorum > most) {
+                let message = format!("quorum {quorum} is more than all weights; it is {most}");
+                drafts.push(Draft::warning(span, message));
+            }
+            quorum = most;
+        }
+        let mut hysteresis = self.hysteresis.map_or(defaults::HYSTERESIS, |h| h.value);
+        if let Some(At { span, .. }) = self.hysteresis.filter(|h| h.value >= quorum) {
+            let message = format!("hysteresis {hysteresis} is not below the quorum; it is");
+            hysteresis = quorum - 1;
+            let message = format!("{message} {hysteresis}");
+            drafts.push(Draft::warning(span, message));
+        }
+        (quorum, hysteresis)
+    }
+}
+
+impl Frame {
+    fn new(server: &VirtualServer) -> Self {
+        let mut families: Vec<Family> = server.matches.iter().map(Match::family).collect();
+        families.sort_unstable();
+        families.dedup();
+        let mut ports = server.matches.iter().map(|one| one.port().unwrap_or(0));
+        let first = ports.next().unwrap_or(0);
+        Self {
+            lb_kind: server.lb_kind,
+            families,
+            port: if ports.all(|port| port == first) {
+                first
+            } else {
+                0
+            },
+        }
+    }
+
+    /// The port of a real or sorry server: as said, if the forwarding method can change ports.
+    fn allowed_port(&self, said: Option<At<u16>>, lb_kind: LbKind, drafts: &mut Drafts) -> u16 {
+        let wanted = self.port;
+        // Port 0 is the virtual server's, said or not.
+        let Some(At { value, span }) = said.filter(|port| port.value != 0) else {
+            return wanted;
+        };
+        if value == wanted || lb_kind == LbKind::Nat {
+            return value;
+        }
+        let kind = lb_kind.name();
+        drafts.push(if wanted == 0 {
+            let message =
+                format!("port {value} is for checks only: {kind} leaves ports as they are");
+            Draft::note(span, message)
+        } else {
+            let message = format!("port {value} is taken as {wanted}, the virtual server's");
+            let hint = format!("{kind} leaves ports as they are; checks go to {value}");
+            Draft::warning(span, message).hint(hint)
+        });
+        wanted
+    }
+
+    /// Only a tunnel can carry one family in the other.
+    fn judge_family(&self, what: &str, at: At<IpAddr>, lb_kind: LbKind, drafts: &mut Drafts) {
+        let own = Family::of(at.value);
+        let tunnel = matches!(lb_kind, LbKind::Tun(_));
+        let mut others = self.families.iter();
+        if let Some(other) = others.find(|other| !tunnel && **other != own) {
+            let message = format!("{what} {} cannot take {other} packets", at.value);
+            let hint = format!("{} needs one family; TUN does not", lb_kind.name());
+            drafts.push(Draft::error(at.span, message).hint(hint));
+        }
+    }
+}
+
+impl RealDraft {
+    fn read(stmt: &Stmt, drafts: &mut Drafts) -> Option<Self> {
+        let (addr, port) = endpoint(stmt, drafts)?;
+        let mut draft = Self {
+            addr,
+            port,
+            weight: None,
+            lb_kind: None,
+            inhibit_on_failure: None,
+            uthreshold: 0,
+            lthreshold: None,
+            timing: Timing::default(),
+            notify: Vec::new(),
+            checkers: Vec::new(),
+        };
+        let rules = [rules::REAL, TimingRules::ALL, rules::REFUSED_CHECKERS];
+        walk::walk(&mut draft, stmt.body(), Block::RealServer, &rules, drafts);
+        Some(draft)
+    }
+
+    fn finish(self, server: &ServerDraft, frame: &Frame, drafts: &mut Drafts) -> RealServer {
+        let lb_kind = self.lb_kind.unwrap_or(frame.lb_kind);
+        frame.judge_family("real_server", self.addr, lb_kind, drafts);
+        let port = frame.allowed_port(self.port, lb_kind, drafts);
+        let endpoint = Endpoint::new(self.addr.value, port);
+        // As keepalived: a check goes to the port that was said, whatever packets go to.
+        let said = self.port.filter(|port| port.value != 0);
+        let checked = Endpoint::new(self.addr.value, said.map_or(port, |said| said.value));
+        let high = self.uthreshold;
+        if let Some(At { value: low, span }) = self.lthreshold.filter(|low| low.value > high) {
+            let message = format!("lthreshold {low} is above uthreshold {high}");
+            drafts.push(Draft::error(span, message).hint("IPVS takes no such real server"));
+        }
+        let timing = self.timing.or(server.timing);
+        let checkers = self.checkers.into_iter();
+        RealServer {
+            endpoint,
+            weight: self.weight.or(server.weight).unwrap_or(defaults::WEIGHT),
+            lb_kind,
+            inhibit_on_failure: self.inhibit_on_failure.unwrap_or(server.inhibit_on_failure),
+            uthreshold: self.uthreshold,
+            lthreshold: self.lthreshold.map_or(0, |low| low.value),
+            notify: self.notify,
+            checkers: checkers
+                .map(|checker| checker.finish(checked, timing, drafts))
+                .collect(),
+        }
+    }
+}
