@@ -12,7 +12,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Method, NextHop, RealId, RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec,
+        Limits, Method, NextHop, RealId, RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec,
         ServiceTable, Timeouts,
     },
     dataplane::{
@@ -37,6 +37,8 @@ fn table() -> ServiceTable {
         endpoint: Endpoint::new([10, 0, 0, 1].into(), 80),
         method: Method::DirectRouting,
         weight: 1 + n % 4,
+        last_weight: 1,
+        limits: Limits::default(),
         available: true,
         next_hop: Some(NextHop {
             port: PortId(1),
@@ -50,7 +52,7 @@ fn table() -> ServiceTable {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.into(), 80),
         },
-        scheduler: Scheduler::WeightedRoundRobin,
+        scheduler: Scheduler::Wrr,
         persistence: None,
         reals: reals.collect(),
     };

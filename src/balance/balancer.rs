@@ -1,8 +1,8 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
 use super::{
-    ConnTable, Cursor, FlowKey, Kind, MAX_SERVICES, NewConn, Packet, Real, RealId, RealRef,
-    Service, ServiceTable, Slot, State, Turn,
+    Ask, ConnTable, FlowKey, Kind, NewConn, Packet, Real, RealId, RealRef, SchedulerState, Service,
+    ServiceTable, Slot, State, Turn,
     tcp::{self, Direction, Event},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Balancer {
     conns: ConnTable,
-    cursors: Box<[Cursor]>,
+    scheduling: SchedulerState,
 }
 
 impl Balancer {
@@ -35,7 +35,7 @@ impl Balancer {
     pub fn new(connections: usize, hash_seed: u64) -> Self {
         Self {
             conns: ConnTable::new(connections, hash_seed),
-            cursors: vec![Cursor::default(); MAX_SERVICES].into(),
+            scheduling: SchedulerState::new(hash_seed),
         }
     }
 
@@ -125,12 +125,12 @@ impl Balancer {
         }
         let scheduled = match service.persistence {
             None => self
-                .pick(service)
+                .pick(service, key, turn)
                 .map(|real| (real, None))
                 .ok_or(DropReason::NoReal),
             Some((period, prefix)) => {
                 let template = key.template(prefix, service.port);
-                self.lead(service, template, period, table, turn)
+                self.lead(service, key, (template, period), table, turn)
                     .map(|(real, slot)| (real, Some(slot)))
             }
         };
@@ -153,7 +153,10 @@ impl Balancer {
             return Verdict::Drop(DropReason::TableFull);
         }
         match table.real(real) {
-            Some(it) => forward(real.id, it, packet, turn),
+            Some(it) => {
+                self.scheduling.connected(real, it.limits, turn.stats);
+                forward(real.id, it, packet, turn)
+            }
             None => Verdict::Drop(DropReason::NoReal),
         }
     }
@@ -165,23 +168,23 @@ impl Balancer {
         &mut self,
         service: &Service,
         key: FlowKey,
-        period: u32,
+        (template, period): (FlowKey, u32),
         table: &ServiceTable,
         turn: Turn<'_>,
     ) -> Result<(RealRef, Slot), DropReason> {
-        let known = self.conns.find_template(&key, turn);
+        let known = self.conns.find_template(&template, turn);
         let leads_to = known
             .and_then(|slot| self.conns.real(slot))
             .filter(|real| table.real(*real).is_some_and(|it| it.available));
         let real = match leads_to {
             Some(real) => real,
-            None => self.pick(service).ok_or(DropReason::NoReal)?,
+            None => (self.pick(service, key, turn)).ok_or(DropReason::NoReal)?,
         };
         let slot = match known {
             Some(slot) => slot,
             None => self
                 .conns
-                .insert_template(key, real, period, turn)
+                .insert_template(template, real, period, turn)
                 .ok_or(DropReason::TableFull)?,
         };
         self.conns.refer(slot, real, turn);
@@ -189,9 +192,15 @@ impl Balancer {
     }
 
     #[inline]
-    fn pick(&mut self, service: &Service) -> Option<RealRef> {
-        let cursor = self.cursors.get_mut(service.id.0 as usize)?;
-        service.picker.pick(cursor)
+    fn pick(&mut self, service: &Service, key: FlowKey, turn: Turn<'_>) -> Option<RealRef> {
+        let ask = Ask {
+            client: key.client().into(),
+            client_port: key.client_port(),
+            vip: key.vip().into(),
+            tick: turn.tick,
+            stats: turn.stats,
+        };
+        self.scheduling.pick(service.id, &service.picker, &ask)
     }
 
     /// Looks at the next `budget` buckets of the table and takes out what has expired.
@@ -204,9 +213,7 @@ impl Balancer {
     #[cfg(test)]
     pub(super) fn follow(&mut self, table: &ServiceTable) {
         for service in table.services() {
-            service
-                .picker
-                .adopt(&mut self.cursors[service.id.0 as usize]);
+            self.scheduling.follow(service.id, &service.picker);
         }
     }
 

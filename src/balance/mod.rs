@@ -11,8 +11,8 @@ mod balancer;
 mod conntable;
 mod key;
 mod packet;
-mod picker;
 pub mod rewrite;
+mod scheduler;
 mod service;
 mod state;
 pub mod tcp;
@@ -22,7 +22,7 @@ pub use self::{
     conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
     key::FlowKey,
     packet::{Kind, Packet, classify},
-    picker::{Cursor, Entry, Picker, Scheduler},
+    scheduler::{Ask, Entry, Limits, Load, MaglevSize, Others, Picker, Scheduler, SchedulerState},
     service::{
         BuildError, MAX_SERVICES, Method, NextHop, Persistence, Real, RealId, RealRef, RealSpec,
         Service, ServiceId, ServiceKey, ServiceSpec, ServiceTable,

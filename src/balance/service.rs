@@ -17,7 +17,7 @@ use rapidhash::fast::SeedableState;
 
 use super::{
     Timeouts,
-    picker::{Entry, Picker, Scheduler},
+    scheduler::{Entry, Limits, Picker, Scheduler},
     state,
 };
 use crate::{
@@ -105,6 +105,11 @@ pub struct RealSpec {
     /// Weight, 0 to 2^31 - 1 as in IPVS. 0: no new connections but those of known persistent
     /// clients.
     pub weight: u32,
+    /// The weight, or when that is 0 the last one that was not: `mh` keeps its slots by it. 0 when
+    /// there never was one.
+    pub last_weight: u32,
+    /// `uthreshold` and `lthreshold`.
+    pub limits: Limits,
     /// Whether its checks succeed. When not: no new connections at all, existing ones go on.
     pub available: bool,
     /// The way to it; `None` while its MAC address is unknown.
@@ -174,6 +179,8 @@ pub struct Real {
     pub next_hop: Option<NextHop>,
     /// How packets are rewritten for it.
     pub method: Method,
+    /// Its thresholds.
+    pub(super) limits: Limits,
 }
 
 /// A virtual server in the table.
@@ -306,12 +313,17 @@ impl Service {
                 id: real.id,
                 epoch: real.epoch,
             },
-            weight: if real.available { real.weight } else { 0 },
+            endpoint: real.endpoint,
+            weight: real.weight,
+            last_weight: real.last_weight,
+            limits: real.limits,
+            listed: real.available,
         };
+        let entries: Vec<Entry> = spec.reals.iter().map(entry).collect();
         Ok(Self {
             id: spec.id,
             port: spec.key.endpoint.port,
-            picker: Picker::new(key, spec.scheduler, spec.reals.iter().map(entry).collect()),
+            picker: Picker::new(key, spec.scheduler, &entries),
             persistence,
         })
     }
@@ -331,6 +343,7 @@ fn add_reals(reals: &mut Vec<Option<Real>>, spec: &ServiceSpec) -> Result<(), Bu
             available: real.available,
             next_hop: real.next_hop,
             method: real.method,
+            limits: real.limits,
         };
         if reals[slot].replace(built).is_some() {
             return Err(BuildError::DuplicateRealSlot(real.id));
@@ -368,7 +381,7 @@ mod tests {
                 protocol: L4Proto::Tcp,
                 endpoint: Endpoint::new(addr.parse().unwrap(), port.parse().unwrap()),
             },
-            scheduler: Scheduler::RoundRobin,
+            scheduler: Scheduler::Rr,
             persistence: None,
             reals: reals
                 .iter()
@@ -378,6 +391,8 @@ mod tests {
                     endpoint: Endpoint::new("10.0.0.1".parse().unwrap(), 80),
                     method: Method::DirectRouting,
                     weight: 1,
+                    last_weight: 1,
+                    limits: Limits::default(),
                     available: true,
                     next_hop: None,
                 })

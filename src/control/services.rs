@@ -10,7 +10,7 @@ use super::{
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
+        Limits, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
         ServiceSpec, State, Timeouts,
     },
     check::{self, Health},
@@ -242,6 +242,8 @@ impl Service {
                 endpoint: real.endpoint,
                 method: real.method,
                 weight,
+                last_weight: weight,
+                limits: Limits::default(),
                 available,
                 next_hop: way.ok(),
             }
@@ -254,9 +256,9 @@ impl Service {
                 endpoint: self.config.key.endpoint,
             },
             scheduler: match self.config.lb_algo {
-                config::Scheduler::Wrr => Scheduler::WeightedRoundRobin,
+                config::Scheduler::Wrr => Scheduler::Wrr,
                 // The configuration lets no other one through.
-                _ => Scheduler::RoundRobin,
+                _ => Scheduler::Rr,
             },
             persistence: persistence.map(|p| Persistence {
                 timeout: p.timeout,

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
+        Limits, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
         ServiceSpec, ServiceTable, Timeouts,
     },
     dataplane::{memory::MemoryIo, publish::Publisher},
@@ -36,6 +36,8 @@ fn real(id: u32) -> RealSpec {
         endpoint: Endpoint::new([10, 2, 0, u8::try_from(id).unwrap()].into(), 80),
         method: Method::DirectRouting,
         weight: 1,
+        last_weight: 1,
+        limits: Limits::default(),
         available: true,
         next_hop: Some(NextHop {
             port: EGRESS,
@@ -52,7 +54,7 @@ fn service(reals: Vec<RealSpec>) -> ServiceSpec {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.into(), 80),
         },
-        scheduler: Scheduler::RoundRobin,
+        scheduler: Scheduler::Rr,
         persistence: None,
         reals,
     }
