@@ -6,16 +6,15 @@ use std::{hint::black_box, num::NonZeroU32};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use xvs::{
-    addr::L4Proto,
-    balance::{ConnTable, FlowKey, NewConn, RealId, RealRef, State, Timeouts, Turn},
+    balance::{ConnTable, Key4, NewConn, RealId, RealRef, State, Timeouts, Turn},
     stats::WorkerStats,
     time::Tick,
 };
 
-fn key(flow: u32) -> FlowKey {
+fn key(flow: u32) -> Key4 {
     let [a, b, c, d] = flow.to_be_bytes();
     let client = ([10, a, b, c].into(), u16::from_be_bytes([4, d]));
-    FlowKey::new(client, ([192, 0, 2, 1].into(), 80), L4Proto::Tcp)
+    Key4::new(client, ([192, 0, 2, 1].into(), 80), 6)
 }
 
 fn lookups(c: &mut Criterion) {

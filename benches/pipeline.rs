@@ -12,8 +12,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Match, Method, NextHop, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
-        ServiceSpec, ServiceTable,
+        Environment, Limits, Match, Method, NextHop, RealId, RealSpec, Scheduler, ServiceId,
+        ServiceKey, ServiceSpec, ServiceTable,
     },
     dataplane::{
         io::{BURST, PacketIo},
@@ -37,6 +37,8 @@ fn table() -> ServiceTable {
         endpoint: Endpoint::new([10, 0, 0, 1].into(), 80),
         method: Method::DirectRouting,
         weight: 1 + n % 4,
+        last_weight: 1 + n % 4,
+        limits: Limits::default(),
         available: true,
         next_hop: Some(NextHop {
             port: PortId(1),
@@ -53,7 +55,7 @@ fn table() -> ServiceTable {
             endpoint: Endpoint::new(VIP.into(), 80),
         })],
         one_packet: false,
-        scheduler: Scheduler::WeightedRoundRobin,
+        scheduler: Scheduler::Wrr,
         persistence: None,
         reals: reals.collect(),
     };

@@ -1,8 +1,8 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
 use super::{
-    Classifier, ConnTable, Cursor, FlowKey, Fragments, Key4, Key6, Kind, MAX_SERVICES, NewConn,
-    Packet, Real, RealId, RealRef, Service, ServiceTable, Slot, State, Turn, sctp,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Packet, Real,
+    RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
@@ -36,14 +36,14 @@ pub enum Verdict {
 pub struct Balancer {
     v4: ConnTable<Key4>,
     v6: ConnTable<Key6>,
-    cursors: Box<[Cursor]>,
+    scheduling: SchedulerState,
     fragments: Fragments,
 }
 
 /// One family's flows, and what a decision about them needs.
 pub struct Decider<'a, K> {
     conns: &'a mut ConnTable<K>,
-    cursors: &'a mut [Cursor],
+    scheduling: &'a mut SchedulerState,
     table: &'a ServiceTable,
     turn: Turn<'a>,
 }
@@ -55,7 +55,7 @@ impl Balancer {
         Self {
             v4: ConnTable::new(connections, hash_seed),
             v6: ConnTable::new(connections, hash_seed.rotate_left(17)),
-            cursors: vec![Cursor::default(); MAX_SERVICES].into(),
+            scheduling: SchedulerState::new(hash_seed),
             fragments: Fragments::new(hash_seed.rotate_left(31)),
         }
     }
@@ -76,7 +76,7 @@ impl Balancer {
     pub fn four<'a>(&'a mut self, table: &'a ServiceTable, turn: Turn<'a>) -> Decider<'a, Key4> {
         Decider {
             conns: &mut self.v4,
-            cursors: &mut self.cursors,
+            scheduling: &mut self.scheduling,
             table,
             turn,
         }
@@ -86,7 +86,7 @@ impl Balancer {
     pub fn six<'a>(&'a mut self, table: &'a ServiceTable, turn: Turn<'a>) -> Decider<'a, Key6> {
         Decider {
             conns: &mut self.v6,
-            cursors: &mut self.cursors,
+            scheduling: &mut self.scheduling,
             table,
             turn,
         }
@@ -105,9 +105,7 @@ impl Balancer {
     #[cfg(test)]
     pub(super) fn follow(&mut self, table: &ServiceTable) {
         for service in table.services() {
-            service
-                .picker
-                .adopt(&mut self.cursors[service.id.0 as usize]);
+            self.scheduling.follow(service.id, &service.picker);
         }
     }
 
@@ -362,6 +360,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             }
             return Verdict::Drop(DropReason::TableFull);
         }
+        self.scheduling.connected(real, it.limits, self.turn.stats);
         forward(real.id, packet, self.turn)
     }
 
@@ -422,9 +421,15 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     }
 
     #[inline]
-    fn pick(&mut self, service: &Service, _packet: &Packet<K>) -> Option<RealRef> {
-        let cursor = self.cursors.get_mut(service.id.0 as usize)?;
-        service.picker.pick(cursor)
+    fn pick(&mut self, service: &Service, packet: &Packet<K>) -> Option<RealRef> {
+        let ask = Ask {
+            client: packet.key.client(),
+            client_port: packet.key.client_port(),
+            vip: packet.key.vip(),
+            tick: self.turn.tick,
+            stats: self.turn.stats,
+        };
+        self.scheduling.pick(service.id, &service.picker, &ask)
     }
 
     /// The table of connections.

@@ -12,10 +12,10 @@ mod conntable;
 mod fragments;
 mod key;
 mod packet;
-mod picker;
 mod policy;
 pub mod rewrite;
 mod routes;
+mod scheduler;
 pub mod sctp;
 mod service;
 mod state;
@@ -27,9 +27,9 @@ pub use self::{
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
     packet::{Classifier, Kind, Packet},
-    picker::{Cursor, Entry, Picker, Scheduler},
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},
+    scheduler::{Ask, Entry, Limits, Load, MaglevSize, Others, Picker, Scheduler, SchedulerState},
     service::{
         BuildError, Environment, MAX_SERVICES, MarkRule, Match, Method, NextHop, Persistence,
         PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId, ServiceKey,

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
-        ServiceSpec, State, Timeouts,
+        Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId,
+        ServiceKey, ServiceSpec, State, Timeouts,
     },
     check::{self, Health},
     config::{self, Config},
@@ -245,6 +245,8 @@ impl Service {
                 endpoint: real.endpoint,
                 method: real.method,
                 weight,
+                last_weight: weight,
+                limits: Limits::default(),
                 available,
                 next_hop: way.ok(),
                 local: None,
@@ -259,9 +261,9 @@ impl Service {
             })],
             one_packet: false,
             scheduler: match self.config.lb_algo {
-                config::Scheduler::Wrr => Scheduler::WeightedRoundRobin,
+                config::Scheduler::Wrr => Scheduler::Wrr,
                 // The configuration lets no other one through.
-                _ => Scheduler::RoundRobin,
+                _ => Scheduler::Rr,
             },
             persistence: persistence.map(|p| Persistence {
                 timeout: p.timeout,

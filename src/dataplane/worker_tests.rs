@@ -9,8 +9,8 @@ use super::*;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId,
-        ServiceKey, ServiceSpec, ServiceTable,
+        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler,
+        ServiceId, ServiceKey, ServiceSpec, ServiceTable,
     },
     dataplane::{memory::MemoryIo, publish::Publisher},
     stats::{DropReason, ReplyReason},
@@ -36,6 +36,8 @@ fn real(id: u32) -> RealSpec {
         endpoint: Endpoint::new([10, 2, 0, u8::try_from(id).unwrap()].into(), 80),
         method: Method::DirectRouting,
         weight: 1,
+        last_weight: 1,
+        limits: Limits::default(),
         available: true,
         next_hop: Some(NextHop {
             port: EGRESS,
@@ -55,7 +57,7 @@ fn service(reals: Vec<RealSpec>) -> ServiceSpec {
             endpoint: Endpoint::new(VIP.into(), 80),
         })],
         one_packet: false,
-        scheduler: Scheduler::RoundRobin,
+        scheduler: Scheduler::Rr,
         persistence: None,
         reals,
     }

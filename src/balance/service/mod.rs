@@ -22,7 +22,7 @@ pub use self::{
     lookup::Question,
     table::{Real, Service, ServiceTable},
 };
-use super::{Policy, Routes, Timeouts, picker::Scheduler, rewrite::TunnelKind};
+use super::{Limits, Policy, Routes, Scheduler, Timeouts, rewrite::TunnelKind};
 use crate::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     stats::MAX_REALS,
@@ -185,6 +185,11 @@ pub struct RealSpec {
     /// Weight, 0 to 2^31 - 1 as in IPVS. 0: no new connections but those of known persistent
     /// clients.
     pub weight: u32,
+    /// The weight, or when that is 0 the last one that was not: `mh` keeps its slots by it. 0 when
+    /// there never was one.
+    pub last_weight: u32,
+    /// `uthreshold` and `lthreshold`.
+    pub limits: Limits,
     /// Whether its checks succeed. When not: no new connections at all, existing ones go on.
     pub available: bool,
     /// The way to it; `None` while its MAC address is unknown.

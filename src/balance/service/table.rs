@@ -11,11 +11,7 @@ use super::{
 };
 use crate::{
     addr::{L4Proto, PortId},
-    balance::{
-        Policy, Routes, Timeouts,
-        picker::{Entry, Picker},
-        state,
-    },
+    balance::{Entry, Limits, Picker, Policy, Routes, Timeouts, state},
 };
 
 /// A real server in the table.
@@ -37,6 +33,8 @@ pub struct Real {
     pub port: u16,
     /// This host's address on the way to it.
     pub local: Option<IpAddr>,
+    /// Its thresholds.
+    pub(in crate::balance) limits: Limits,
     /// The place of its virtual server in [`ServiceTable::services`].
     pub service: u32,
 }
@@ -279,8 +277,13 @@ impl Service {
                 id: real.id,
                 epoch: real.epoch,
             },
-            weight: if real.available { real.weight } else { 0 },
+            endpoint: real.endpoint,
+            weight: real.weight,
+            last_weight: real.last_weight,
+            limits: real.limits,
+            listed: real.available,
         };
+        let entries: Vec<Entry> = spec.reals.iter().map(entry).collect();
         let mark = spec.matches.iter().find_map(|what| match what {
             Match::Mark { mark, .. } => Some(*mark),
             _ => None,
@@ -302,11 +305,7 @@ impl Service {
             mark,
             any_port,
             one_packet: spec.one_packet,
-            picker: Picker::new(
-                owner,
-                spec.scheduler,
-                spec.reals.iter().map(entry).collect(),
-            ),
+            picker: Picker::new(owner, spec.scheduler, &entries),
             persistence,
         })
     }
@@ -338,6 +337,7 @@ fn add_reals(
             addr: real.endpoint.addr,
             port: real.endpoint.port,
             local: real.local,
+            limits: real.limits,
             service,
         };
         if reals[slot].replace(built).is_some() {

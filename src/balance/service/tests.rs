@@ -37,7 +37,7 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(slot),
         matches: matches.to_vec(),
-        scheduler: Scheduler::RoundRobin,
+        scheduler: Scheduler::Rr,
         persistence: None,
         one_packet: false,
         reals: reals
@@ -48,6 +48,8 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
                 endpoint: Endpoint::new(addr.parse().unwrap(), 80),
                 method: Method::DirectRouting,
                 weight: 1,
+                last_weight: 1,
+                limits: Limits::default(),
                 available: true,
                 next_hop: None,
                 local: None,

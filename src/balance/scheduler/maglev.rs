@@ -1,0 +1,303 @@
+//! `mh`: Maglev hashing. A table that every box fills alike from the same real servers, so that a
+//! client keeps its real server when another box takes over, and most clients keep theirs when a
+//! real server comes or goes.
+//!
+//! Every real server has an order of its own in which it wants the slots of the table. They take
+//! turns, each with the next slot on its list that is still free. The turns follow the last weight
+//! that was not 0: a weight of 0 moves nobody, its slots are only not served.
+//!
+//! There are two ways to take turns, by the size of the table:
+//!
+//! - At IPVS's sizes ([`MaglevSize::IPVS`]) the table is IPVS's, slot by slot: turns in the order
+//!   of the list, as many slots in a row as the weight says, fixed keys, addresses folded to 32
+//!   bits. A box with IPVS whose list is the other way round answers alike.
+//! - At any other size, so by default, turns go by address and port, whatever the order of the
+//!   list, and a weight is spread over the laps instead of taken in a row.
+
+use std::{cmp::Reverse, collections::BinaryHeap, hash::Hasher, net::IpAddr};
+
+use siphasher::sip::SipHasher13;
+
+use super::{Ask, Choice, Entry, View, hash::fold, index, turn::gcd};
+
+/// Slots of a Maglev table: a prime number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MaglevSize(u32);
+
+impl MaglevSize {
+    /// The sizes that IPVS can be built with (`CONFIG_IP_VS_MH_TAB_INDEX`); its default is 4093.
+    pub const IPVS: [u32; 10] = [
+        251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071,
+    ];
+    /// Below, even a few real servers get uneven shares.
+    pub const MIN: u32 = 251;
+    /// Above, one table is more than two megabytes, of which a worker's cache holds few.
+    pub const MAX: u32 = 1 << 20;
+    /// 65,537 slots, katran's size: 128 KiB, and shares within 1 % for 100 real servers.
+    pub const DEFAULT: Self = Self(65_537);
+
+    /// A table of `slots` slots; `None` unless that is a prime number from [`Self::MIN`] to
+    /// [`Self::MAX`].
+    pub fn new(slots: u32) -> Option<Self> {
+        let divisors = || (2..).take_while(|d| d * d <= slots);
+        let usable = (Self::MIN..=Self::MAX).contains(&slots);
+        (usable && divisors().all(|d| !slots.is_multiple_of(d))).then_some(Self(slots))
+    }
+
+    /// How many slots.
+    pub const fn slots(self) -> u32 {
+        self.0
+    }
+
+    fn is_of_ipvs(self) -> bool {
+        Self::IPVS.contains(&self.0)
+    }
+}
+
+impl Default for MaglevSize {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// IPVS's keys; fixed, so that all boxes agree. The second places real servers only.
+const KEYS: [u64; 2] = [2_654_435_761, 2_654_446_892];
+
+/// How many slots besides its own a client is offered before the list is counted through. With
+/// half of the slots not served, one client in 2^64 gets there.
+const OFFERS: u64 = 64;
+
+/// A table with the flags of its scheduler.
+#[derive(Debug)]
+pub(super) struct Maglev {
+    /// For each slot the position in the list; empty when no real server has ever had a weight.
+    slots: Box<[u16]>,
+    ipvs: bool,
+    port: bool,
+    fallback: bool,
+}
+
+impl Maglev {
+    pub(super) fn new(entries: &[Entry], size: MaglevSize, port: bool, fallback: bool) -> Self {
+        let ipvs = size.is_of_ipvs();
+        let slots = if ipvs {
+            fill_as_ipvs(entries, size.0)
+        } else {
+            fill(entries, size.0)
+        };
+        Self {
+            slots,
+            ipvs,
+            port,
+            fallback,
+        }
+    }
+
+    #[inline]
+    pub(super) fn pick(&self, choices: &[Choice], ask: &Ask<'_>, view: View<'_>) -> Option<usize> {
+        let port = if self.port { ask.client_port } else { 0 };
+        if self.ipvs {
+            self.pick_as_ipvs(choices, ask.client, port, view)
+        } else {
+            self.pick_spread(choices, ask.client, port, view)
+        }
+    }
+
+    fn pick_as_ipvs(
+        &self,
+        choices: &[Choice],
+        client: IpAddr,
+        port: u16,
+        view: View<'_>,
+    ) -> Option<usize> {
+        let size = u32::try_from(self.slots.len()).ok()?;
+        let slot = |offset| folded(KEYS[0], client, port, offset).checked_rem(size);
+        let home = slot(0)?;
+        let first = self.open_at(home, choices, view);
+        let any_open = || choices.iter().any(|c| view.is_open(c));
+        if first.is_some() || !self.fallback || !any_open() {
+            return first;
+        }
+        (0..size)
+            .filter_map(|offset| slot((offset + home) % size))
+            .find_map(|slot| self.open_at(slot, choices, view))
+    }
+
+    fn pick_spread(
+        &self,
+        choices: &[Choice],
+        client: IpAddr,
+        port: u16,
+        view: View<'_>,
+    ) -> Option<usize> {
+        let hash = whole(KEYS[0], client, port);
+        let home = self.slot_of(hash);
+        let first = self.open_at(home, choices, view);
+        if first.is_some() || !self.fallback {
+            return first;
+        }
+        // Steps of the golden ratio: each falls into the largest gap between those before.
+        (1..=OFFERS)
+            .map(|n| self.slot_of(hash.wrapping_add(n.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
+            .find_map(|slot| self.open_at(slot, choices, view))
+            .or_else(|| count_through(choices, hash, view))
+    }
+
+    /// The slot of a hash, by its high bits.
+    #[inline]
+    fn slot_of(&self, hash: u64) -> u32 {
+        let slot = (u128::from(hash) * self.slots.len() as u128) >> 64;
+        u32::try_from(slot).unwrap_or_default()
+    }
+
+    #[inline]
+    fn open_at(&self, slot: u32, choices: &[Choice], view: View<'_>) -> Option<usize> {
+        let at = usize::from(*self.slots.get(slot as usize)?);
+        choices.get(at).filter(|c| view.is_open(c)).map(|_| at)
+    }
+}
+
+/// One of those that take connections, the same for the same hash.
+#[cold]
+fn count_through(choices: &[Choice], hash: u64, view: View<'_>) -> Option<usize> {
+    let open = || choices.iter().enumerate().filter(|(_, c)| view.is_open(c));
+    let nth = hash.checked_rem(open().count() as u64)?;
+    open().nth(usize::try_from(nth).ok()?).map(|(at, _)| at)
+}
+
+/// The order in which a real server wants the slots.
+struct Wishes {
+    next: u32,
+    skip: u32,
+}
+
+impl Wishes {
+    fn new(offset: u64, skip: u64, size: u32) -> Self {
+        let within = |hash: u64, size: u32| u32::try_from(hash % u64::from(size)).unwrap_or(0);
+        Self {
+            next: within(offset, size),
+            skip: within(skip, size - 1) + 1,
+        }
+    }
+
+    /// Takes the first free slot on the list for `position`. There must be a free one.
+    fn take(&mut self, slots: &mut [Option<u16>], position: u16) {
+        let size = index(slots.len());
+        while slots.get(self.next as usize).is_some_and(Option::is_some) {
+            self.next += self.skip;
+            if self.next >= size {
+                self.next -= size;
+            }
+        }
+        if let Some(slot) = slots.get_mut(self.next as usize) {
+            *slot = Some(position);
+        }
+    }
+}
+
+/// The real servers that take part, with their positions in the list.
+fn placed(entries: &[Entry]) -> impl Iterator<Item = (u16, &Entry)> {
+    (0..=u16::MAX)
+        .zip(entries)
+        .filter(|(_, e)| e.listed && e.last_weight > 0)
+}
+
+/// IPVS's table.
+fn fill_as_ipvs(entries: &[Entry], size: u32) -> Box<[u16]> {
+    let weights = || placed(entries).map(|(_, e)| e.last_weight);
+    let Some(heaviest) = weights().max() else {
+        return Box::default();
+    };
+    let divisor = weights().fold(0, gcd).max(1);
+    let bits = |n: u32| u32::BITS - n.leading_zeros();
+    let shift = bits(heaviest / divisor).saturating_sub(bits(size) / 2);
+    let mut servers: Vec<(u16, u32, Wishes)> = placed(entries)
+        .map(|(at, entry)| {
+            let hash = |key| u64::from(folded(key, entry.endpoint.addr, entry.endpoint.port, 0));
+            let turns = ((entry.last_weight / divisor) >> shift).max(1);
+            (at, turns, Wishes::new(hash(KEYS[0]), hash(KEYS[1]), size))
+        })
+        .collect();
+    let mut slots = vec![None; size as usize];
+    let mut free = size;
+    while free > 0 {
+        for (at, turns, wishes) in &mut servers {
+            for _ in 0..(*turns).min(free) {
+                wishes.take(&mut slots, *at);
+                free -= 1;
+            }
+        }
+    }
+    slots.into_iter().flatten().collect()
+}
+
+/// The table for other sizes than IPVS's. Each real server has one slot in the first lap; from then
+/// on the heaviest has one in every lap and the others as many as is their share of that.
+fn fill(entries: &[Entry], size: u32) -> Box<[u16]> {
+    let mut servers: Vec<(u16, &Entry)> = placed(entries).collect();
+    servers.sort_by_key(|(_, entry)| (entry.endpoint.addr, entry.endpoint.port));
+    let heaviest = servers.iter().map(|(_, e)| e.last_weight).max();
+    let Some(heaviest) = heaviest.map(u64::from) else {
+        return Box::default();
+    };
+    let mut wishes: Vec<Wishes> = servers
+        .iter()
+        .map(|(_, entry)| {
+            let hash = |key| whole(key, entry.endpoint.addr, entry.endpoint.port);
+            Wishes::new(hash(KEYS[0]), hash(KEYS[1]), size)
+        })
+        .collect();
+    let mut slots = vec![None; size as usize];
+    // In which lap whose turn is next, and how many it has had.
+    let mut turns: BinaryHeap<_> = (0..servers.len()).map(|n| Reverse((0, n, 0))).collect();
+    for _ in 0..size {
+        let Some(mut turn) = turns.peek_mut() else {
+            break;
+        };
+        let Reverse((lap, n, had)) = &mut *turn;
+        let (Some((at, entry)), Some(wishes)) = (servers.get(*n), wishes.get_mut(*n)) else {
+            break;
+        };
+        wishes.take(&mut slots, *at);
+        *had += 1_u64;
+        *lap = (*had * heaviest).div_ceil(u64::from(entry.last_weight));
+    }
+    slots.into_iter().flatten().collect()
+}
+
+/// IPVS's hash of an address and a port, which it adds up.
+fn folded(key: u64, addr: IpAddr, port: u16, offset: u32) -> u32 {
+    let value = fold(addr)
+        .wrapping_add(u32::from(port))
+        .wrapping_add(offset);
+    low(sip(key, &value.to_le_bytes()))
+}
+
+/// A hash of an address and a port that tells all of them apart.
+fn whole(key: u64, addr: IpAddr, port: u16) -> u64 {
+    let mut bytes = [0; 18];
+    bytes[16..].copy_from_slice(&port.to_be_bytes());
+    match addr {
+        IpAddr::V4(addr) => {
+            bytes[12..16].copy_from_slice(&addr.octets());
+            sip(key, &bytes[12..])
+        }
+        IpAddr::V6(addr) => {
+            bytes[..16].copy_from_slice(&addr.octets());
+            sip(key, &bytes)
+        }
+    }
+}
+
+/// The kernel's `hsiphash` on 64-bit machines is SipHash-1-3.
+#[inline]
+fn sip(key: u64, bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(key, key);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "IPVS keeps the low half")]
+const fn low(hash: u64) -> u32 {
+    hash as u32
+}

@@ -1,0 +1,322 @@
+//! Schedulers: how a virtual server picks a real server for a new connection (`lb_algo`).
+//!
+//! A [`Picker`] is prebuilt and immutable, part of the service table that all workers share. What
+//! changes from pick to pick is in a [`SchedulerState`], of which every worker has its own: where
+//! it is in each list, which real servers are over their threshold, which destinations `lblc`
+//! remembers. With several workers each walks a list by itself. The state outlives the table: on
+//! an unchanged list it goes on where it was, on a changed one it does what IPVS does.
+//!
+//! The picks are IPVS's, over the list in the order of the configuration. IPVS itself keeps the
+//! real server that was added last at the front, so an IPVS that was set up from the same file
+//! walks the list the other way round. Where a rule of IPVS is not followed, the family's page
+//! says so: [`locality`] (bounded memory), [`draw`] (a draw without its bias), and [`maglev`] for
+//! table sizes that IPVS does not have.
+
+mod draw;
+mod hash;
+mod least;
+mod loads;
+mod locality;
+mod maglev;
+mod overload;
+mod state;
+mod turn;
+
+use std::net::IpAddr;
+
+use rapidhash::v3::rapidhash_v3;
+
+use self::{
+    draw::Draw,
+    hash::SourceHash,
+    loads::Loads,
+    locality::Localities,
+    maglev::Maglev,
+    overload::{Flags, Overloads},
+    turn::{Cursor, Laps},
+};
+pub use self::{
+    loads::{Load, Others},
+    maglev::MaglevSize,
+    overload::Limits,
+    state::SchedulerState,
+};
+use super::RealRef;
+use crate::{addr::Endpoint, stats::WorkerStats, time::Tick};
+
+/// keepalived `lb_algo`, with the flags that go with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheduler {
+    /// `rr`: in turn.
+    Rr,
+    /// `wrr`: in turn, by weight.
+    Wrr,
+    /// `lc`: the fewest connections; an active one counts as 256 inactive ones.
+    Lc,
+    /// `wlc`: the fewest connections for its weight.
+    Wlc,
+    /// `sed`: the shortest expected delay, that is the fewest active connections for its weight
+    /// with the new one counted in.
+    Sed,
+    /// `nq`: the first without active connections, else as `sed`.
+    Nq,
+    /// `fo`: the highest weight.
+    Fo,
+    /// `ovf`: the highest weight that has no more active connections than its weight.
+    Ovf,
+    /// `sh`: by a hash of the client's address.
+    Sh {
+        /// `sh-port`: the client's port is hashed too.
+        port: bool,
+        /// `sh-fallback`: when the hashed real server takes no connections, another one.
+        fallback: bool,
+    },
+    /// `dh`: by a hash of the destination address; weights other than 0 do not matter.
+    Dh,
+    /// `mh`: by a hash of the client's address in a Maglev table.
+    Mh {
+        /// `mh-port`: the client's port is hashed too.
+        port: bool,
+        /// `mh-fallback`: when the hashed real server takes no connections, another one.
+        fallback: bool,
+        /// Slots in the table.
+        size: MaglevSize,
+    },
+    /// `lblc`: a destination address stays with its real server while that is not overloaded,
+    /// otherwise `wlc`.
+    Lblc,
+    /// `lblcr`: as `lblc`, with a set of real servers for each destination address.
+    Lblcr,
+    /// `twos`: the less loaded of two that are drawn by weight.
+    Twos,
+}
+
+impl Scheduler {
+    /// The keyword, as in `lb_algo` and in ipvsadm's output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+            Self::Sed => "sed",
+            Self::Nq => "nq",
+            Self::Fo => "fo",
+            Self::Ovf => "ovf",
+            Self::Sh { .. } => "sh",
+            Self::Dh => "dh",
+            Self::Mh { .. } => "mh",
+            Self::Lblc => "lblc",
+            Self::Lblcr => "lblcr",
+            Self::Twos => "twos",
+        }
+    }
+}
+
+/// One real server in the list of a scheduler, as the list is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The real server.
+    pub real: RealRef,
+    /// Its address and port: what `mh` places it by.
+    pub endpoint: Endpoint,
+    /// Its weight; 0 when it takes no new connections.
+    pub weight: u32,
+    /// Its weight, or the last one that was not 0: `mh` keeps its place by it.
+    pub last_weight: u32,
+    /// Its thresholds.
+    pub limits: Limits,
+    /// Whether it is in IPVS's list at all: it is not while its checks fail.
+    pub listed: bool,
+}
+
+/// What a pick looks at besides the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The client's port.
+    pub client_port: u16,
+    /// The destination address.
+    pub vip: IpAddr,
+    /// Now.
+    pub tick: Tick,
+    /// What this worker counted.
+    pub stats: &'a WorkerStats,
+}
+
+/// One real server in the list, as a pick looks at it.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    real: RealRef,
+    weight: u32,
+    limits: Limits,
+}
+
+/// What a worker knows about the real servers at the moment of a pick.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    loads: Loads<'a>,
+    flags: Flags<'a>,
+}
+
+impl View<'_> {
+    /// Whether a real server gets new connections.
+    #[inline]
+    fn is_open(&self, choice: &Choice) -> bool {
+        choice.weight > 0 && !self.is_over(choice)
+    }
+
+    /// Whether a real server has reached its threshold and not yet come down again.
+    #[inline]
+    fn is_over(&self, choice: &Choice) -> bool {
+        choice.limits.upper != 0
+            && (self.flags).update(choice.real, choice.limits, self.load(choice).total())
+    }
+
+    #[inline]
+    fn load(&self, choice: &Choice) -> Load {
+        self.loads.of(choice.real)
+    }
+}
+
+/// A scheduler with its list.
+#[derive(Debug)]
+pub struct Picker {
+    owner: u64,
+    stamp: u64,
+    choices: Box<[Choice]>,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// For each position the next one that takes connections; empty when none does.
+    Rr(Box<[u32]>),
+    Wrr(Laps),
+    Lc,
+    Wlc,
+    Sed,
+    Nq,
+    Fo,
+    Ovf,
+    Sh(SourceHash),
+    Dh(hash::Buckets),
+    Mh(Maglev),
+    Lblc,
+    Lblcr,
+    Twos(Draw),
+}
+
+impl Picker {
+    /// Prepares `scheduler` over `entries` in the order of the configuration. `owner` tells one
+    /// virtual server's state from another's and is not 0.
+    pub fn new(owner: u64, scheduler: Scheduler, entries: &[Entry]) -> Self {
+        let kind = match scheduler {
+            Scheduler::Rr => Kind::Rr(turn::next_eligible(entries)),
+            Scheduler::Wrr => Kind::Wrr(Laps::new(entries)),
+            Scheduler::Lc => Kind::Lc,
+            Scheduler::Wlc => Kind::Wlc,
+            Scheduler::Sed => Kind::Sed,
+            Scheduler::Nq => Kind::Nq,
+            Scheduler::Fo => Kind::Fo,
+            Scheduler::Ovf => Kind::Ovf,
+            Scheduler::Sh { port, fallback } => Kind::Sh(SourceHash::new(entries, port, fallback)),
+            Scheduler::Dh => Kind::Dh(hash::by_destination(entries)),
+            Scheduler::Mh {
+                port,
+                fallback,
+                size,
+            } => Kind::Mh(Maglev::new(entries, size, port, fallback)),
+            Scheduler::Lblc => Kind::Lblc,
+            Scheduler::Lblcr => Kind::Lblcr,
+            Scheduler::Twos => Kind::Twos(Draw::new(entries)),
+        };
+        let choice = |entry: &Entry| Choice {
+            real: entry.real,
+            weight: if entry.listed { entry.weight } else { 0 },
+            limits: entry.limits,
+        };
+        Self {
+            owner: owner ^ rapidhash_v3(scheduler.name().as_bytes()),
+            stamp: stamp(entries),
+            choices: entries.iter().map(choice).collect(),
+            kind,
+        }
+    }
+
+    /// Whether it picks by a hash of the packet alone, so that a flow needs no entry to keep its
+    /// real server.
+    pub const fn is_hash(&self) -> bool {
+        matches!(self.kind, Kind::Sh(_) | Kind::Dh(_) | Kind::Mh(_))
+    }
+
+    /// The position in the list of the real server for the next new connection; `None` when none
+    /// takes any.
+    #[inline]
+    fn pick(
+        &self,
+        cursor: &mut Cursor,
+        localities: &mut Localities,
+        random: &mut fastrand::Rng,
+        ask: &Ask<'_>,
+        view: View<'_>,
+    ) -> Option<usize> {
+        let choices = &self.choices;
+        match &self.kind {
+            Kind::Rr(next) => {
+                self.adopt(cursor);
+                turn::next(choices, next, cursor, view)
+            }
+            Kind::Wrr(laps) => {
+                self.adopt(cursor);
+                laps.next(choices, cursor, view)
+            }
+            Kind::Lc => least::lc(choices, view),
+            Kind::Wlc => least::wlc(choices, view),
+            Kind::Sed => least::sed(choices, view),
+            Kind::Nq => least::nq(choices, view),
+            Kind::Fo => least::fo(choices, view),
+            Kind::Ovf => least::ovf(choices, view),
+            Kind::Sh(table) => table.pick(choices, ask, view),
+            Kind::Dh(buckets) => hash::pick_by_destination(buckets, choices, ask.vip, view),
+            Kind::Mh(table) => table.pick(choices, ask, view),
+            Kind::Lblc => localities.lblc(self.owner, choices, ask, view),
+            Kind::Lblcr => localities.lblcr(self.owner, choices, ask, view),
+            Kind::Twos(draw) => draw.pick(choices, random, view),
+        }
+    }
+
+    /// Takes over a cursor that was last used with another list, or by another virtual server.
+    #[inline]
+    fn adopt(&self, cursor: &mut Cursor) {
+        if cursor.is_of(self.owner, self.stamp) {
+            return;
+        }
+        cursor.claim(self.owner, self.stamp);
+        match &self.kind {
+            Kind::Rr(_) => cursor.relocate(&self.choices),
+            Kind::Wrr(laps) => laps.restart(cursor),
+            _ => {}
+        }
+    }
+}
+
+/// A position as it is stored; lists are bounded by `MAX_REALS`.
+fn index(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
+/// A number that differs when the lists do.
+fn stamp(entries: &[Entry]) -> u64 {
+    let mut bytes = Vec::with_capacity(entries.len() * 21);
+    for entry in entries {
+        bytes.extend(entry.real.id.0.to_ne_bytes());
+        bytes.extend(entry.real.epoch.get().to_ne_bytes());
+        bytes.extend(entry.weight.to_ne_bytes());
+        bytes.extend(entry.limits.upper.to_ne_bytes());
+        bytes.extend(entry.limits.lower.to_ne_bytes());
+        bytes.push(u8::from(entry.listed));
+    }
+    rapidhash_v3(&bytes)
+}
