@@ -7,7 +7,7 @@ use etherparse::{
     PacketBuilderStep, icmpv4,
 };
 use xvs::{
-    addr::{Endpoint, L4Proto, MacAddr},
+    addr::{Endpoint, IpPrefix, L4Proto, MacAddr},
     sys::{
         device::InterfaceSpec,
         steer::{Decision, Hook, Match, MatchRule, PortRange, Service, Steering},
@@ -508,5 +508,44 @@ fn what_is_not_configured_costs_next_to_nothing() {
         println!("{hook:?}: hit {hit:?}, miss {miss:?}, miss after 64 rules {walk:?}");
         assert!(!hit.is_zero() && !miss.is_zero(), "nothing was measured");
         assert!(walk > miss && walk < miss * DEAREST, "{miss:?}, {walk:?}");
+    }
+}
+
+#[test]
+fn all_of_ipv6_holds_nothing_of_ipv4() {
+    let mut steering = loaded(Hook::Xdp);
+    let packet = tcp([203, 0, 113, 9], 1500);
+    for dst in ["::/0", "0.0.0.0/0"] {
+        let dst: IpPrefix = dst.parse().unwrap();
+        let proto = L4Proto::Tcp;
+        let walked = Match::Rule(MatchRule {
+            proto,
+            dst,
+            dst_ports: PortRange::new(1000, 2000).unwrap(),
+            src: None,
+            src_ports: PortRange::ANY,
+        });
+        for wanted in [
+            Match::Prefix {
+                dst,
+                port: 0,
+                proto,
+            },
+            walked,
+        ] {
+            steering.add(&wanted).unwrap();
+            let expected = if dst.addr().is_ipv4() {
+                Decision::Steer
+            } else {
+                Decision::Pass
+            };
+            assert_eq!(steering.judge(&packet).unwrap(), expected, "{wanted:?}");
+            steering.remove(&wanted).unwrap();
+            assert_eq!(
+                steering.judge(&packet).unwrap(),
+                Decision::Pass,
+                "{wanted:?}"
+            );
+        }
     }
 }

@@ -158,10 +158,9 @@ impl Steering {
     /// an address go to the balancer no later than its first port does.
     ///
     /// # Errors
-    /// What the kernel answered, and then nothing has changed. A full table: 65,536 virtual servers or
-    /// NAT real servers, as
-    /// many prefixes, tunnel real servers and local addresses, 64 rules that need walking
-    /// ([`MatchRule`]). A rule with addresses of two families.
+    /// What the kernel answered, and then nothing has changed. A full table: at least 65,536 each of
+    /// virtual servers, prefixes, NAT real servers, tunnel entries and local addresses fit, and 64
+    /// rules that need walking ([`MatchRule`]). A rule with addresses of two families.
     pub fn add(&mut self, wanted: &Match) -> io::Result<()> {
         self.tables.add(wanted)
     }
