@@ -197,6 +197,13 @@ fn addresses(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
         }
     };
     let port = match line.args.first() {
+        // As a number it would be read as its start.
+        Some(word) if word.text.contains('-') => {
+            let message = format!("{} is not a port", quoted(&word.text));
+            let hint = "a port a line; port 0 is every port";
+            drafts.push(Draft::error(word.span, message).hint(hint));
+            return None;
+        }
         Some(word) => walk::number(word, "port", &defaults::PORT_OR_ANY, drafts)?,
         None => 0,
     };

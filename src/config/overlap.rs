@@ -85,15 +85,31 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
-    /// Entries of few addresses, so that they meet.
+    /// Entries among few addresses, so that they meet, some of them within others.
     fn entry() -> impl Strategy<Value = (u8, u8, u16)> {
-        (0..24_u8, 0..4_u8, 80..82_u16)
+        (0..24_u8, prop_oneof![0..2_u8, 4..16_u8], 80..82_u16)
+    }
+
+    #[test]
+    fn what_is_within_another_entry_of_the_group_hides_nothing() {
+        let (wide, within, beyond) = ("10.0.0.1-20 80", "10.0.0.2 80", "10.0.0.9 80");
+        let text: String = [("A", format!("{wide}\n{within}")), ("B", beyond.to_owned())]
+            .iter()
+            .map(|(name, entries)| {
+                format!(
+                    "virtual_server_group {name} {{\n{entries}\n}}\nvirtual_server group {name} {{\n\
+                     protocol TCP\nlb_algo rr\nlb_kind NAT\nreal_server 10.1.0.1 80 {{\n}}\n}}\n"
+                )
+            })
+            .collect();
+        let report = parse("f", text.as_bytes()).report();
+        assert!(report.contains("group B takes what"), "{report}");
     }
 
     proptest! {
         #[test]
         fn an_overlap_is_found_exactly_when_an_address_is_in_two(
-            groups in vec(vec(entry(), 1..4), 1..4)
+            groups in vec(vec(entry(), 1..5), 2..4)
         ) {
             let mut text = String::new();
             let mut owners: HashMap<(u8, u16), HashSet<usize>> = HashMap::new();

@@ -444,6 +444,7 @@ fn mistakes_in_a_group_are_named() {
         ),
         ("10.0.0.9 70000", "port 70000 is out of range"),
         ("10.0.0.9 x", "port: `x` is not a number"),
+        ("10.0.0.9 80-90", "`80-90` is not a port"),
         ("fwmark", "`fwmark` needs a value"),
         ("fwmark 0", "fwmark 0 is out of range"),
         ("fwmark 5 foo", "`foo` is not a family"),
