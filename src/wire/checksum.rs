@@ -42,24 +42,97 @@ pub fn is_valid(bytes: &[u8]) -> bool {
     fold(accumulate(0, bytes)) == 0xffff
 }
 
-/// The checksum of a TCP, UDP or ICMPv6-like segment below an IPv4 header: pseudo-header (RFC 9293
-/// §3.1) and `segment`, whose own checksum field must read as zero.
+/// The checksum of a segment below an IPv4 header: pseudo-header (RFC 9293 §3.1) and `segment`,
+/// whose own checksum field must read as zero.
 pub fn compute_with_pseudo_v4(addresses: [[u8; 4]; 2], protocol: u8, segment: &[u8]) -> [u8; 2] {
-    let mut sum = accumulate(0, addresses.as_flattened());
+    (!fold(sum_v4(addresses.as_flattened(), protocol, segment))).to_ne_bytes()
+}
+
+/// The checksum of a segment below an IPv6 header: pseudo-header (RFC 8200 §8.1) and `segment`,
+/// whose own checksum field must read as zero. The addresses are source and destination as they
+/// lie in the header.
+pub fn compute_with_pseudo_v6(addresses: &[u8; 32], protocol: u8, segment: &[u8]) -> [u8; 2] {
+    (!fold(sum_v6(addresses, protocol, segment))).to_ne_bytes()
+}
+
+/// Whether a segment below an IPv6 header, checksum field included, sums up. RFC 8200 §8.1.
+pub fn is_valid_with_pseudo_v6(addresses: &[u8; 32], protocol: u8, segment: &[u8]) -> bool {
+    fold(sum_v6(addresses, protocol, segment)) == 0xffff
+}
+
+fn sum_v4(addresses: &[u8], protocol: u8, segment: &[u8]) -> u64 {
+    let mut sum = accumulate(0, addresses);
     sum += u64::from(u16::from_ne_bytes([0, protocol]));
     let length = u16::try_from(segment.len()).unwrap_or(u16::MAX);
     sum += u64::from(u16::from_ne_bytes(length.to_be_bytes()));
-    (!fold(accumulate(sum, segment))).to_ne_bytes()
+    accumulate(sum, segment)
+}
+
+fn sum_v6(addresses: &[u8; 32], protocol: u8, segment: &[u8]) -> u64 {
+    let mut sum = accumulate(0, addresses);
+    sum += u64::from(u16::from_ne_bytes([0, protocol]));
+    let length = u32::try_from(segment.len()).unwrap_or(u32::MAX);
+    sum += u64::from(u32::from_ne_bytes(length.to_be_bytes()));
+    accumulate(sum, segment)
+}
+
+/// A UDP checksum as it is sent: a computed 0 goes out as 0xffff, as 0 means "none".
+/// RFC 768; RFC 8200 §8.1.
+#[inline]
+pub const fn udp(sum: [u8; 2]) -> [u8; 2] {
+    match sum {
+        [0, 0] => [0xff, 0xff],
+        sum => sum,
+    }
+}
+
+/// What several changed words do to a checksum; one such can be applied to every checksum that
+/// covers them. RFC 1624 §3, equation 3: HC' = ~(~HC + ~m + m').
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change(u64);
+
+impl Change {
+    /// No change.
+    pub const NONE: Self = Self(0);
+
+    /// And a word that changed from `old` to `new`. It starts at an even offset of what is summed.
+    #[inline]
+    #[must_use]
+    pub const fn word(self, old: [u8; 2], new: [u8; 2]) -> Self {
+        let old = !u16::from_ne_bytes(old) as u64;
+        Self(self.0 + old + u16::from_ne_bytes(new) as u64)
+    }
+
+    /// And two words. They start at an even offset of what is summed.
+    #[inline]
+    #[must_use]
+    pub const fn quad(self, old: [u8; 4], new: [u8; 4]) -> Self {
+        let old = !u32::from_ne_bytes(old) as u64;
+        Self(self.0 + old + u32::from_ne_bytes(new) as u64)
+    }
+
+    /// And an IPv6 address.
+    #[inline]
+    #[must_use]
+    pub fn address_v6(mut self, old: &[u8; 16], new: &[u8; 16]) -> Self {
+        for (old, new) in old.as_chunks().0.iter().zip(new.as_chunks().0) {
+            self = self.quad(*old, *new);
+        }
+        self
+    }
+
+    /// The checksum that was `sum` before.
+    #[inline]
+    pub const fn apply(self, sum: [u8; 2]) -> [u8; 2] {
+        (!fold(self.0 + !u16::from_ne_bytes(sum) as u64)).to_ne_bytes()
+    }
 }
 
 /// The checksum after one word of the data changed from `old` to `new`:
 /// HC' = ~(~HC + ~m + m'). RFC 1624 §3, equation 3; equation 2 fails at 0xffff.
 #[inline]
 pub const fn update_word(sum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
-    let sum = !u16::from_ne_bytes(sum) as u64;
-    let old = !u16::from_ne_bytes(old) as u64;
-    let new = u16::from_ne_bytes(new) as u64;
-    (!fold(sum + old + new)).to_ne_bytes()
+    Change::NONE.word(old, new).apply(sum)
 }
 
 #[cfg(test)]
@@ -105,7 +178,47 @@ mod tests {
         assert_eq!(sum, naive(&whole));
     }
 
+    #[test]
+    fn the_pseudo_header_of_ipv6_has_a_long_length() {
+        let segment = [0x04, 0xd2, 0x00, 0x50, 0, 9, 0, 0, 9];
+        let addresses: [u8; 32] = std::array::from_fn(|n| u8::try_from(n).unwrap() + 1);
+        let mut whole = addresses.to_vec();
+        whole.extend([0, 0, 0, 9, 0, 0, 0, 17]);
+        whole.extend(segment);
+        let sum = compute_with_pseudo_v6(&addresses, 17, &segment);
+        assert_eq!(sum, naive(&whole));
+        let mut filled = segment;
+        filled[6..8].copy_from_slice(&sum);
+        assert!(is_valid_with_pseudo_v6(&addresses, 17, &filled));
+        assert!(!is_valid_with_pseudo_v6(&addresses, 6, &filled));
+    }
+
+    #[test]
+    fn a_udp_sum_is_never_zero() {
+        assert_eq!(udp([0, 0]), [0xff, 0xff]);
+        assert_eq!(udp([0, 1]), [0, 1]);
+    }
+
     proptest! {
+        #[test]
+        fn a_change_of_many_words_equals_recomputing(
+            mut before: [u8; 40],
+            address: [u8; 16],
+            quad: [u8; 4],
+            word: [u8; 2],
+        ) {
+            before[..2].copy_from_slice(&[0x60, 0]);
+            let mut after = before;
+            after[8..24].copy_from_slice(&address);
+            after[24..28].copy_from_slice(&quad);
+            after[30..32].copy_from_slice(&word);
+            let change = Change::NONE
+                .address_v6(before[8..24].try_into().unwrap(), &address)
+                .quad(before[24..28].try_into().unwrap(), quad)
+                .word([before[30], before[31]], word);
+            prop_assert_eq!(change.apply(compute(&before)), compute(&after));
+        }
+
         #[test]
         fn compute_is_the_definition(bytes in proptest::collection::vec(any::<u8>(), 0..1600)) {
             prop_assert_eq!(compute(&bytes), naive(&bytes));

@@ -7,6 +7,8 @@ pub const HEADER_LEN: usize = 14;
 
 /// EtherType of IPv4.
 pub const TYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const TYPE_IPV6: u16 = 0x86dd;
 
 mod offset {
     pub(super) const DESTINATION: usize = 0;

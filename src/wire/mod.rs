@@ -8,11 +8,16 @@
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod gre;
+pub mod gue;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv6;
 #[cfg(test)]
 pub(crate) mod pcap;
+pub mod sctp;
 pub mod tcp;
+pub mod udp;
 pub mod vlan;
 pub mod vrrp;
 
