@@ -6,6 +6,12 @@ use super::{checksum, pair, quad};
 
 /// Length of a header without options.
 pub const MIN_HEADER_LEN: usize = 20;
+/// IP protocol number of an IPv4 packet in another packet. RFC 2003.
+pub const PROTOCOL_IPIP: u8 = 4;
+/// IP protocol number of an IPv6 packet in another packet. RFC 2473.
+pub const PROTOCOL_IPV6: u8 = 41;
+/// Smallest MTU that a link may have. RFC 791 §3.2.
+pub const MIN_MTU: u16 = 68;
 /// IP protocol number of ICMP.
 pub const PROTOCOL_ICMP: u8 = 1;
 /// IP protocol number of TCP.
@@ -15,11 +21,19 @@ pub const DONT_FRAGMENT: u16 = 0x4000;
 
 /// "More fragments" and the fragment offset: any of these bits makes the packet a fragment.
 const FRAGMENT_BITS: u16 = 0x3fff;
+const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_BITS: u16 = 0x1fff;
+
+/// Where the source address lies in the header.
+pub const SOURCE_OFFSET: usize = offset::SOURCE;
+/// Where the destination address lies in the header.
+pub const DESTINATION_OFFSET: usize = offset::DESTINATION;
 
 mod offset {
     pub(super) const VERSION_IHL: usize = 0;
+    pub(super) const TOS: usize = 1;
     pub(super) const TOTAL_LENGTH: usize = 2;
+    pub(super) const ID: usize = 4;
     pub(super) const FRAGMENT: usize = 6;
     pub(super) const TTL: usize = 8;
     pub(super) const PROTOCOL: usize = 9;
@@ -100,6 +114,45 @@ impl<'a> Ipv4<'a> {
         (self.0[offset::VERSION_IHL] & 0x0f) as usize * 4
     }
 
+    /// Whether options follow the fixed part of the header.
+    #[inline]
+    pub const fn has_options(self) -> bool {
+        self.header_len() > MIN_HEADER_LEN
+    }
+
+    /// The byte of DSCP and ECN, once "type of service".
+    #[inline]
+    pub const fn tos(self) -> u8 {
+        self.0[offset::TOS]
+    }
+
+    /// Identification, the same in all fragments of one packet.
+    #[inline]
+    pub const fn id(self) -> u16 {
+        u16::from_be_bytes(pair(self.0, offset::ID))
+    }
+
+    /// Whether the sender forbids to fragment the packet.
+    #[inline]
+    pub const fn dont_fragment(self) -> bool {
+        self.fragment_word() & DONT_FRAGMENT != 0
+    }
+
+    /// Whether fragments of the same packet follow.
+    pub const fn more_fragments(self) -> bool {
+        self.fragment_word() & MORE_FRAGMENTS != 0
+    }
+
+    /// Where a fragment belongs in its packet's payload, in bytes.
+    pub const fn fragment_offset(self) -> usize {
+        (self.fragment_word() & OFFSET_BITS) as usize * 8
+    }
+
+    #[inline]
+    const fn fragment_word(self) -> u16 {
+        u16::from_be_bytes(pair(self.0, offset::FRAGMENT))
+    }
+
     /// Length of the packet, header included, in bytes.
     #[inline]
     pub const fn total_len(self) -> usize {
@@ -109,12 +162,12 @@ impl<'a> Ipv4<'a> {
     /// Whether this is one fragment of a larger packet, the first included.
     #[inline]
     pub const fn is_fragment(self) -> bool {
-        u16::from_be_bytes(pair(self.0, offset::FRAGMENT)) & FRAGMENT_BITS != 0
+        self.fragment_word() & FRAGMENT_BITS != 0
     }
 
     /// Whether this is a fragment that does not hold the start of the payload, hence no ports.
     pub const fn is_later_fragment(self) -> bool {
-        u16::from_be_bytes(pair(self.0, offset::FRAGMENT)) & OFFSET_BITS != 0
+        self.fragment_word() & OFFSET_BITS != 0
     }
 
     /// Routers that the packet may still pass.
@@ -165,8 +218,29 @@ pub fn decrement_ttl(packet: &mut [u8]) {
     header[offset::CHECKSUM..offset::CHECKSUM + 2].copy_from_slice(&sum);
 }
 
-/// What a header of our own says; the rest is fixed: no options, TOS 0, identification 0 with
-/// "don't fragment" set (RFC 6864 §4.1).
+/// Makes the header at the front of `packet` that of a fragment: `total_len` bytes in all, of the
+/// packet's payload from byte `start` (a multiple of eight) on. Its checksum is computed anew.
+/// `None`, and nothing has changed, when the header is cut.
+pub fn set_fragment(packet: &mut [u8], total_len: u16, start: u16, more: bool) -> Option<()> {
+    let header_len = Ipv4::quoted(packet)?.header_len();
+    let header = packet.get_mut(..header_len.max(MIN_HEADER_LEN))?;
+    let word = ((start / 8) & OFFSET_BITS) | if more { MORE_FRAGMENTS } else { 0 };
+    header[offset::TOTAL_LENGTH..][..2].copy_from_slice(&total_len.to_be_bytes());
+    header[offset::FRAGMENT..][..2].copy_from_slice(&word.to_be_bytes());
+    fill_checksum(header);
+    Some(())
+}
+
+/// Computes the checksum of a whole header, options included, and puts it in its place.
+pub fn fill_checksum(header: &mut [u8]) {
+    if let Some(place) = header.get_mut(offset::CHECKSUM..offset::CHECKSUM + 2) {
+        place.fill(0);
+        let sum = checksum::compute(header);
+        header[offset::CHECKSUM..][..2].copy_from_slice(&sum);
+    }
+}
+
+/// What a header of our own says; it has no options.
 #[derive(Clone, Copy, Debug)]
 pub struct Repr {
     /// The sender.
@@ -181,14 +255,47 @@ pub struct Repr {
     pub payload_len: u16,
 }
 
+/// The marks of a packet of our own that most packets have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// Identification.
+    pub id: u16,
+    /// Whether routers are forbidden to fragment it.
+    pub dont_fragment: bool,
+}
+
+impl Marks {
+    /// TOS 0, and identification 0 with "don't fragment" set (RFC 6864 §4.1).
+    pub const ATOMIC: Self = Self {
+        tos: 0,
+        id: 0,
+        dont_fragment: true,
+    };
+}
+
 impl Repr {
-    /// The header's bytes, checksum included.
+    /// The header's bytes, checksum included, with [`Marks::ATOMIC`].
     pub fn emit(self) -> [u8; MIN_HEADER_LEN] {
+        self.emit_with(Marks::ATOMIC)
+    }
+
+    /// The header's bytes, checksum included.
+    #[inline]
+    pub fn emit_with(self, marks: Marks) -> [u8; MIN_HEADER_LEN] {
         let mut header = [0; MIN_HEADER_LEN];
         let total = self.payload_len.saturating_add(20);
+        let fragment = if marks.dont_fragment {
+            DONT_FRAGMENT
+        } else {
+            0
+        };
         header[offset::VERSION_IHL] = 0x45;
+        header[offset::TOS] = marks.tos;
         header[offset::TOTAL_LENGTH..][..2].copy_from_slice(&total.to_be_bytes());
-        header[offset::FRAGMENT..][..2].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
+        header[offset::ID..][..2].copy_from_slice(&marks.id.to_be_bytes());
+        header[offset::FRAGMENT..][..2].copy_from_slice(&fragment.to_be_bytes());
         header[offset::TTL] = self.ttl;
         header[offset::PROTOCOL] = self.protocol;
         header[offset::SOURCE..][..4].copy_from_slice(&self.source.octets());
@@ -243,6 +350,48 @@ mod tests {
     }
 
     #[test]
+    fn marks_are_where_etherparse_finds_them() {
+        let marks = Marks {
+            tos: 0xb9,
+            id: 0x1234,
+            dont_fragment: false,
+        };
+        let bytes = REPR.emit_with(marks);
+        let (theirs, _) = etherparse::Ipv4Header::from_slice(&bytes).unwrap();
+        assert_eq!((theirs.dscp.value(), theirs.ecn.value()), (0x2e, 1));
+        assert_eq!(
+            (theirs.identification, theirs.dont_fragment),
+            (0x1234, false)
+        );
+        assert_eq!(theirs.header_checksum, theirs.calc_header_checksum());
+        let ours = Ipv4::quoted(&bytes).unwrap();
+        assert_eq!(
+            (ours.tos(), ours.id(), ours.dont_fragment()),
+            (0xb9, 0x1234, false)
+        );
+        let atomic = REPR.emit();
+        let ours = Ipv4::quoted(&atomic).unwrap();
+        assert_eq!((ours.tos(), ours.id(), ours.dont_fragment()), (0, 0, true));
+        assert!(!ours.has_options());
+    }
+
+    #[test]
+    fn a_fragment_is_marked_as_etherparse_reads_it() {
+        for (offset, more) in [(0, true), (1480, true), (65528, false)] {
+            let mut bytes = packet();
+            set_fragment(&mut bytes, 23, offset, more).unwrap();
+            let (theirs, _) = etherparse::Ipv4Header::from_slice(&bytes).unwrap();
+            assert_eq!(theirs.fragment_offset.byte_offset(), offset);
+            assert_eq!((theirs.more_fragments, theirs.total_len), (more, 23));
+            assert!(!theirs.dont_fragment);
+            let (ours, payload) = Ipv4::split(&bytes).unwrap();
+            assert_eq!(ours.fragment_offset(), usize::from(offset));
+            assert_eq!((ours.more_fragments(), payload.len()), (more, 3));
+        }
+        assert_eq!(set_fragment(&mut [0x4f; 59], 0, 0, false), None);
+    }
+
+    #[test]
     fn the_payload_ends_at_the_total_length() {
         let bytes = packet();
         let (ip, payload) = Ipv4::split(&bytes).unwrap();
@@ -284,6 +433,7 @@ mod tests {
         let sum = checksum::compute(&bytes[..24]);
         bytes[10..12].copy_from_slice(&sum);
         assert_eq!(Ipv4::split(&bytes).unwrap().1, [99]);
+        assert!(Ipv4::split(&bytes).unwrap().0.has_options());
         bytes[21] = 7;
         assert_eq!(Ipv4::split(&bytes).err(), Some(Malformed::Checksum));
     }

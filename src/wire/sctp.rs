@@ -115,7 +115,7 @@ mod tests {
             register ^= u32::from(*byte);
             for _ in 0..8 {
                 let carry = register & 1;
-                register = register >> 1 ^ carry * 0x82f6_3b78;
+                register = (register >> 1) ^ (carry * 0x82f6_3b78);
             }
         }
         !register
