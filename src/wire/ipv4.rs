@@ -2,7 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::{checksum, pair, quad};
+use super::{
+    checksum::{self, Change},
+    pair, quad,
+};
 
 /// Length of a header without options.
 pub const MIN_HEADER_LEN: usize = 20;
@@ -208,12 +211,18 @@ impl<'a> Ipv4<'a> {
 /// caller has seen to it that the TTL is at least 2; bytes too short for a header stay as they are.
 #[inline]
 pub fn decrement_ttl(packet: &mut [u8]) {
+    decrement_ttl_and(packet, Change::NONE);
+}
+
+/// The same for a header in which the caller has already made another `change`.
+#[inline]
+pub fn decrement_ttl_and(packet: &mut [u8], change: Change) {
     let Some(header) = packet.first_chunk_mut::<MIN_HEADER_LEN>() else {
         return;
     };
     let old = pair(header, offset::TTL);
     let new = [old[0].wrapping_sub(1), old[1]];
-    let sum = checksum::update_word(pair(header, offset::CHECKSUM), old, new);
+    let sum = change.word(old, new).apply(pair(header, offset::CHECKSUM));
     header[offset::TTL] = new[0];
     header[offset::CHECKSUM..offset::CHECKSUM + 2].copy_from_slice(&sum);
 }

@@ -31,7 +31,6 @@ mod offset {
     pub(super) const PAYLOAD_LENGTH: usize = 4;
     pub(super) const NEXT_HEADER: usize = 6;
     pub(super) const HOP_LIMIT: usize = 7;
-    pub(super) const ADDRESSES: usize = 8;
 }
 
 /// Where the source address lies in the header.
@@ -174,11 +173,8 @@ impl<'a> Ipv6<'a> {
     /// Source and destination as they lie in the header, in one piece for a flow key.
     #[inline]
     pub const fn addresses(self) -> &'a [u8; 32] {
-        match self.0.split_at(offset::ADDRESSES).1.first_chunk() {
-            Some(addresses) => addresses,
-            // The header is 8 and 32 bytes long.
-            None => unreachable!(),
-        }
+        let [_, _, _, _, _, _, _, _, addresses @ ..] = self.0;
+        addresses
     }
 
     /// The sender.
