@@ -13,7 +13,8 @@ use crate::{
 /// From a client to its real server: the VIP and its port become `real`'s, the TTL (at least 2)
 /// one lower. The checksums of TCP and UDP change by as much as a right one would, so that a wrong
 /// one stays wrong; so does SCTP's CRC32c, for which the whole packet is read. A UDP checksum of 0,
-/// "none", stays 0. A later fragment changes its address only.
+/// "none", stays 0, where IPVS reads the whole datagram and computes one. A later fragment changes
+/// its address only.
 ///
 /// # Errors
 /// [`Refused::Cut`], [`Refused::SctpFragment`].
