@@ -51,6 +51,7 @@ fn hop_of(frame: &[u8]) -> NextHop {
         port: PortId(0),
         destination: MacAddr(frame[..6].try_into().unwrap()),
         source: MacAddr(frame[6..12].try_into().unwrap()),
+        mtu: 1500,
     }
 }
 
