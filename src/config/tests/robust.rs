@@ -11,6 +11,11 @@ use super::{
     SEED, instance, lines, said, server,
 };
 
+/// Files with the rest of the language.
+const NAT: &[u8] = include_bytes!("../../../config/nat.conf");
+const TUNNEL: &[u8] = include_bytes!("../../../config/tunnel.conf");
+const GROUPS: &[u8] = include_bytes!("../../../config/udp-and-groups.conf");
+
 /// Everything that a run can print.
 fn output(parsed: &Parsed) -> String {
     let one_line: String = lines(parsed).concat();
@@ -155,10 +160,11 @@ proptest! {
     }
 
     #[test]
-    fn a_mutated_seed_is_survived(
+    fn a_mutated_file_is_survived(
+        file in prop::sample::select(vec![SEED, NAT, TUNNEL, GROUPS]),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3), 1..8)
     ) {
-        let mut text = SEED.to_vec();
+        let mut text = file.to_vec();
         for (at, byte, what) in edits {
             let at = at.index(text.len());
             match what {
