@@ -4,6 +4,7 @@ pub mod admin;
 mod announcements;
 pub mod api;
 pub mod cleanup;
+mod client_ways;
 pub mod data_plane;
 pub mod engine;
 mod interfaces;

@@ -248,8 +248,8 @@ impl<Io: PacketIo> Output<'_, Io> {
     fn way<K: FlowKey>(&self, packet: &Packet<K>) -> Result<NextHop, Stop> {
         match self.table().routes().way(packet.key.client()) {
             Way::Known(hop) => Ok(hop),
-            Way::Unresolved(neighbour) => {
-                self.reader.ask(neighbour);
+            Way::Unresolved(port, neighbour) => {
+                self.reader.ask(port, neighbour);
                 Err(Stop::Park(DropReason::NoNextHop))
             }
             Way::None => Err(Stop::Drop(DropReason::NoRoute)),
