@@ -368,7 +368,7 @@ pub(crate) fn engine_process() {
             Err(e) => println!("\n{MARK}refused {e}"),
         }
     } else {
-        match AfXdp::open(&specs, &Options { wish, services }, waker.clone()) {
+        match AfXdp::open(&specs, &Options { wish, services }, &[waker.clone()]) {
             Ok(opened) => serve(opened, &waker, xdp_numbers),
             Err(e) => println!("\n{MARK}refused {e}"),
         }
@@ -419,7 +419,9 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
         mut steering,
         report,
         drops,
+        ..
     } = opened;
+    let mut io = io.remove(0);
     let _listener = TcpListener::bind(("0.0.0.0", 9000)).unwrap();
     let (sender, commands) = mpsc::channel();
     let waker = waker.clone();
@@ -475,7 +477,7 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
                 ("stats", _) => {
                     let mut own = numbers(&steering, &mut totals);
                     for what in IoDrop::ALL {
-                        let _ = write!(own, " {}={}", what.name(), drops.of(*what).get());
+                        let _ = write!(own, " {}={}", what.name(), drops[0].of(*what).get());
                     }
                     print_stats(&mut io, &steering, &totals, &own);
                     continue;

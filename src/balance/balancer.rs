@@ -21,6 +21,8 @@ pub enum Verdict {
     Reply(ReplyReason),
     /// It goes nowhere.
     Drop(DropReason),
+    /// Its flow is that of the worker with this number, who is to decide.
+    Elsewhere(u32),
 }
 
 /// The tables of one worker.

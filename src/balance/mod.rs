@@ -10,6 +10,7 @@
 mod balancer;
 mod conntable;
 mod key;
+mod owner;
 mod packet;
 mod picker;
 pub mod rewrite;
@@ -21,6 +22,7 @@ pub use self::{
     balancer::{Balancer, Verdict},
     conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
     key::FlowKey,
+    owner::Ownership,
     packet::{Kind, Packet, classify},
     picker::{Cursor, Entry, Picker, Scheduler},
     service::{

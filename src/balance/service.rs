@@ -198,6 +198,8 @@ pub struct ServiceTable {
     by_key: HashMap<u64, u32, SeedableState<'static>>,
     /// Whether any virtual server takes every port.
     any_port: bool,
+    /// Whether any virtual server's flows have an owner among several workers.
+    owned: bool,
     reals: Box<[Option<Real>]>,
 }
 
@@ -217,6 +219,7 @@ impl ServiceTable {
             services: Box::default(),
             by_key: HashMap::with_capacity_and_hasher(services.len(), SeedableState::fixed()),
             any_port: services.iter().any(|s| s.key.endpoint.port == 0),
+            owned: services.iter().any(|s| s.persistence.is_some()),
             reals: Box::default(),
         };
         let mut built = Vec::with_capacity(services.len());
@@ -249,6 +252,7 @@ impl ServiceTable {
             services: Box::default(),
             by_key: HashMap::with_hasher(SeedableState::fixed()),
             any_port: false,
+            owned: false,
             reals: Box::default(),
         }
     }
@@ -268,6 +272,13 @@ impl ServiceTable {
     #[inline]
     pub const fn timeouts(&self) -> &Timeouts {
         &self.timeouts
+    }
+
+    /// Whether any flow has an owner among several workers ([`super::Ownership::owner`]); else each
+    /// flow is that of the worker that receives it.
+    #[inline]
+    pub const fn has_owners(&self) -> bool {
+        self.owned
     }
 
     /// The virtual server that takes connections to this address, protocol and port.

@@ -22,6 +22,7 @@ use crate::{
         cleanup,
         data_plane::{IoWish, XdpWish},
         engine,
+        placement::CpuList,
     },
 };
 
@@ -68,10 +69,18 @@ struct Run {
     /// How far to go with AF_XDP; auto takes the best that the interfaces allow
     #[arg(long, value_enum, default_value_t = XdpMode::Auto)]
     xdp_mode: XdpMode,
-    /// Connections that the table has room for; 48 bytes each, allocated at the start
+    /// Connections that the workers' tables have room for together; 48 bytes each, allocated at the start
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1024..=1 << 27))]
     connections: u32,
+    /// Forwarding threads: worker q serves queue q of every interface. Default: one for each queue of the
+    /// interface that has most, at most one for each processor; AF_PACKET has one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: Option<u32>,
+    /// Processors of the workers, in their order, as in 0-3,8. Default: the first ones that xvs may run on;
+    /// a lone worker is tied only where the control thread has more than one other
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<CpuList>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -135,6 +144,8 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
             XdpMode::Generic => XdpWish::Generic,
         },
         connections: run.connections as usize,
+        workers: run.workers,
+        cpus: run.cpus.clone(),
     };
     match engine::run(&config, &options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -15,7 +15,7 @@ use crate::{
     },
     check::{self, Health},
     config::{self, Config},
-    stats::WorkerStats,
+    stats::{AllStats, Counter, RealCounters},
     sys::steer,
 };
 
@@ -169,7 +169,7 @@ impl Services {
         health: &Health,
         hops: &NextHops,
         ports: &[PortInfo],
-        stats: &WorkerStats,
+        stats: AllStats<'_>,
     ) -> Vec<ServiceStatus> {
         let status = |service: &Service| {
             let real = |real: &Real| {
@@ -292,17 +292,12 @@ impl Service {
         real: &Real,
         health: &Health,
         way: Result<NextHop, Problem>,
-        stats: &WorkerStats,
+        stats: AllStats<'_>,
     ) -> RealStatus {
         let (in_pool, weight) = self.standing(real, health, way);
         let view = real.checked.and_then(|id| health.pool(self.vs)?.real(id));
-        let counters = stats.real(real.id.0);
-        let count = |counter: &crate::stats::Counter| {
-            if counters.is_for(real.epoch.get()) {
-                counter.get()
-            } else {
-                0
-            }
+        let count = |counter: fn(&RealCounters) -> &Counter| {
+            stats.real(real.id.0, real.epoch.get(), counter)
         };
         let failure = view.and_then(|view| Some(view.error.as_ref()?.to_string()));
         RealStatus {
@@ -312,11 +307,11 @@ impl Service {
             weight,
             up: view.is_none_or(|view| view.up),
             in_pool,
-            active: count(&counters.active),
-            inactive: count(&counters.inactive),
-            connections: count(&counters.connections),
-            packets_in: count(&counters.packets),
-            bytes_in: count(&counters.bytes),
+            active: count(|real| &real.active),
+            inactive: count(|real| &real.inactive),
+            connections: count(|real| &real.connections),
+            packets_in: count(|real| &real.packets),
+            bytes_in: count(|real| &real.bytes),
             next_hop: way.ok().map(|hop| hop.destination.to_string()),
             reason: failure.or_else(|| way.err().map(|problem| problem.to_string())),
         }
@@ -455,7 +450,7 @@ mod tests {
     #[test]
     fn the_status_says_why_a_real_server_takes_no_connections() {
         let (services, health, hops) = one_of_each();
-        let status = services.status(&health, &hops, PORTS, &WorkerStats::new());
+        let status = services.status(&health, &hops, PORTS, AllStats(&[]));
         let shown: Vec<_> = status[0]
             .reals
             .iter()

@@ -1,7 +1,10 @@
 //! The stages of a turn: short loops over a burst, so that the memory that one asks for has arrived
 //! when the next needs it.
 
-use super::io::{FrameBuf, PacketIo};
+use super::{
+    handover::{Errand, Handover, Parcel},
+    io::{FrameBuf, PacketIo},
+};
 use crate::{
     addr::PortId,
     balance::{Balancer, Kind, Packet, RealId, ServiceTable, Turn, Verdict, classify, rewrite},
@@ -14,6 +17,9 @@ use crate::{
 pub(super) struct Meta {
     packet: Packet,
     verdict: Verdict,
+    /// Workers that looked for its flow before this one, or [`Errand::OWNED`]. Only where there are
+    /// several.
+    pub(super) hops: u16,
 }
 
 impl Meta {
@@ -21,8 +27,13 @@ impl Meta {
     pub(super) const NONE: Self = Self {
         packet: Packet::NONE,
         verdict: Verdict::Drop(DropReason::FrameTooShort),
+        hops: 0,
     };
 }
+
+/// ICMP errors of one burst that are passed on to the next worker when their flow is not known here: more
+/// are a flood, which must not cost every worker a look.
+const ICMP_ROUNDS: u32 = 4;
 
 /// Reads each frame's headers once and asks for the lines where its flow may be.
 ///
@@ -48,6 +59,41 @@ pub(super) fn classify_burst<F: FrameBuf>(
         };
     }
     bytes_in
+}
+
+/// Finds the frames whose flows other workers have, where there are several.
+pub(super) fn assign_burst<P>(metas: &mut [Meta], table: &ServiceTable, handover: &Handover<P>) {
+    if !table.has_owners() {
+        return;
+    }
+    let (ownership, this) = (handover.ownership(), handover.number());
+    for meta in metas {
+        if meta.verdict == Verdict::Undecided
+            && meta.hops == 0
+            && let Some(owner) = ownership.owner(&meta.packet, table)
+        {
+            meta.hops = Errand::OWNED;
+            if owner != this {
+                meta.verdict = Verdict::Elsewhere(owner);
+            }
+        }
+    }
+}
+
+/// Passes ICMP errors on whose flows this worker does not know: where the NIC decided who has a flow, only
+/// the flow's worker knows, and an error about it may come in on any queue.
+pub(super) fn pass_on_burst<P>(metas: &mut [Meta], handover: &Handover<P>) {
+    let mut left = ICMP_ROUNDS;
+    for meta in metas {
+        if meta.verdict == Verdict::Drop(DropReason::IcmpUnknownFlow)
+            && u32::from(meta.hops) + 1 < handover.ownership().workers()
+            && left > 0
+        {
+            left -= 1;
+            meta.hops += 1;
+            meta.verdict = Verdict::Elsewhere(handover.next());
+        }
+    }
 }
 
 /// Asks for the record that each flow's tag leads to, or that will be the new flow's.
@@ -84,6 +130,7 @@ pub(super) fn rewrite_burst<Io: PacketIo>(
     io: &mut Io,
     table: &ServiceTable,
     stats: &WorkerStats,
+    mut handover: Option<&mut Handover<Io::Parted>>,
 ) -> u64 {
     let mut out = 0;
     for (mut frame, meta) in frames.drain(..).zip(metas) {
@@ -92,6 +139,11 @@ pub(super) fn rewrite_burst<Io: PacketIo>(
             Verdict::Reply(reason) => reply(&mut frame, meta, reason, stats),
             Verdict::Drop(reason) => Err(reason),
             Verdict::Undecided => Err(DropReason::NoService),
+            Verdict::Elsewhere(worker) => {
+                let errand = Errand::Decide { hops: meta.hops };
+                hand_over(frame, worker, errand, io, handover.as_deref_mut(), stats);
+                continue;
+            }
         };
         let left = match egress {
             Ok(port) => io
@@ -101,13 +153,42 @@ pub(super) fn rewrite_burst<Io: PacketIo>(
         };
         match left {
             Ok(()) => out += 1,
-            Err((frame, reason)) => {
-                stats.drops(reason).add(1);
-                io.release(frame);
-            }
+            Err((frame, reason)) => match egress.map(|port| (port, io.carrier(port))) {
+                Ok((port, Some(worker))) => {
+                    let errand = Errand::Transmit(port);
+                    hand_over(frame, worker, errand, io, handover.as_deref_mut(), stats);
+                }
+                _ => {
+                    stats.drops(reason).add(1);
+                    io.release(frame);
+                }
+            },
         }
     }
     out
+}
+
+/// Keeps a frame for another worker.
+#[cold]
+fn hand_over<Io: PacketIo>(
+    frame: Io::Frame,
+    worker: u32,
+    errand: Errand,
+    io: &mut Io,
+    handover: Option<&mut Handover<Io::Parted>>,
+    stats: &WorkerStats,
+) {
+    let Some(handover) = handover else {
+        stats.drops(DropReason::HandoverFull).add(1);
+        io.release(frame);
+        return;
+    };
+    let parted = io.part(frame);
+    if let Err(parted) = handover.put(worker, Parcel { parted, errand }) {
+        stats.drops(DropReason::HandoverFull).add(1);
+        let frame = io.take_over(parted);
+        io.release(frame);
+    }
 }
 
 /// Rewrites a frame for its real server; the port that it leaves on.

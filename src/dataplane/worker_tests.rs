@@ -738,3 +738,6 @@ proptest! {
         prop_assert_eq!(out + lab.stats.dropped(), count as u64);
     }
 }
+
+#[path = "handover_tests.rs"]
+mod handover_tests;

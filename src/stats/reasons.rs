@@ -1,4 +1,5 @@
-//! Why a frame did not simply go on: one list makes the enum, the names and the documentation.
+//! Why a frame did not simply go on, and where time goes: one list makes the enum, the names and the
+//! documentation.
 
 /// Defines a closed list of reasons that can index an array of counters.
 macro_rules! reasons {
@@ -72,6 +73,8 @@ reasons! {
         TableFull => "table-full",
         /// The transmit ring was full, or the kernel refused to send the frame; `io_drops` tells why.
         TransmitFull => "transmit-full",
+        /// The frame was another worker's to decide on or to send, and that one's inbox was full.
+        HandoverFull => "handover-full",
     }
 }
 
@@ -81,6 +84,22 @@ reasons! {
         /// TCP in the middle of a flow that is not in the table: a reset, as the host that has the
         /// address would send (RFC 9293 §3.5.2), lets the client connect anew at once.
         UnknownFlow => "reset-unknown-flow",
+    }
+}
+
+reasons! {
+    /// A part of a worker's turn, whose time is taken now and then.
+    Stage {
+        /// Taking back sent frames, refilling, and taking in received ones.
+        Receive => "receive",
+        /// Reading headers, and saying which worker has the flow.
+        Classify => "classify",
+        /// Finding the flow, or giving it a real server.
+        Decide => "decide",
+        /// Rewriting frames and putting them into transmit rings.
+        Rewrite => "rewrite",
+        /// Having the kernel send, and handing over to other workers.
+        Transmit => "transmit",
     }
 }
 

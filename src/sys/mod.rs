@@ -8,6 +8,7 @@ mod bpf;
 pub mod clock;
 pub mod device;
 pub mod guardian;
+pub mod huge_pages;
 mod ingress_filter;
 pub mod instance_lock;
 pub mod interface_conf;

@@ -428,6 +428,11 @@ impl ConnTable {
         self.used == 0
     }
 
+    /// All of its memory, for those who place it.
+    pub const fn parts(&self) -> (&[Bucket], &[Record]) {
+        (&self.buckets, &self.records)
+    }
+
     /// Buckets: the steps of a whole sweep.
     pub const fn buckets(&self) -> usize {
         self.buckets.len()

@@ -10,7 +10,7 @@ use super::{
     Engine,
 };
 use crate::{
-    stats::{DropReason, ReplyReason},
+    stats::{DropReason, ReplyReason, WorkerStats},
     sys::clock,
     time::Instant,
 };
@@ -56,21 +56,23 @@ impl Engine {
         let stats = data_plane.stats();
         let replied = ReplyReason::ALL
             .iter()
-            .map(|reason| stats.replies(*reason).get())
+            .map(|reason| stats.sum(|worker| worker.replies(*reason).get()))
             .sum();
         let drops = DropReason::ALL.iter().map(|reason| NamedCount {
             name: reason.name().to_owned(),
-            count: stats.drops(*reason).get(),
+            count: stats.sum(|worker| worker.drops(*reason).get()),
         });
         ServiceList {
             io: data_plane.report().to_vec(),
             connection_table_size: data_plane.connections() as u64,
             steering: data_plane.steering_counts(),
             frames: FrameCounts {
-                received: stats.frames_in.get(),
-                forwarded: stats.frames_out.get().saturating_sub(replied),
+                received: stats.sum(|worker| worker.frames_in.get()),
+                forwarded: stats
+                    .sum(|worker| worker.frames_out.get())
+                    .saturating_sub(replied),
                 replied,
-                dropped: stats.dropped(),
+                dropped: stats.sum(WorkerStats::dropped),
             },
             drops: drops.filter(|drop| drop.count > 0).collect(),
             io_drops: data_plane.io_drops(),

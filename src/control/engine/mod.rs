@@ -27,6 +27,7 @@ use super::{
     next_hops::NextHops,
     outages::Outages,
     pace::Pace,
+    placement::CpuList,
     probes::TcpProbes,
     services::{PortInfo, Services},
     vrrp_io::{Env, VrrpIo},
@@ -35,6 +36,7 @@ use crate::{
     balance::ServiceTable,
     check::{Action, Health, Probe},
     config::Config,
+    stats::WorkerStats,
     sys::{
         clock,
         guardian::Guardian,
@@ -76,8 +78,13 @@ pub struct Options {
     pub io: IoWish,
     /// How far to go with XDP.
     pub xdp: XdpWish,
-    /// Connections that the worker's table has room for.
+    /// Connections that the workers' tables have room for, together.
     pub connections: usize,
+    /// How many workers; `None`: one for each queue of the interface that has most, at most one for each
+    /// processor.
+    pub workers: Option<u32>,
+    /// The processors of the workers, in their order.
+    pub cpus: Option<CpuList>,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -187,7 +194,7 @@ impl Engine {
             match event.token() {
                 SIGNALS => self.handle_signals(),
                 MONITOR => self.notified = true,
-                WORKER_ENDED => self.fail("the worker has ended".to_owned()),
+                WORKER_ENDED => self.fail("a worker has ended".to_owned()),
                 GUARDIAN if !self.guardian.is_alive() => {
                     self.say(
                         "the guardian has ended: a crash now would leave the virtual addresses",
@@ -505,7 +512,7 @@ impl Engine {
             self.log.line(wall, line);
         }
         if data_plane.has_ended() {
-            self.fail("the worker has ended".to_owned());
+            self.fail("a worker has ended".to_owned());
         }
         let problems = self.services.unreachable(&self.hops, &self.ports);
         for report in self.outages.handle_tick(problems) {
@@ -513,7 +520,7 @@ impl Engine {
         }
     }
 
-    /// Gives way to other routers, takes the addresses off, stops the worker, detaches the program.
+    /// Gives way to other routers, takes the addresses off, stops the workers, detaches the program.
     fn stop(mut self) -> Result<(), String> {
         let (now, wall) = (clock::now(), clock::wall());
         self.say("stopping");
@@ -539,9 +546,9 @@ impl Engine {
     fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
         let stats = data_plane.stats();
         let (received, sent, dropped) = (
-            stats.frames_in.get(),
-            stats.frames_out.get(),
-            stats.dropped(),
+            stats.sum(|worker| worker.frames_in.get()),
+            stats.sum(|worker| worker.frames_out.get()),
+            stats.sum(WorkerStats::dropped),
         );
         let kept = account.is_settled() && received == sent + dropped;
         let verdict = if kept {
@@ -552,7 +559,11 @@ impl Engine {
         self.say(format_args!(
             "{verdict}: {received} received = {sent} sent + {dropped} dropped; {} in all = {} in the \
              kernel ({} in rings) + {} free + {} in hand",
-            account.total, account.in_kernel, account.in_rings, account.free, account.in_hand
+            account.whole,
+            account.in_kernel,
+            account.in_rings,
+            account.free + account.spare,
+            account.in_hand
         ));
         if !kept {
             self.failure = Some("frames were lost".to_owned());

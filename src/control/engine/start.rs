@@ -217,6 +217,8 @@ impl Engine {
             io: options.io,
             xdp: options.xdp,
             connections: options.connections,
+            workers: options.workers,
+            cpus: options.cpus.clone(),
             steered: self.services.steer(true, |_, managed| !managed),
         };
         let data_plane = DataPlane::open(&specs, wishes, table, move || {
