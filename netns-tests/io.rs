@@ -10,6 +10,8 @@
 mod bed;
 #[path = "io/steering.rs"]
 mod steering;
+#[path = "io/workers.rs"]
+mod workers;
 
 use std::io::ErrorKind;
 

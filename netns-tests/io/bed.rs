@@ -33,6 +33,8 @@ use xvs::{
     },
 };
 
+use crate::workers;
+
 /// The client's and the balancer's own addresses, and the VIP, which is on the balancer's interface.
 pub(crate) const CLIENT: &str = "10.77.0.1";
 pub(crate) const LB: &str = "10.77.0.2";
@@ -47,7 +49,7 @@ const ENGINE_VAR: &str = "XVS_IO_ENGINE";
 /// Longest wait for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the engine's lines begin with; the test harness may have begun the line.
-const MARK: &str = "engine: ";
+pub(crate) const MARK: &str = "engine: ";
 
 /// Two namespaces joined by a veth pair: `c0` in the client's, `l0` in the balancer's.
 pub(crate) struct Bed {
@@ -269,6 +271,15 @@ impl Engine {
             .collect()
     }
 
+    /// Clock ticks (100 a second) of processor time that it has used.
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        // The name, in brackets, may hold anything.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<_> = fields.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     /// Gives a command and waits for its end.
     pub(crate) fn command(&mut self, command: &str) {
         writeln!(self.commands, "{command}").unwrap();
@@ -361,6 +372,9 @@ pub(crate) fn engine_process() {
         _ => XdpWish::Auto,
     };
     let services = vec![service(80)];
+    if let Some(count) = backend.strip_prefix("workers-") {
+        return workers::serve(&specs, count.parse().unwrap());
+    }
     let waker = Waker::new().unwrap();
     if backend == "af-packet" {
         match AfPacket::open(&specs, &services, waker.clone()) {
@@ -368,14 +382,18 @@ pub(crate) fn engine_process() {
             Err(e) => println!("\n{MARK}refused {e}"),
         }
     } else {
-        match AfXdp::open(&specs, &Options { wish, services }, &[waker.clone()]) {
+        match AfXdp::open(
+            &specs,
+            &Options { wish, services },
+            std::slice::from_ref(&waker),
+        ) {
             Ok(opened) => serve(opened, &waker, xdp_numbers),
             Err(e) => println!("\n{MARK}refused {e}"),
         }
     }
 }
 
-fn service(port: u16) -> Service {
+pub(crate) fn service(port: u16) -> Service {
     Service {
         endpoint: Endpoint::new(VIP.parse().unwrap(), port),
         proto: L4Proto::Tcp,
@@ -561,6 +579,11 @@ impl Raw {
                 Err(e) => panic!("send: {e}"),
             }
         }
+    }
+
+    /// The next frame that comes in.
+    pub(crate) fn next(&mut self) -> Vec<u8> {
+        self.receiver.next().expect("a frame did not come").to_vec()
     }
 
     /// Waits until `frame` comes in; others do not matter.
