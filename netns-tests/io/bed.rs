@@ -25,6 +25,7 @@ use xvs::{
     },
     stats::IoDrop,
     sys::{
+        busy_poll::Deferral,
         device::InterfaceSpec,
         packet_socket,
         steer::{self, Service, Steering},
@@ -382,11 +383,12 @@ pub(crate) fn engine_process() {
             Err(e) => println!("\n{MARK}refused {e}"),
         }
     } else {
-        match AfXdp::open(
-            &specs,
-            &Options { wish, services },
-            std::slice::from_ref(&waker),
-        ) {
+        let options = Options {
+            wish,
+            services,
+            busy_poll: backend == "busy-poll",
+        };
+        match AfXdp::open(&specs, &options, std::slice::from_ref(&waker)) {
             Ok(opened) => serve(opened, &waker, xdp_numbers),
             Err(e) => println!("\n{MARK}refused {e}"),
         }
@@ -437,6 +439,7 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
         mut steering,
         report,
         drops,
+        deferrals,
         ..
     } = opened;
     let mut io = io.remove(0);
@@ -514,6 +517,7 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
                 }
                 ("stop", _) => {
                     steering.detach().unwrap();
+                    deferrals.iter().for_each(Deferral::end);
                     println!("{MARK}done");
                     return;
                 }

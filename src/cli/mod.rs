@@ -5,6 +5,7 @@
 
 mod client;
 mod list;
+mod timing;
 mod vrrp;
 
 use std::{
@@ -52,7 +53,7 @@ enum Command {
     /// Read a configuration; print its diagnostics, and what is effective
     Check(ConfigFile),
     /// List the virtual and real servers of the running daemon as `ipvsadm -Ln` does
-    List(Query),
+    List(List),
     /// Show the VRRP instances of the running daemon: state, priority, since when
     Vrrp(Query),
     /// Remove the steering program and the virtual addresses that a crash left behind
@@ -81,6 +82,10 @@ struct Run {
     /// a lone worker is tied only where the control thread has more than one other
     #[arg(long, value_name = "LIST")]
     cpus: Option<CpuList>,
+    /// Let the workers do the network drivers' receive work instead of interrupts; changes
+    /// napi_defer_hard_irqs and gro_flush_timeout of the interfaces until xvs stops
+    #[arg(long)]
+    busy_poll: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -96,6 +101,15 @@ enum XdpMode {
     ZeroCopy,
     Native,
     Generic,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    query: Query,
+    /// Show how long the stages of the workers' turns take, instead
+    #[arg(long)]
+    timing: bool,
 }
 
 #[derive(Debug, Args)]
@@ -119,8 +133,8 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(run) => run_daemon(&run, socket),
         Command::Check(config) => check(&config),
-        Command::List(query) => show(&query, &socket, Request::List),
-        Command::Vrrp(query) => show(&query, &socket, Request::Vrrp),
+        Command::List(list) => show(&list.query, list.timing, &socket, Request::List),
+        Command::Vrrp(query) => show(&query, false, &socket, Request::Vrrp),
         Command::Cleanup(config) => clean_up(&config, &socket),
     }
 }
@@ -146,6 +160,7 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
         connections: run.connections as usize,
         workers: run.workers,
         cpus: run.cpus.clone(),
+        busy_poll: run.busy_poll,
     };
     match engine::run(&config, &options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -200,10 +215,12 @@ fn read(file: &Path) -> Result<Config, ExitCode> {
     }
 }
 
-fn show(query: &Query, socket: &Path, request: Request) -> ExitCode {
+fn show(query: &Query, timing: bool, socket: &Path, request: Request) -> ExitCode {
     match client::ask(socket, request) {
         Ok(Response::Error(message)) | Err(message) => fail(FAILED, &message),
+        Ok(Response::List(list)) if query.json && timing => print_json(&list.timing),
         Ok(Response::List(list)) if query.json => print_json(&list),
+        Ok(Response::List(list)) if timing => print(&timing::render(&list.timing)),
         Ok(Response::Vrrp(status)) if query.json => print_json(&status),
         Ok(Response::List(list)) => print(&list::render(&list)),
         Ok(Response::Vrrp(status)) => print(&vrrp::render(&status.instances)),

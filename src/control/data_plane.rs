@@ -21,6 +21,7 @@ use crate::{
     stats::{AllStats, IoDrop, IoDrops},
     sys::{
         affinity,
+        busy_poll::Deferral,
         device::{self, InterfaceSpec},
         limits, packet_socket, random,
         steer::{self, Steering},
@@ -54,6 +55,8 @@ pub(super) struct DataPlaneOptions {
     pub(super) workers: Option<u32>,
     /// The processors of the workers.
     pub(super) cpus: Option<CpuList>,
+    /// Whether the workers do the drivers' receive work.
+    pub(super) busy_poll: bool,
     /// Steered from the first packet on.
     pub(super) steered: Vec<steer::Service>,
 }
@@ -71,6 +74,7 @@ pub(super) struct DataPlane {
     queues: QueueWatch,
     report: Vec<String>,
     connections: usize,
+    deferrals: Vec<Deferral>,
 }
 
 impl DataPlane {
@@ -109,6 +113,7 @@ impl DataPlane {
         let wish = Options {
             wish: options.xdp,
             services: options.steered,
+            busy_poll: options.busy_poll,
         };
         let af_packet = |note: Option<String>, placement: Placement, begin: Begin| {
             let asked = placement.0.len();
@@ -116,6 +121,9 @@ impl DataPlane {
             let wakers = wakers(&placement)?;
             let opened = AfPacket::open(interfaces, &wish.services, wakers[0].clone());
             let mut notes: Vec<String> = note.into_iter().collect();
+            if wish.busy_poll {
+                notes.push("no busy polling: AF_PACKET has none".to_owned());
+            }
             if asked > 1 {
                 notes.push(format!(
                     "one worker instead of {asked}, as an AF_PACKET socket gets the packets of all queues"
@@ -269,6 +277,7 @@ impl DataPlane {
     /// # Errors
     /// What an interface said.
     pub(super) fn detach(&mut self) -> Result<(), String> {
+        self.deferrals.iter().for_each(Deferral::end);
         self.steering.detach().map_err(|error| error.to_string())
     }
 }
@@ -324,6 +333,7 @@ impl Begin {
             kernel_drops: IoDrops::default(),
             report,
             connections: self.connections,
+            deferrals: opened.deferrals,
         })
     }
 }

@@ -82,6 +82,7 @@ impl AfPacket {
                 steering,
                 report,
                 notes: Vec::new(),
+                deferrals: Vec::new(),
             }),
             Err(e) => {
                 steering.undo();

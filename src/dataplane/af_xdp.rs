@@ -11,6 +11,7 @@ use crate::{
     addr::PortId,
     stats::{IoDrop, IoDrops},
     sys::{
+        busy_poll::Deferral,
         device::{self, InterfaceSpec, Properties},
         open_error::OpenError,
         poll::PollSet,
@@ -55,6 +56,8 @@ pub struct Options {
     /// What to steer from the first packet on. After a crash this must be all there is: what is not
     /// named goes to the host as soon as the program is replaced.
     pub services: Vec<Service>,
+    /// Whether the workers do the drivers' receive work (`--busy-poll`).
+    pub busy_poll: bool,
 }
 
 /// How an interface's packets are got, best first.
@@ -124,6 +127,8 @@ pub struct Opened<Io> {
     pub notes: Vec<String>,
     /// What each worker's half counts of what goes wrong.
     pub drops: Vec<Arc<IoDrops>>,
+    /// What is to be ended at a clean stop.
+    pub deferrals: Vec<Deferral>,
 }
 
 /// Packet I/O over AF_XDP.
@@ -184,12 +189,17 @@ impl AfXdp {
         }
         let workers = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
         let opened = Self::bind_and_attach(&ports, options.wish, workers, &mut steering);
-        let (sets, report) = match opened {
+        let (mut sets, mut report) = match opened {
             Ok(opened) => opened,
             Err(e) => {
                 steering.undo();
                 return Err(e);
             }
+        };
+        let deferrals = if options.busy_poll {
+            start_busy_polling(interfaces, &mut sets, &mut report)
+        } else {
+            Vec::new()
         };
         let huge = sets.iter().any(XskSet::is_huge);
         let io: Vec<_> = sets
@@ -204,6 +214,7 @@ impl AfXdp {
             steering,
             report,
             notes: vec![format!("frames in {size} pages")],
+            deferrals,
         })
     }
 
@@ -298,6 +309,33 @@ impl AfXdp {
         self.drops.of(IoDrop::XskWakeErrors).set(errors);
         self.drops.of(IoDrop::SocketErrors).set(self.poll.errors());
     }
+}
+
+/// Has the workers do the drivers' receive work, as far as the kernel lets them: without it all works the
+/// same. What is to be ended some day.
+fn start_busy_polling(
+    interfaces: &[InterfaceSpec],
+    sets: &mut [XskSet],
+    report: &mut Report,
+) -> Vec<Deferral> {
+    let preferred = sets
+        .iter_mut()
+        .try_for_each(XskSet::prefer_busy_polling)
+        .map_err(|error| error.to_string());
+    let mut deferrals = Vec::new();
+    for (spec, report) in interfaces.iter().zip(report) {
+        let deferral = preferred
+            .clone()
+            .and_then(|()| Deferral::begin(spec).map_err(|error| error.to_string()));
+        report.notes.push(match deferral {
+            Ok(deferral) => {
+                deferrals.push(deferral);
+                "busy polling".to_owned()
+            }
+            Err(error) => format!("no busy polling: {error}"),
+        });
+    }
+    deferrals
 }
 
 /// What the interface is, if packets can be had from it.

@@ -5,6 +5,7 @@
 
 pub mod affinity;
 mod bpf;
+pub mod busy_poll;
 pub mod clock;
 pub mod device;
 pub mod guardian;

@@ -19,6 +19,7 @@ use xsk_rs::{
 };
 
 use super::{
+    busy_poll,
     device::InterfaceSpec,
     open_error::OpenError,
     umem::{self, BATCH, Books, Frame, Parted, Pool, RING, errno_of},
@@ -115,6 +116,8 @@ pub struct XskSet {
     number: u32,
     /// The queue to ask first next time, so that none starves.
     next: usize,
+    /// Whether the driver's receive work is done in our calls.
+    polling: bool,
     /// Wake-ups that the kernel answered with an error.
     wake_errors: u64,
     /// Where descriptors lie on their way between a ring and the pool; nothing is kept here.
@@ -167,6 +170,7 @@ impl XskSet {
             carriers: Vec::new(),
             number,
             next: 0,
+            polling: false,
             wake_errors: 0,
             scratch: [FrameDesc::default(); BATCH],
             pool,
@@ -210,15 +214,38 @@ impl XskSet {
             let queue = &mut self.queues[at];
             // SAFETY: the ring belongs to a socket on the pool's umem. What comes out was handed to the
             // kernel by `refill`, and is written by nobody any more.
-            let count = unsafe { queue.rx.consume(descs) };
-            for desc in &descs[..count] {
+            let got = unsafe { queue.rx.consume(descs) };
+            for desc in &descs[..got] {
                 burst.push(self.pool.received(*desc, queue.port));
             }
-            left -= count;
+            left -= got;
             if left == 0 {
                 self.next = (at + 1) % count;
                 return;
             }
+        }
+        if self.polling && left == limit {
+            self.poll_drivers();
+        }
+    }
+
+    /// Has every socket's queue polled by the calls that ask for frames, from now on.
+    ///
+    /// # Errors
+    /// What the kernel refused; then frames come as before.
+    pub fn prefer_busy_polling(&mut self) -> io::Result<()> {
+        for queue in &self.queues {
+            busy_poll::prefer(queue.socket())?;
+        }
+        self.polling = true;
+        Ok(())
+    }
+
+    /// What comes of it is there at the next turn.
+    #[cold]
+    fn poll_drivers(&self) {
+        for queue in &self.queues {
+            busy_poll::poll_once(queue.socket());
         }
     }
 

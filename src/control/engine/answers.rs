@@ -5,12 +5,15 @@ use mio::Registry;
 use super::{
     super::{
         admin::AdminSocket,
-        api::{FrameCounts, Lateness, NamedCount, Request, Response, ServiceList, VrrpStatus},
+        api::{
+            FrameCounts, Lateness, NamedCount, Request, Response, ServiceList, StageTiming,
+            TimeBucket, VrrpStatus, WorkerCounts,
+        },
     },
     Engine,
 };
 use crate::{
-    stats::{DropReason, ReplyReason, WorkerStats},
+    stats::{AllStats, DropReason, ReplyReason, Stage, TIME_BUCKETS, WorkerStats},
     sys::clock,
     time::Instant,
 };
@@ -76,9 +79,37 @@ impl Engine {
             },
             drops: drops.filter(|drop| drop.count > 0).collect(),
             io_drops: data_plane.io_drops(),
+            workers: stats.0.iter().map(|worker| counts(worker)).collect(),
+            timing: Stage::ALL
+                .iter()
+                .map(|stage| timing(stats, *stage))
+                .collect(),
             services: self
                 .services
                 .status(&self.health, &self.hops, &self.ports, stats),
         }
+    }
+}
+
+fn counts(worker: &WorkerStats) -> WorkerCounts {
+    WorkerCounts {
+        received: worker.frames_in.get(),
+        sent: worker.frames_out.get(),
+        dropped: worker.dropped(),
+        handed_over: worker.handed_over.get(),
+        taken_over: worker.taken_over.get(),
+        connections: worker.connections.get(),
+    }
+}
+
+fn timing(stats: AllStats<'_>, stage: Stage) -> StageTiming {
+    let bucket = |n: usize| TimeBucket {
+        below_ns: (n + 1 < TIME_BUCKETS).then_some(1 << n),
+        bursts: stats.sum(|worker| worker.times.buckets(stage)[n]),
+    };
+    let all = (0..TIME_BUCKETS).map(bucket);
+    StageTiming {
+        stage: stage.name().to_owned(),
+        buckets: all.filter(|bucket| bucket.bursts > 0).collect(),
     }
 }

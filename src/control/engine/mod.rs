@@ -85,6 +85,8 @@ pub struct Options {
     pub workers: Option<u32>,
     /// The processors of the workers, in their order.
     pub cpus: Option<CpuList>,
+    /// Whether the workers do the drivers' receive work, instead of interrupts.
+    pub busy_poll: bool,
 }
 
 /// Runs the daemon until it is told to stop.

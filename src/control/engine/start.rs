@@ -219,6 +219,7 @@ impl Engine {
             connections: options.connections,
             workers: options.workers,
             cpus: options.cpus.clone(),
+            busy_poll: options.busy_poll,
             steered: self.services.steer(true, |_, managed| !managed),
         };
         let data_plane = DataPlane::open(&specs, wishes, table, move || {
