@@ -97,12 +97,9 @@ impl DataPlane {
         let queues = interfaces
             .iter()
             .filter_map(|spec| device::queues(spec).ok());
-        let placement = Placement::new(
-            queues.max().unwrap_or(1),
-            options.workers,
-            options.cpus.as_ref(),
-            &allowed,
-        )?;
+        let place =
+            |queues, workers| Placement::new(queues, workers, options.cpus.as_ref(), &allowed);
+        let placement = place(queues.max().unwrap_or(1), options.workers)?;
         let begin = Begin {
             interfaces: interfaces.to_vec(),
             seeds: [seed()?, seed()?],
@@ -115,9 +112,9 @@ impl DataPlane {
             services: options.steered,
             busy_poll: options.busy_poll,
         };
-        let af_packet = |note: Option<String>, placement: Placement, begin: Begin| {
-            let asked = placement.0.len();
-            let placement = placement.alone();
+        let asked = placement.0.len();
+        let af_packet = |note: Option<String>, begin: Begin| {
+            let placement = place(1, None)?;
             let wakers = wakers(&placement)?;
             let opened = AfPacket::open(interfaces, &wish.services, wakers[0].clone());
             let mut notes: Vec<String> = note.into_iter().collect();
@@ -137,7 +134,7 @@ impl DataPlane {
             )
         };
         if options.io == IoWish::AfPacket {
-            return af_packet(None, placement, begin);
+            return af_packet(None, begin);
         }
         let wakers = wakers(&placement)?;
         let opened = near(placement.0.first().copied().flatten(), || {
@@ -147,7 +144,7 @@ impl DataPlane {
             Ok(opened) => begin.with(opened, &placement, wakers, Vec::new()),
             Err(error) if options.io == IoWish::Auto && error.is_xdp_refusal() => {
                 let note = format!("AF_XDP was refused: {error}");
-                af_packet(Some(note), placement, begin)
+                af_packet(Some(note), begin)
             }
             Err(error) => Err(error.to_string()),
         }

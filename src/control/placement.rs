@@ -76,12 +76,6 @@ impl Placement {
         let cpu = |n: usize| choice.get(n).copied().filter(|_| tied);
         Ok(Self((0..workers).map(cpu).collect()))
     }
-
-    /// The first worker alone.
-    pub(super) fn alone(mut self) -> Self {
-        self.0.truncate(1);
-        self
-    }
 }
 
 impl fmt::Display for Placement {

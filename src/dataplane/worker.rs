@@ -47,6 +47,9 @@ const SWEEP_TICKS: usize = 5 * Tick::PER_SECOND as usize;
 /// full bursts and 0.1 ns in bursts of one.
 pub const TIMED_EVERY: u32 = 1024;
 
+/// The first burst that is timed; those before find everything cold.
+const FIRST_TIMED: u32 = 16;
+
 /// Buckets that a turn with frames sweeps at most: one for four frames of a full burst.
 const SWEEP_BUSY: usize = 16;
 
@@ -137,7 +140,7 @@ impl<Io: PacketIo> Worker<Io> {
             swept_to: None,
             to_sweep: 0,
             handover: None,
-            untimed: 0,
+            untimed: FIRST_TIMED,
         }
     }
 
@@ -166,8 +169,11 @@ impl<Io: PacketIo> Worker<Io> {
         let frames = self.pass(now, &mut watch, true);
         if frames > 0 {
             for stage in Stage::ALL {
-                let nanos = watch.laps[stage.index()] / frames as u64;
-                self.stats.times.record(*stage, nanos);
+                // Frames that were only sent on for others go by most stages.
+                let nanos = watch.laps[stage.index()];
+                if nanos > 0 {
+                    self.stats.times.record(*stage, nanos / frames as u64);
+                }
             }
         }
         frames
@@ -244,6 +250,20 @@ impl<Io: PacketIo> Worker<Io> {
         frames + relayed
     }
 
+    /// A turn, timed when its time has come.
+    #[inline]
+    fn step(&mut self, clock: &impl Fn() -> Instant) -> usize {
+        let frames = if self.untimed == 0 {
+            self.timed_turn(clock)
+        } else {
+            self.turn(clock())
+        };
+        if frames > 0 {
+            self.untimed = self.untimed.checked_sub(1).unwrap_or(TIMED_EVERY - 1);
+        }
+        frames
+    }
+
     /// Works until `stop` is set: turn after turn while frames come, sleeping when none do.
     ///
     /// # Errors
@@ -251,13 +271,7 @@ impl<Io: PacketIo> Worker<Io> {
     pub fn run(&mut self, clock: impl Fn() -> Instant, stop: &AtomicBool) -> io::Result<()> {
         let mut empty_turns = 0;
         while !stop.load(Ordering::Relaxed) {
-            let frames = if self.untimed == 0 {
-                self.timed_turn(&clock)
-            } else {
-                self.turn(clock())
-            };
-            if frames > 0 {
-                self.untimed = self.untimed.checked_sub(1).unwrap_or(TIMED_EVERY - 1);
+            if self.step(&clock) > 0 {
                 empty_turns = 0;
             } else if empty_turns < SPIN_TURNS {
                 empty_turns += 1;
