@@ -29,6 +29,8 @@ pub enum Verdict {
     Park(DropReason),
     /// It goes nowhere.
     Drop(DropReason),
+    /// Its flow is that of the worker with this number, who is to decide.
+    Elsewhere(u32),
 }
 
 /// The tables of one worker.
@@ -242,8 +244,21 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             .filter(|real| self.table.real(*real).is_some());
         match found {
             Some(real) => forward(real.id, packet, self.turn),
-            None => Verdict::Drop(DropReason::IcmpUnknownFlow),
+            None => self
+                .scheduled_alone(packet)
+                .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow)),
         }
+    }
+
+    /// `schedule_icmp`: where the scheduler would send the flow that an error is about.
+    fn scheduled_alone(&mut self, packet: &Packet<K>) -> Option<Verdict> {
+        let table = self.table;
+        if !table.policy().schedule_icmp {
+            return None;
+        }
+        let service = table.service(&packet.question())?;
+        let real = self.pick(service, packet)?;
+        Some(forward(real.id, packet, self.turn))
     }
 
     /// A packet from a real server behind NAT, or an error about one to it. Without a connection it is not the
@@ -293,7 +308,11 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                     None => Verdict::Route,
                 }
             }
-            _ => Verdict::Route,
+            Some(_) | None => match packet.kind {
+                Kind::IcmpError | Kind::LaterFragment => Verdict::Route,
+                _ if self.table.policy().nat_icmp_send => Verdict::Reply(ReplyReason::NoConnection),
+                _ => Verdict::Route,
+            },
         }
     }
 

@@ -11,6 +11,7 @@ mod balancer;
 mod conntable;
 mod fragments;
 mod key;
+mod owner;
 mod packet;
 mod policy;
 pub mod rewrite;
@@ -26,6 +27,7 @@ pub use self::{
     conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
+    owner::Ownership,
     packet::{Classifier, Kind, Packet},
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},

@@ -96,6 +96,8 @@ mod tests {
             frames: Default::default(),
             drops: Vec::new(),
             io_drops: Vec::new(),
+            workers: Vec::new(),
+            timing: Vec::new(),
             services: vec![ServiceStatus {
                 protocol: "TCP".into(),
                 address: std::net::IpAddr::from([192, 0, 2, 10]),

@@ -5,6 +5,7 @@
 
 mod client;
 mod list;
+mod timing;
 mod vrrp;
 
 use std::{
@@ -22,6 +23,7 @@ use crate::{
         cleanup,
         data_plane::{IoWish, XdpWish},
         engine,
+        placement::CpuList,
     },
 };
 
@@ -51,7 +53,7 @@ enum Command {
     /// Read a configuration; print its diagnostics, and what is effective
     Check(ConfigFile),
     /// List the virtual and real servers of the running daemon as `ipvsadm -Ln` does
-    List(Query),
+    List(List),
     /// Show the VRRP instances of the running daemon: state, priority, since when
     Vrrp(Query),
     /// Remove the steering program and the virtual addresses that a crash left behind
@@ -68,10 +70,22 @@ struct Run {
     /// How far to go with AF_XDP; auto takes the best that the interfaces allow
     #[arg(long, value_enum, default_value_t = XdpMode::Auto)]
     xdp_mode: XdpMode,
-    /// Connections that the table has room for; 48 bytes each, allocated at the start
+    /// Connections that the workers' tables have room for together; 48 bytes each, allocated at the start
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1024..=1 << 27))]
     connections: u32,
+    /// Forwarding threads: worker q serves queue q of every interface. Default: one for each queue of the
+    /// interface that has most, at most one for each processor; AF_PACKET has one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: Option<u32>,
+    /// Processors of the workers, in their order, as in 0-3,8. Default: the first ones that xvs may run on;
+    /// a lone worker is tied only where the control thread has more than one other
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<CpuList>,
+    /// Let the workers do the network drivers' receive work instead of interrupts; changes
+    /// napi_defer_hard_irqs and gro_flush_timeout of the interfaces until xvs stops
+    #[arg(long)]
+    busy_poll: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -87,6 +101,15 @@ enum XdpMode {
     ZeroCopy,
     Native,
     Generic,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    query: Query,
+    /// Show how long the stages of the workers' turns take, instead
+    #[arg(long)]
+    timing: bool,
 }
 
 #[derive(Debug, Args)]
@@ -110,8 +133,8 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(run) => run_daemon(&run, socket),
         Command::Check(config) => check(&config),
-        Command::List(query) => show(&query, &socket, Request::List),
-        Command::Vrrp(query) => show(&query, &socket, Request::Vrrp),
+        Command::List(list) => show(&list.query, list.timing, &socket, Request::List),
+        Command::Vrrp(query) => show(&query, false, &socket, Request::Vrrp),
         Command::Cleanup(config) => clean_up(&config, &socket),
     }
 }
@@ -135,6 +158,9 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
             XdpMode::Generic => XdpWish::Generic,
         },
         connections: run.connections as usize,
+        workers: run.workers,
+        cpus: run.cpus.clone(),
+        busy_poll: run.busy_poll,
     };
     match engine::run(&config, &options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -189,10 +215,12 @@ fn read(file: &Path) -> Result<Config, ExitCode> {
     }
 }
 
-fn show(query: &Query, socket: &Path, request: Request) -> ExitCode {
+fn show(query: &Query, timing: bool, socket: &Path, request: Request) -> ExitCode {
     match client::ask(socket, request) {
         Ok(Response::Error(message)) | Err(message) => fail(FAILED, &message),
+        Ok(Response::List(list)) if query.json && timing => print_json(&list.timing),
         Ok(Response::List(list)) if query.json => print_json(&list),
+        Ok(Response::List(list)) if timing => print(&timing::render(&list.timing)),
         Ok(Response::Vrrp(status)) if query.json => print_json(&status),
         Ok(Response::List(list)) => print(&list::render(&list)),
         Ok(Response::Vrrp(status)) => print(&vrrp::render(&status.instances)),

@@ -37,7 +37,7 @@ pub enum Response {
 pub struct ServiceList {
     /// How frames come and go, one line an interface: level reached and why not a better one.
     pub io: Vec<String>,
-    /// Connections that the table of each worker has room for.
+    /// Connections that the tables of all workers have room for, together.
     pub connection_table_size: u64,
     /// What the steering program decided, summed over the interfaces.
     pub steering: SteeringCounts,
@@ -49,6 +49,12 @@ pub struct ServiceList {
     /// occurred is left out.
     #[serde(default)]
     pub io_drops: Vec<NamedCount>,
+    /// The workers, by their number.
+    #[serde(default)]
+    pub workers: Vec<WorkerCounts>,
+    /// How long the stages of the workers' turns take, in the order of a turn.
+    #[serde(default)]
+    pub timing: Vec<StageTiming>,
     /// The virtual servers, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
 }
@@ -75,6 +81,42 @@ pub struct FrameCounts {
     pub replied: u64,
     /// Dropped, each for a named reason.
     pub dropped: u64,
+}
+
+/// What one worker did since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerCounts {
+    /// Frames received by it.
+    pub received: u64,
+    /// Frames sent by it, answers included.
+    pub sent: u64,
+    /// Frames dropped by it.
+    pub dropped: u64,
+    /// Frames that it handed over to other workers.
+    pub handed_over: u64,
+    /// Frames that it took over from other workers.
+    pub taken_over: u64,
+    /// Connections in its table now.
+    pub connections: u64,
+}
+
+/// How long one stage of a turn took a packet, over the bursts that were timed (one in 1024).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTiming {
+    /// `receive`, `classify`, `decide`, `rewrite` or `transmit`.
+    pub stage: String,
+    /// The histogram, in ascending order; where there were none, the bucket is left out.
+    pub buckets: Vec<TimeBucket>,
+}
+
+/// Timed bursts that took about as long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeBucket {
+    /// Less than so many nanoseconds a packet, and not less than half of it; absent for the last, of those
+    /// that took longer than all others.
+    pub below_ns: Option<u64>,
+    /// How many.
+    pub bursts: u64,
 }
 
 /// A counter with its name.

@@ -114,11 +114,8 @@ impl ClientWays {
             self.table = None;
         }
         (self.routes, self.neighbours) = (routes, neighbours);
-        let through = |route: &&TableRoute| {
-            ports
-                .iter()
-                .any(|port| Some(port.ifindex) == route.ifindex)
-        };
+        let through =
+            |route: &&TableRoute| ports.iter().any(|port| Some(port.ifindex) == route.ifindex);
         let routers = self.routes.iter().filter(through);
         Ok((changed, routers.filter_map(|route| route.gateway).collect()))
     }
@@ -198,13 +195,14 @@ mod tests {
     use super::*;
     use crate::{balance::Way, sys::netlink::NeighbourState};
 
-    const PORT: PortInfo = PortInfo {
-        ifindex: 7,
-        mac: MacAddr([2, 0, 0, 0, 0, 7]),
-        mtu: 1500,
-        v4: None,
-        v6: None,
-    };
+    fn port() -> PortInfo {
+        PortInfo {
+            ifindex: 7,
+            mac: MacAddr([2, 0, 0, 0, 0, 7]),
+            mtu: 1500,
+            ..PortInfo::default()
+        }
+    }
 
     fn route(to: &str, ifindex: u32, gateway: Option<&str>, metric: u32) -> TableRoute {
         TableRoute {
@@ -245,19 +243,19 @@ mod tests {
         assert!(ways.handle_neighbour(&neighbour("10.0.0.1", 1)));
         assert!(!ways.handle_neighbour(&neighbour("10.0.0.1", 1)), "no news");
         assert!(ways.handle_neighbour(&neighbour("10.6.0.9", 9)));
-        let table = ways.table(&[PORT]);
+        let table = ways.table(&[port()]);
         let way = |to: &str| match table.way(to.parse().unwrap()) {
             Way::Known(hop) => Some((hop.destination.0[5], hop.mtu, hop.source)),
             _ => None,
         };
-        assert_eq!(way("192.0.2.1"), Some((1, 1500, PORT.mac)));
-        assert_eq!(way("10.6.0.9"), Some((9, 1400, PORT.mac)));
+        assert_eq!(way("192.0.2.1"), Some((1, 1500, port().mac)));
+        assert_eq!(way("10.6.0.9"), Some((9, 1400, port().mac)));
         assert_eq!((way("10.5.0.1"), way("10.7.0.1")), (None, None));
-        assert!(Arc::ptr_eq(&table, &ways.table(&[PORT])), "unchanged");
+        assert!(Arc::ptr_eq(&table, &ways.table(&[port()])), "unchanged");
         assert!(ways.handle_neighbour_removed(&neighbour("10.6.0.9", 9)));
         let client = "10.6.0.9".parse().unwrap();
         assert_eq!(
-            ways.table(&[PORT]).way(client),
+            ways.table(&[port()]).way(client),
             Way::Unresolved(PortId(0), client)
         );
     }

@@ -127,8 +127,12 @@ pub struct MemoryIo {
     /// Frames that may be in `transmitted`.
     ring: usize,
     refusing: usize,
-    total: u64,
+    begun: u64,
+    /// Frames let go of, less those taken over.
+    parted: i64,
     in_hand: u64,
+    /// For each port, the worker that transmits on it for this one.
+    carriers: Vec<Option<u32>>,
 }
 
 impl MemoryIo {
@@ -146,9 +150,20 @@ impl MemoryIo {
             transmitted: Ring::new(frames),
             ring,
             refusing: 0,
-            total: frames as u64,
+            begun: frames as u64,
+            parted: 0,
             in_hand: 0,
+            carriers: Vec::new(),
         }
+    }
+
+    /// Leaves what is to be transmitted on `egress` to another worker.
+    pub fn leave_to(&mut self, egress: PortId, worker: u32) {
+        let port = usize::from(egress.0);
+        if self.carriers.len() <= port {
+            self.carriers.resize(port + 1, None);
+        }
+        self.carriers[port] = Some(worker);
     }
 
     /// Puts a frame on the wire to `ingress`; `false` when no frame is free or it does not fit.
@@ -193,6 +208,7 @@ impl MemoryIo {
 
 impl PacketIo for MemoryIo {
     type Frame = MemoryFrame;
+    type Parted = MemoryFrame;
 
     fn reclaim(&mut self) {}
 
@@ -206,7 +222,7 @@ impl PacketIo for MemoryIo {
 
     #[inline]
     fn transmit(&mut self, egress: PortId, mut frame: MemoryFrame) -> Result<(), MemoryFrame> {
-        if self.transmitted.len() == self.ring {
+        if self.transmitted.len() == self.ring || self.carrier(egress).is_some() {
             return Err(frame);
         }
         frame.port = egress;
@@ -228,14 +244,34 @@ impl PacketIo for MemoryIo {
         self.in_hand -= 1;
     }
 
+    fn part(&mut self, frame: MemoryFrame) -> MemoryFrame {
+        self.in_hand -= 1;
+        self.parted += 1;
+        frame
+    }
+
+    fn take_over(&mut self, parted: MemoryFrame) -> MemoryFrame {
+        self.in_hand += 1;
+        self.parted -= 1;
+        parted
+    }
+
+    #[inline]
+    fn carrier(&self, egress: PortId) -> Option<u32> {
+        self.carriers.get(usize::from(egress.0)).copied().flatten()
+    }
+
     fn wait(&mut self, _timeout: Duration) -> io::Result<()> {
         Ok(())
     }
 
     fn account(&mut self) -> FrameAccount {
         let in_rings = (self.received.len() + self.transmitted.len()) as u64;
+        let total = self.begun.saturating_add_signed(-self.parted);
         FrameAccount {
-            total: self.total,
+            whole: total,
+            spare: 0,
+            total,
             in_kernel: in_rings,
             in_rings,
             free: self.free.len() as u64,

@@ -2,6 +2,7 @@
 //! dropped.
 
 use super::{
+    handover::{Errand, Handover, Parcel},
     io::{FrameBuf, PacketIo},
     limit::ReplyLimit,
     parking::Parking,
@@ -31,6 +32,8 @@ pub(super) struct Output<'a, Io: PacketIo> {
     /// Identification of the last outer IPv4 header.
     pub(super) ids: &'a mut u16,
     pub(super) turn: Turn<'a>,
+    /// The way to other workers, where there are any.
+    pub(super) handover: Option<&'a mut Handover<Io::Parted>>,
 }
 
 /// What cannot be sent: for good, or for now.
@@ -56,13 +59,19 @@ impl<Io: PacketIo> Output<'_, Io> {
             Verdict::Reply(reason) => self.reply(&mut frame, packet, reason),
             Verdict::Park(reason) => Err(Stop::Park(reason)),
             Verdict::Drop(reason) => Err(Stop::Drop(reason)),
-            Verdict::Undecided => Err(Stop::Drop(DropReason::NoService)),
+            Verdict::Undecided | Verdict::Elsewhere(_) => Err(Stop::Drop(DropReason::NoService)),
         };
         let left = match egress {
-            Ok(port) => self
-                .io
-                .transmit(port, frame)
-                .map_err(|frame| (frame, DropReason::TransmitFull)),
+            Ok(port) => match self.io.transmit(port, frame) {
+                Ok(()) => Ok(()),
+                Err(frame) => match self.io.carrier(port) {
+                    Some(worker) => {
+                        self.hand_over(frame, worker, Errand::Transmit(port));
+                        return false;
+                    }
+                    None => Err((frame, DropReason::TransmitFull)),
+                },
+            },
             Err(Stop::Drop(reason)) => Err((frame, reason)),
             Err(Stop::Park(reason)) => {
                 let now = self.turn.tick;
@@ -80,6 +89,22 @@ impl<Io: PacketIo> Output<'_, Io> {
                 self.io.release(frame);
                 false
             }
+        }
+    }
+
+    /// Keeps a frame for another worker.
+    #[cold]
+    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, errand: Errand) {
+        let Some(handover) = &mut self.handover else {
+            self.turn.stats.drops(DropReason::HandoverFull).add(1);
+            self.io.release(frame);
+            return;
+        };
+        let parted = self.io.part(frame);
+        if let Err(parted) = handover.put(worker, Parcel { parted, errand }) {
+            self.turn.stats.drops(DropReason::HandoverFull).add(1);
+            let frame = self.io.take_over(parted);
+            self.io.release(frame);
         }
     }
 
@@ -272,7 +297,9 @@ impl<Io: PacketIo> Output<'_, Io> {
                 let length = rewrite::reset(frame.bytes_mut(), packet.network);
                 self.replied(frame, length, reason)
             }
-            ReplyReason::NoReal => self.icmp(frame, packet, Problem::PortUnreachable, reason),
+            ReplyReason::NoReal | ReplyReason::NoConnection => {
+                self.icmp(frame, packet, Problem::PortUnreachable, reason)
+            }
             ReplyReason::TtlExpired => self.icmp(frame, packet, Problem::TimeExceeded, reason),
             // Said where the size is known.
             ReplyReason::TooBig => Err(Stop::Drop(DropReason::TooBig)),

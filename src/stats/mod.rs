@@ -8,11 +8,13 @@
 mod counter;
 mod io;
 mod reasons;
+mod timing;
 mod worker;
 
 pub use self::{
     counter::Counter,
     io::IoDrops,
-    reasons::{DropReason, IoDrop, ReplyReason},
-    worker::{MAX_REALS, RealCounters, WorkerStats},
+    reasons::{DropReason, IoDrop, ReplyReason, Stage},
+    timing::{StageTimes, TIME_BUCKETS},
+    worker::{AllStats, MAX_REALS, RealCounters, WorkerStats},
 };

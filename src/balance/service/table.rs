@@ -73,6 +73,7 @@ pub struct Service {
     /// Its scheduler with the list of its real servers.
     pub picker: Picker,
     pub(in crate::balance) persistence: Option<Templates>,
+    sees_answers: bool,
 }
 
 impl Service {
@@ -80,6 +81,12 @@ impl Service {
     /// then a real server's answer is translated by this alone.
     pub fn stateless(&self) -> Option<ServiceKey> {
         self.first.filter(|_| self.one_packet && !self.any_port)
+    }
+
+    /// Whether answers of any of its real servers pass here.
+    #[inline]
+    pub const fn sees_answers(&self) -> bool {
+        self.sees_answers
     }
 
     /// Whether clients stay with their real servers, and by how many leading bits of their
@@ -101,6 +108,8 @@ pub struct ServiceTable {
     returns: HashMap<(IpAddr, u32), u32, SeedableState<'static>>,
     /// Whether any of them answers from every port.
     any_return: bool,
+    /// Whether any virtual server's flows have an owner among several workers.
+    owned: bool,
     reals: Box<[Option<Real>]>,
 }
 
@@ -145,6 +154,9 @@ impl ServiceTable {
             services: built.into(),
             lookup,
             any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
+            owned: services
+                .iter()
+                .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
             returns,
             reals: reals.into(),
         })
@@ -159,6 +171,7 @@ impl ServiceTable {
             lookup: Lookup::default(),
             returns: HashMap::with_hasher(SeedableState::fixed()),
             any_return: false,
+            owned: false,
             reals: Box::default(),
         }
     }
@@ -184,6 +197,15 @@ impl ServiceTable {
     #[inline]
     pub const fn policy(&self) -> &Policy {
         &self.environment.policy
+    }
+
+    /// Whether any flow has an owner among several workers ([`Ownership::owner`]); else each flow is
+    /// that of the worker that receives it.
+    ///
+    /// [`Ownership::owner`]: crate::balance::Ownership::owner
+    #[inline]
+    pub const fn has_owners(&self) -> bool {
+        self.owned
     }
 
     /// The ways to clients.
@@ -251,6 +273,11 @@ impl ServiceSpec {
         })
     }
 
+    /// Whether answers of any of its real servers pass here.
+    fn sees_answers(&self) -> bool {
+        self.reals.iter().any(|real| real.method.sees_answers())
+    }
+
     /// Whether its packets are IPv6's.
     fn is_ipv6(&self) -> bool {
         self.matches.first().is_some_and(|what| match what {
@@ -307,6 +334,7 @@ impl Service {
             one_packet: spec.one_packet,
             picker: Picker::new(owner, spec.scheduler, &entries),
             persistence,
+            sees_answers: spec.sees_answers(),
         })
     }
 }

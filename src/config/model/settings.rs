@@ -81,7 +81,7 @@ impl Default for Ipvs {
     fn default() -> Self {
         Self {
             conn_reuse_mode: defaults::CONN_REUSE_MODE,
-            expire_nodest_conn: false,
+            expire_nodest_conn: true,
             expire_quiescent_template: false,
             sloppy_tcp: false,
             sloppy_sctp: false,
@@ -132,6 +132,14 @@ impl AddressSet {
         match self {
             Self::Prefix(prefix) => prefix.addr(),
             Self::Range { first, .. } => *first,
+        }
+    }
+
+    /// The lowest and the highest of the addresses.
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        match self {
+            Self::Prefix(prefix) => (prefix.addr(), prefix.last()),
+            Self::Range { first, last } => (*first, *last),
         }
     }
 }

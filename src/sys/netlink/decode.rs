@@ -14,7 +14,8 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkFlags, LinkHeader, LinkInfo},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourHeader},
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteLwEnCapType, RouteMetric, RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteHeader, RouteLwEnCapType, RouteMetric, RouteType,
+        RouteVia,
     },
 };
 

@@ -1,21 +1,32 @@
 //! Virtual servers: from the configuration, the health checks and the next hops to the table that
 //! the workers forward by.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+mod steered;
+mod translate;
 
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
+
+pub(super) use self::steered::Change;
+use self::steered::{Steered, within};
 use super::{
     api::{RealStatus, ServiceStatus},
+    client_ways::port_of,
     next_hops::{NextHops, Problem},
 };
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId,
-        ServiceKey, ServiceSpec, State, Timeouts,
+        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealSpec,
+        Routes, Scheduler, ServiceId, ServiceSpec,
     },
     check::{self, Health},
     config::{self, Config},
-    stats::WorkerStats,
+    stats::{AllStats, Counter, RealCounters},
     sys::steer,
 };
 
@@ -25,6 +36,9 @@ struct Real {
     epoch: NonZeroU32,
     endpoint: Endpoint,
     method: Method,
+    /// As configured.
+    weight: u32,
+    limits: Limits,
     /// Its number in the health checks; the sorry server is not checked.
     checked: Option<check::RealId>,
 }
@@ -34,70 +48,86 @@ struct Service {
     config: config::VirtualServer,
     id: ServiceId,
     vs: check::VsId,
+    matches: Vec<Match>,
+    scheduler: Scheduler,
     reals: Vec<Real>,
-    /// Whether a VRRP instance decides when this host has the address.
-    managed: bool,
+    /// Whether any of its packets are steered to the workers.
     steered: bool,
 }
 
 /// An interface of the data plane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PortInfo {
+    pub(super) name: String,
     pub(super) ifindex: u32,
     pub(super) mac: MacAddr,
+    pub(super) mtu: u32,
+    /// Addresses of its own, for packets of ours.
+    pub(super) v4: Option<Ipv4Addr>,
+    pub(super) v6: Option<Ipv6Addr>,
 }
 
 /// All virtual servers.
 pub(super) struct Services {
     services: Vec<Service>,
-    timeouts: Timeouts,
+    settings: config::Settings,
+    told: config::Timeouts,
+    steered: Steered,
 }
 
 impl Services {
-    /// Numbers the virtual and real servers of `config`. `managed` says which addresses VRRP
-    /// instances of this host manage.
-    pub(super) fn new(config: &Config, managed: impl Fn(IpAddr) -> bool) -> Self {
+    /// Numbers the virtual and real servers of `config`.
+    pub(super) fn new(config: &Config) -> Self {
         let mut next_real = 0_u32;
-        let mut real = |endpoint, kind, checked| {
+        let mut real = |endpoint, kind, weight, limits, checked| {
             let id = RealId(next_real);
             next_real += 1;
             Real {
                 id,
                 epoch: NonZeroU32::MIN,
                 endpoint,
-                method: method(kind),
+                method: translate::method(kind),
+                weight,
+                limits,
                 checked,
             }
         };
+        // The configuration lets no other size through.
+        let size =
+            MaglevSize::new(config.settings.maglev_table_size).unwrap_or(MaglevSize::DEFAULT);
         let mut services = Vec::with_capacity(config.virtual_servers.len());
         for (number, server) in (0_u32..).zip(&config.virtual_servers) {
             let mut reals = Vec::with_capacity(server.real_servers.len() + 1);
             for (slot, configured) in (0_u32..).zip(&server.real_servers) {
-                let checked = Some(check::RealId(slot));
-                reals.push(real(configured.endpoint, configured.lb_kind, checked));
+                reals.push(real(
+                    configured.endpoint,
+                    configured.lb_kind,
+                    configured.weight,
+                    translate::limits(configured),
+                    Some(check::RealId(slot)),
+                ));
             }
             reals.extend(
                 server
                     .sorry_server
-                    .map(|sorry| real(sorry.endpoint, sorry.lb_kind, None)),
+                    .map(|sorry| real(sorry.endpoint, sorry.lb_kind, 1, Limits::default(), None)),
             );
             services.push(Service {
                 id: ServiceId(number),
                 vs: check::VsId(number),
+                matches: translate::matches(server),
+                scheduler: translate::scheduler(server, size),
                 reals,
-                managed: managed(server.key().endpoint.addr),
                 steered: false,
                 config: server.clone(),
             });
         }
-        let idle = &config.timeouts;
-        let timeouts = Timeouts::default()
-            .with(
-                State::Established,
-                idle.get(config::Timeout::TcpEstablished),
-            )
-            .with(State::FinWait, idle.get(config::Timeout::TcpFinWait));
-        Self { services, timeouts }
+        Self {
+            services,
+            settings: config.settings.clone(),
+            told: config.timeouts,
+            steered: Steered::new(config),
+        }
     }
 
     /// What the health checks are told.
@@ -113,15 +143,23 @@ impl Services {
             .map(|real| real.endpoint.addr)
     }
 
-    /// The virtual addresses that no VRRP instance manages: the administrator has put them there.
-    pub(super) fn unmanaged_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let unmanaged = self.services.iter().filter(|service| !service.managed);
-        unmanaged.map(|service| service.config.key().endpoint.addr)
+    /// Whether packets to an address are a virtual server's although no VRRP instance manages any address
+    /// that this virtual server has: the administrator has put it there.
+    pub(super) fn has_unmanaged(&self, addr: IpAddr) -> bool {
+        self.services.iter().any(|service| {
+            service.matches.iter().any(|what| {
+                let bounds = translate::bounds(what, &self.settings.marks);
+                bounds
+                    .into_iter()
+                    .any(|bounds| within(addr, bounds) && !self.steered.is_managed(bounds))
+            })
+        })
     }
 
-    /// How long connections of each state may idle.
-    pub(super) const fn timeouts(&self) -> &Timeouts {
-        &self.timeouts
+    /// Whether answers of any real server pass here (NAT).
+    pub(super) fn sees_answers(&self) -> bool {
+        let mut reals = self.services.iter().flat_map(|service| &service.reals);
+        reals.any(|real| real.method.sees_answers())
     }
 
     /// What the workers' table is built from.
@@ -135,25 +173,58 @@ impl Services {
         self.services.iter().map(spec).collect()
     }
 
-    /// Starts or stops steering the virtual servers whose address `concerns`. Gives those that
-    /// changed; the caller tells the steering program.
-    pub(super) fn steer(
-        &mut self,
-        on: bool,
-        concerns: impl Fn(IpAddr, bool) -> bool,
-    ) -> Vec<steer::Service> {
-        let mut changed = Vec::new();
-        for service in &mut self.services {
-            let key = service.config.key();
-            if service.steered != on && concerns(key.endpoint.addr, service.managed) {
-                service.steered = on;
-                changed.push(steer::Service {
-                    endpoint: key.endpoint,
-                    proto: key.protocol,
-                });
-            }
+    /// What stands beside the virtual servers in the workers' table.
+    pub(super) fn environment(&self, ports: &[PortInfo], routes: Arc<Routes>) -> Environment {
+        let named = |name: &str| {
+            let mut numbered = (0..=u8::MAX).zip(ports);
+            let found = numbered.find(|(_, port)| port.name == name);
+            found.map(|(id, _)| PortId(id))
+        };
+        let own = |port: &PortInfo| PortSpec {
+            v4: port.v4,
+            v6: port.v6,
+        };
+        Environment {
+            routes,
+            ports: ports.iter().map(own).collect(),
+            ..translate::environment(&self.told, &self.settings, named)
         }
-        changed
+    }
+
+    /// This host has, or has not any more, the addresses `vips` of a VRRP instance. What the steering
+    /// program is to be told.
+    pub(super) fn hold(&mut self, on: bool, vips: impl Iterator<Item = IpAddr>) -> Change {
+        self.steered.hold(on, vips);
+        self.steer()
+    }
+
+    /// What the steering program is to be told for the addresses that are held now, in this order.
+    pub(super) fn steer(&mut self) -> Change {
+        let mut wanted = Vec::new();
+        for service in &mut self.services {
+            let marks = &self.settings.marks;
+            let active: Vec<&Match> = service
+                .matches
+                .iter()
+                .filter(|what| {
+                    let bounds = translate::bounds(what, marks);
+                    bounds
+                        .into_iter()
+                        .any(|bounds| self.steered.is_held(bounds))
+                })
+                .collect();
+            service.steered = !active.is_empty();
+            // Answers before what they answer.
+            for real in service.reals.iter().filter(|_| service.steered) {
+                real.steering(&service.config, &mut wanted);
+            }
+            wanted.extend(
+                active
+                    .into_iter()
+                    .flat_map(|what| translate::steering(what, marks)),
+            );
+        }
+        self.steered.change(wanted)
     }
 
     /// Addresses of real servers that packets cannot be sent to, with the reason.
@@ -172,7 +243,7 @@ impl Services {
         health: &Health,
         hops: &NextHops,
         ports: &[PortInfo],
-        stats: &WorkerStats,
+        stats: AllStats<'_>,
     ) -> Vec<ServiceStatus> {
         let status = |service: &Service| {
             let real = |real: &Real| {
@@ -182,6 +253,31 @@ impl Services {
             service.status(health, service.reals.iter().map(real).collect())
         };
         self.services.iter().map(status).collect()
+    }
+}
+
+impl Real {
+    /// Which packets are the workers' besides those of the virtual server itself: answers, and errors about
+    /// tunnels.
+    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Match>) {
+        match self.method {
+            Method::DirectRouting => {}
+            Method::Nat => {
+                let own = server.takes_addresses().then_some(server.protocol);
+                let any = server.matches.iter().any(|one| one.port().is_none());
+                let protocols = translate::protocols(own.filter(|_| !any));
+                wanted.extend(protocols.map(|proto| {
+                    steer::Match::Return(steer::Service {
+                        endpoint: self.endpoint,
+                        proto,
+                    })
+                }));
+            }
+            Method::Tunnel(kind) => wanted.push(steer::Match::Tunnel {
+                addr: self.endpoint.addr,
+                outer: translate::outer(kind),
+            }),
+        }
     }
 }
 
@@ -210,7 +306,7 @@ impl Service {
             .collect();
         let sorry = self.config.sorry_server.map(|sorry| check::SorryServer {
             name: self.name(sorry.endpoint),
-            inhibit: false,
+            inhibit: sorry.inhibit,
         });
         check::VirtualSettings {
             id: self.vs,
@@ -245,30 +341,19 @@ impl Service {
                 endpoint: real.endpoint,
                 method: real.method,
                 weight,
-                last_weight: weight,
-                limits: Limits::default(),
+                last_weight: if weight == 0 { real.weight } else { weight },
+                limits: real.limits,
                 available,
                 next_hop: way.ok(),
-                local: None,
+                local: hops.hop(real.endpoint.addr).ok().and_then(|hop| hop.source),
             }
         };
-        let persistence = self.config.persistence;
         ServiceSpec {
             id: self.id,
-            matches: vec![Match::Address(ServiceKey {
-                protocol: self.config.key().protocol,
-                endpoint: self.config.key().endpoint,
-            })],
-            one_packet: false,
-            scheduler: match self.config.lb_algo {
-                config::Scheduler::Wrr => Scheduler::Wrr,
-                // The configuration lets no other one through.
-                _ => Scheduler::Rr,
-            },
-            persistence: persistence.map(|p| Persistence {
-                timeout: p.timeout,
-                prefix: p.granularity,
-            }),
+            matches: self.matches.clone(),
+            one_packet: self.config.ops,
+            scheduler: self.scheduler,
+            persistence: translate::persistence(&self.config),
             reals: self.reals.iter().map(real).collect(),
         }
     }
@@ -299,57 +384,42 @@ impl Service {
         real: &Real,
         health: &Health,
         way: Result<NextHop, Problem>,
-        stats: &WorkerStats,
+        stats: AllStats<'_>,
     ) -> RealStatus {
         let (in_pool, weight) = self.standing(real, health, way);
         let view = real.checked.and_then(|id| health.pool(self.vs)?.real(id));
-        let counters = stats.real(real.id.0);
-        let count = |counter: &crate::stats::Counter| {
-            if counters.is_for(real.epoch.get()) {
-                counter.get()
-            } else {
-                0
-            }
+        let count = |counter: fn(&RealCounters) -> &Counter| {
+            stats.real(real.id.0, real.epoch.get(), counter)
         };
         let failure = view.and_then(|view| Some(view.error.as_ref()?.to_string()));
         RealStatus {
             address: real.endpoint.addr,
             port: real.endpoint.port,
-            forward: "Route".to_owned(),
+            forward: translate::forward(real.method).to_owned(),
             weight,
             up: view.is_none_or(|view| view.up),
             in_pool,
-            active: count(&counters.active),
-            inactive: count(&counters.inactive),
-            connections: count(&counters.connections),
-            packets_in: count(&counters.packets),
-            bytes_in: count(&counters.bytes),
+            active: count(|real| &real.active),
+            inactive: count(|real| &real.inactive),
+            connections: count(|real| &real.connections),
+            packets_in: count(|real| &real.packets),
+            bytes_in: count(|real| &real.bytes),
             next_hop: way.ok().map(|hop| hop.destination.to_string()),
             reason: failure.or_else(|| way.err().map(|problem| problem.to_string())),
         }
     }
 }
 
-/// How packets are rewritten for a real server.
-const fn method(kind: config::LbKind) -> Method {
-    match kind {
-        // The configuration lets no other one through.
-        config::LbKind::Dr | config::LbKind::Nat | config::LbKind::Tun(_) => Method::DirectRouting,
-    }
-}
-
 /// How frames reach a real server through one of `ports`, which are in the order of their ids.
 fn way(address: IpAddr, hops: &NextHops, ports: &[PortInfo]) -> Result<NextHop, Problem> {
     let hop = hops.hop(address)?;
-    let mut numbered = (0..=u8::MAX).zip(ports);
-    let (port, info) = numbered
-        .find(|(_, info)| info.ifindex == hop.ifindex)
-        .ok_or(Problem::NotOpened)?;
+    let (port, info) = port_of(hop.ifindex, ports).ok_or(Problem::NotOpened)?;
+    let mtu = hop.mtu.map_or(info.mtu, |own| own.min(info.mtu));
     Ok(NextHop {
-        port: PortId(port),
+        port,
         source: info.mac,
         destination: hop.destination.ok_or(Problem::Unresolved)?,
-        mtu: 1500,
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
     })
 }
 
@@ -393,23 +463,24 @@ mod tests {
         time::Instant,
     };
 
-    const PORTS: &[PortInfo] = &[
-        PortInfo {
-            ifindex: 7,
-            mac: MacAddr([2, 0, 0, 0, 0, 7]),
-        },
-        PortInfo {
-            ifindex: 1,
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        },
-    ];
+    fn ports() -> Vec<PortInfo> {
+        [7, 1]
+            .map(|n: u8| PortInfo {
+                name: format!("eth{n}"),
+                ifindex: n.into(),
+                mac: MacAddr([2, 0, 0, 0, 0, n]),
+                mtu: 1500,
+                ..PortInfo::default()
+            })
+            .into()
+    }
 
     /// Virtual servers as they are at start: checks have not begun, next hops are looked up.
     fn set_up(text: &str, kernel: &mut FakeKernel) -> (Services, Health, NextHops) {
         let parsed = config::parse("f", text.as_bytes());
         assert!(!parsed.has_errors(), "{}", parsed.report());
         let now = Instant::ZERO;
-        let services = Services::new(&parsed.config, |_| false);
+        let services = Services::new(&parsed.config);
         let mut hops = NextHops::new();
         services
             .real_addresses()
@@ -446,7 +517,7 @@ mod tests {
     #[test]
     fn only_real_servers_that_packets_can_reach_soon_are_scheduled() {
         let (services, health, hops) = one_of_each();
-        let specs = services.specs(&health, &hops, PORTS);
+        let specs = services.specs(&health, &hops, &ports());
         let reals = &specs[0].reals;
         let available: Vec<bool> = reals.iter().map(|real| real.available).collect();
         assert_eq!(available, [true, true, false, false, false, false]);
@@ -464,7 +535,7 @@ mod tests {
     #[test]
     fn the_status_says_why_a_real_server_takes_no_connections() {
         let (services, health, hops) = one_of_each();
-        let status = services.status(&health, &hops, PORTS, &WorkerStats::new());
+        let status = services.status(&health, &hops, &ports(), AllStats(&[]));
         let shown: Vec<_> = status[0]
             .reals
             .iter()
@@ -479,7 +550,7 @@ mod tests {
                 (true, "has no known MAC address: packets to it are dropped"),
                 (
                     false,
-                    "is this host itself, which DR cannot reach here: it takes no connections"
+                    "is this host itself, which cannot be reached from here: it takes no connections"
                 ),
                 (false, "has no route to it: it takes no connections"),
                 (false, not_opened),
@@ -492,7 +563,7 @@ mod tests {
     #[test]
     fn the_log_hears_of_the_same_problems() {
         let (services, _, hops) = one_of_each();
-        let problems: Vec<_> = services.unreachable(&hops, PORTS).collect();
+        let problems: Vec<_> = services.unreachable(&hops, &ports()).collect();
         let addr = |n: u8| IpAddr::from([10, 0, 0, n]);
         assert_eq!(
             problems,
