@@ -340,7 +340,7 @@ impl<Io: PacketIo> Worker<Io> {
     }
 }
 
-/// Takes frames out of the inbox: those to be decided on go to the burst, the others are transmitted. How
+/// Takes frames over from other workers: those to be decided on go to the burst, the others are transmitted. How
 /// many of either.
 fn take_over<Io: PacketIo>(
     handover: &mut Handover<Io::Parted>,
@@ -350,9 +350,7 @@ fn take_over<Io: PacketIo>(
     stats: &WorkerStats,
 ) -> (usize, usize) {
     let mut relayed = 0;
-    while frames.len() + relayed < handover::SHARE
-        && let Some(parcel) = handover.take()
-    {
+    handover.take(handover::SHARE, |parcel| {
         let frame = io.take_over(parcel.parted);
         match (parcel.errand, metas.get_mut(frames.len())) {
             (Errand::Decide { hops }, Some(meta)) => {
@@ -372,7 +370,7 @@ fn take_over<Io: PacketIo>(
             // There are as many as fit in a burst.
             (Errand::Decide { .. }, None) => io.release(frame),
         }
-    }
+    });
     stats.taken_over.add((frames.len() + relayed) as u64);
     (frames.len(), relayed)
 }
