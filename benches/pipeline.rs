@@ -6,22 +6,24 @@
 //! frames were just written, as a NIC or the kernel leaves them. What of it all the frames' way
 //! through the rings takes is measured by itself (`pipeline/io`).
 
-use std::{cell::RefCell, num::NonZeroU32, sync::Arc};
+use std::{cell::RefCell, num::NonZeroU32, sync::Arc, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Limits, Match, Method, NextHop, RealId, RealSpec, Scheduler, ServiceId,
-        ServiceKey, ServiceSpec, ServiceTable,
+        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler,
+        ServiceId, ServiceKey, ServiceSpec, ServiceTable,
     },
     dataplane::{
+        handover::handovers,
         io::{BURST, PacketIo},
         memory::MemoryIo,
         publish::Publisher,
         worker::{Worker, WorkerOptions},
     },
     stats::WorkerStats,
+    sys::waker::Waker,
     time::Instant,
     wire::{ipv4, tcp},
 };
@@ -30,7 +32,7 @@ const REALS: u32 = 16;
 const VIP: [u8; 4] = [192, 0, 2, 1];
 const NOW: Instant = Instant::from_nanos(1_000_000_000);
 
-fn table() -> ServiceTable {
+fn table(persistence: Option<Persistence>) -> ServiceTable {
     let reals = (0..REALS).map(|n| RealSpec {
         id: RealId(n),
         epoch: NonZeroU32::MIN,
@@ -56,7 +58,7 @@ fn table() -> ServiceTable {
         })],
         one_packet: false,
         scheduler: Scheduler::Wrr,
-        persistence: None,
+        persistence,
         reals: reals.collect(),
     };
     ServiceTable::build(1, &[spec], Environment::default()).expect("the table is legal")
@@ -86,7 +88,7 @@ fn frame(flow: u32, flags: tcp::Flags) -> [u8; 60] {
 }
 
 fn worker(connections: usize) -> Worker<MemoryIo> {
-    let reader = Publisher::new(table()).reader();
+    let reader = Publisher::new(table(None)).reader();
     let options = WorkerOptions {
         connections,
         hash_seed: 0x5eed,
@@ -215,5 +217,77 @@ fn io_alone(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hits, new_flows, io_alone);
+/// Hits of persistent clients that come in at one worker and are another one's: classified, handed over,
+/// classified again and forwarded, both turns on one processor.
+fn handed_over(c: &mut Criterion) {
+    const FLOWS: u32 = 1_000;
+    let persistence = Persistence {
+        timeout: Duration::from_secs(300),
+        prefix: 32,
+    };
+    let mut publisher = Publisher::new(table(Some(persistence)));
+    let wakers = [(), ()].map(|()| Waker::new().expect("a descriptor"));
+    let mut workers = handovers(&wakers, 1).into_iter().map(|end| {
+        let options = WorkerOptions {
+            connections: 1 << 20,
+            hash_seed: 0x5eed,
+        };
+        let io = MemoryIo::new(2 * BURST, BURST);
+        let stats = Arc::new(WorkerStats::new());
+        Worker::new(io, publisher.reader(), stats, options).with_handover(end)
+    });
+    let (Some(mut first), Some(mut second)) = (workers.next(), workers.next()) else {
+        return;
+    };
+    // The flows that are not the first one's.
+    let mut theirs = Vec::new();
+    for flow in 0..2 * FLOWS {
+        first.io_mut().discard();
+        first
+            .io_mut()
+            .inject(PortId(0), &frame(flow, tcp::Flags::SYN));
+        first.turn(NOW);
+        if second.turn(NOW) > 0 {
+            theirs.push(flow);
+            // Frames go with their tokens: they come back for the next.
+            swap_frames(&mut first, &mut second);
+        }
+    }
+    let pair = RefCell::new((first, second));
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut group = c.benchmark_group("pipeline/dr");
+    group.throughput(Throughput::Elements(BURST as u64));
+    group.bench_function("handed_over", |b| {
+        b.iter_batched(
+            || {
+                let (first, second) = &mut *pair.borrow_mut();
+                swap_frames(first, second);
+                let flow = || theirs[random.usize(..theirs.len())];
+                inject(first, tcp::Flags::ACK, flow);
+            },
+            |()| {
+                let (first, second) = &mut *pair.borrow_mut();
+                first.turn(NOW) + second.turn(NOW) + second.turn(NOW)
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+/// Gives the first worker the frames back that the second has sent.
+fn swap_frames(first: &mut Worker<MemoryIo>, second: &mut Worker<MemoryIo>) {
+    second.io_mut().discard();
+    let mut burst = Vec::with_capacity(BURST);
+    while first.account().free < BURST as u64 && second.io_mut().inject(PortId(0), &[0; 60]) {
+        second.io_mut().receive(&mut burst);
+        for frame in burst.drain(..) {
+            let parted = second.io_mut().part(frame);
+            let frame = first.io_mut().take_over(parted);
+            first.io_mut().release(frame);
+        }
+    }
+}
+
+criterion_group!(benches, hits, new_flows, handed_over, io_alone);
 criterion_main!(benches);

@@ -187,16 +187,13 @@ impl DataPlane {
     /// What was lost or went wrong below the worker since the start, as far as it occurred.
     pub(super) fn io_drops(&self) -> Vec<NamedCount> {
         self.count_kernel_drops();
-        let all = || self.drops.iter().map(|drops| &**drops);
-        let named = |what: &IoDrop| NamedCount {
-            name: what.name().to_owned(),
-            count: all()
-                .chain([&self.kernel_drops])
-                .map(|drops| drops.of(*what).get())
-                .sum(),
+        let named = |(name, count): (&str, u64)| NamedCount {
+            name: name.to_owned(),
+            count,
         };
-        let every = IoDrop::ALL.iter().map(named);
-        every.filter(|drop| drop.count > 0).collect()
+        let workers = self.drops.iter().map(|drops| &**drops);
+        let all: Vec<&IoDrops> = workers.chain([&self.kernel_drops]).collect();
+        IoDrops::occurred(&all).map(named).collect()
     }
 
     /// Asks the kernel what it counted for each socket.

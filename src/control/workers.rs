@@ -228,3 +228,59 @@ impl<F: FnMut()> Drop for CallOnDrop<F> {
         (self.0)();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::{
+        addr::PortId,
+        balance::ServiceTable,
+        dataplane::memory::MemoryIo,
+        stats::{AllStats, DropReason},
+    };
+
+    fn start(ios: Vec<MemoryIo>, ended: &Arc<AtomicUsize>) -> Workers {
+        let ended = Arc::clone(ended);
+        let placement = Placement(vec![None; ios.len()]);
+        let start = Start {
+            placement: &placement,
+            wakers: ios.iter().map(|_| Waker::new().unwrap()).collect(),
+            options: WorkerOptions {
+                connections: 4096,
+                hash_seed: 1,
+            },
+            division_seed: 2,
+            ended: Arc::new(move || {
+                ended.fetch_add(1, Ordering::Relaxed);
+            }),
+        };
+        Workers::start(ios, &mut Publisher::new(ServiceTable::empty()), start).unwrap()
+    }
+
+    #[test]
+    fn workers_run_until_they_are_stopped_and_account_for_all_frames() {
+        for count in 1..4 {
+            let ended = Arc::new(AtomicUsize::new(0));
+            let mut ios: Vec<_> = (0..count).map(|_| MemoryIo::new(64, 64)).collect();
+            for io in &mut ios {
+                assert!(io.inject(PortId(0), &[0; 60]));
+            }
+            let mut workers = start(ios, &ended);
+            let dropped = |workers: &Workers| {
+                AllStats(workers.stats()).sum(|s| s.drops(DropReason::EtherType).get())
+            };
+            while dropped(&workers) < count {
+                std::thread::yield_now();
+            }
+            assert_eq!(workers.stats().len() as u64, count);
+            assert!(!workers.has_ended());
+            let account = workers.stop().unwrap();
+            assert_eq!((account.total, account.free), (64 * count, 64 * count));
+            assert!(workers.has_ended());
+            assert_eq!(ended.load(Ordering::Relaxed) as u64, count);
+            assert!(workers.stop().is_err(), "there is nothing to stop any more");
+        }
+    }
+}

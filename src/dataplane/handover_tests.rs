@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    dataplane::handover::{INBOX, handovers},
+    dataplane::handover::{handovers, ring_size},
     stats::AllStats,
     sys::waker::Waker,
 };
@@ -158,21 +158,22 @@ fn client_of(owner: usize) -> [u8; 4] {
 }
 
 #[test]
-fn what_finds_the_inbox_full_is_dropped_and_counted() {
+fn what_finds_the_ring_full_is_dropped_and_counted() {
     const MORE: u64 = 100;
+    const RING: usize = ring_size(2);
     let client = client_of(1);
-    let frames = INBOX + 200;
+    let frames = RING + 200;
     let mut crew = Crew::with_frames(2, persistent(vec![real(11)], 32), frames);
-    for n in 0..INBOX as u64 + MORE {
+    for n in 0..RING as u64 + MORE {
         let port = u16::try_from(n).unwrap();
         crew.inject(0, &segment(client, port, Say::Syn));
     }
     while crew.turn(0) > 0 {}
-    assert_eq!(crew.stats[0].handed_over.get(), INBOX as u64);
+    assert_eq!(crew.stats[0].handed_over.get(), RING as u64);
     assert_eq!(crew.stats[0].drops(DropReason::HandoverFull).get(), MORE);
     assert_eq!(crew.stats[1].taken_over.get(), 0);
     crew.work();
-    assert_eq!(crew.sent(1).len(), INBOX);
+    assert_eq!(crew.sent(1).len(), RING);
     crew.assert_settled();
     // There is room again.
     let reached = crew.reaches(0, &segment(client, 1, Say::Ack));
@@ -180,7 +181,7 @@ fn what_finds_the_inbox_full_is_dropped_and_counted() {
 }
 
 #[test]
-fn neither_the_inbox_nor_the_own_queue_starves() {
+fn neither_what_is_handed_over_nor_the_own_queue_starves() {
     let (own, others) = (client_of(1), client_of(0));
     assert_ne!(own, others);
     let mut crew = Crew::new(2, persistent(vec![real(11)], 32));

@@ -403,7 +403,7 @@ impl<Io: PacketIo> Worker<Io> {
     }
 }
 
-/// Takes frames out of the inbox: those to be decided on go to the burst, the others are transmitted. How
+/// Takes frames over from other workers: those to be decided on go to the burst, the others are transmitted. How
 /// many of either.
 fn take_over<Io: PacketIo>(
     handover: &mut Handover<Io::Parted>,
@@ -413,9 +413,7 @@ fn take_over<Io: PacketIo>(
     stats: &WorkerStats,
 ) -> (usize, usize) {
     let mut relayed = 0;
-    while frames.len() + relayed < handover::SHARE
-        && let Some(parcel) = handover.take()
-    {
+    handover.take(handover::SHARE, |parcel| {
         let frame = io.take_over(parcel.parted);
         match (parcel.errand, hops_of.get_mut(frames.len())) {
             (Errand::Decide { hops }, Some(place)) => {
@@ -435,7 +433,7 @@ fn take_over<Io: PacketIo>(
             // There are as many as fit in a burst.
             (Errand::Decide { .. }, None) => io.release(frame),
         }
-    }
+    });
     stats.taken_over.add((frames.len() + relayed) as u64);
     (frames.len(), relayed)
 }

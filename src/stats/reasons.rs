@@ -101,7 +101,7 @@ reasons! {
         TableFull => "table-full",
         /// The transmit ring was full, or the kernel refused to send the frame; `io_drops` tells why.
         TransmitFull => "transmit-full",
-        /// The frame was another worker's to decide on or to send, and that one's inbox was full.
+        /// The frame was another worker's to decide on or to send, and the ring to that one was full.
         HandoverFull => "handover-full",
     }
 }

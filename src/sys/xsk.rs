@@ -546,3 +546,21 @@ fn busy(spec: &InterfaceSpec, queue: u32) -> OpenError {
         queue,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_queue_is_one_workers() {
+        for workers in 1..9 {
+            for queues in 0..20 {
+                let all = (0..workers).flat_map(|worker| queues_of(worker, workers, queues));
+                let mut all: Vec<_> = all.collect();
+                all.sort_unstable();
+                assert_eq!(all, Vec::from_iter(0..queues), "{workers} workers");
+            }
+        }
+        assert_eq!(Vec::from_iter(queues_of(1, 3, 8)), [1, 4, 7]);
+    }
+}
