@@ -86,3 +86,26 @@ fn an_ipv6_destination_is_not_that_of_its_low_half() {
     rig.vip = "2001:db8::1".parse().unwrap();
     assert_eq!(rig.pick(&picker), Some(0));
 }
+
+#[test]
+fn a_set_that_stayed_the_same_for_more_than_a_day_loses_its_most_loaded_member() {
+    let mut rig = Rig::new();
+    let picker = Picker::new(1, Scheduler::Lblcr, &entries(&[4, 4, 4]));
+    let ask_at = |rig: &mut Rig, tick| {
+        rig.now = Tick::from_raw(1 + tick);
+        rig.pick(&picker)
+    };
+    assert_eq!(ask_at(&mut rig, 0), Some(0));
+    rig.set_load(0, 5, 0);
+    assert_eq!(ask_at(&mut rig, 0), Some(1), "the first is crowded");
+    // Both have as much now, so the newer one, 1, is asked first and leaves first.
+    rig.set_load(0, 3, 0);
+    rig.set_load(1, 3, 0);
+    assert_eq!(ask_at(&mut rig, DAY / 2), Some(1));
+    assert_eq!(ask_at(&mut rig, DAY), Some(1), "not more than a day");
+    assert_eq!(ask_at(&mut rig, DAY), Some(1), "still there");
+    assert_eq!(ask_at(&mut rig, DAY + 1), Some(1), "leaves after this");
+    assert_eq!(ask_at(&mut rig, DAY + 1), Some(0));
+    rig.set_load(1, 0, 0);
+    assert_eq!(ask_at(&mut rig, 3 * DAY / 2), Some(0), "1 has left");
+}
