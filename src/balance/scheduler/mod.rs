@@ -320,3 +320,6 @@ fn stamp(entries: &[Entry]) -> u64 {
     }
     rapidhash_v3(&bytes)
 }
+
+#[cfg(test)]
+mod tests;
