@@ -21,6 +21,7 @@ const HOP: NextHop = NextHop {
     port: PortId(0),
     source: MacAddr([2, 0, 0, 0, 0, 1]),
     destination: MacAddr([2, 0, 0, 0, 0, 2]),
+    mtu: 1500,
 };
 const CLIENT4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const REALS4: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 2, 0, 1), Ipv4Addr::new(10, 2, 0, 2)];

@@ -31,7 +31,10 @@ pub use self::{
     packet::{Classifier, Kind, Packet},
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},
-    scheduler::{Ask, Entry, Limits, Load, MaglevSize, Others, Picker, Scheduler, SchedulerState},
+    scheduler::{
+        Ask, Entry, Limits, Load, MaglevSize, MaglevTables, Others, Picker, Scheduler,
+        SchedulerState,
+    },
     service::{
         BuildError, Environment, MAX_SERVICES, MarkRule, Match, Method, NextHop, Persistence,
         PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId, ServiceKey,

@@ -158,9 +158,15 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
             XdpMode::Generic => XdpWish::Generic,
         },
         connections: run.connections as usize,
-        workers: run.workers,
-        cpus: run.cpus.clone(),
-        busy_poll: run.busy_poll,
+        // What is said here goes before what the file says.
+        workers: run
+            .workers
+            .or_else(|| config.settings.workers.map(u32::from)),
+        cpus: run
+            .cpus
+            .clone()
+            .or_else(|| CpuList::new(&config.settings.cpus)),
+        busy_poll: run.busy_poll || config.settings.busy_poll,
     };
     match engine::run(&config, &options) {
         Ok(()) => ExitCode::SUCCESS,

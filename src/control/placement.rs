@@ -6,6 +6,14 @@ use std::{fmt, str::FromStr};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuList(Vec<usize>);
 
+impl CpuList {
+    /// Those of the configuration's `cpus`; `None` when it names none.
+    pub fn new(cpus: &[u16]) -> Option<Self> {
+        let all: Vec<usize> = cpus.iter().map(|cpu| usize::from(*cpu)).collect();
+        (!all.is_empty()).then_some(Self(all))
+    }
+}
+
 impl FromStr for CpuList {
     type Err = String;
 

@@ -12,8 +12,15 @@
 //! - At any other size, so by default, the order of the list does not matter, shares are exact to
 //!   a slot, and fewer clients move: see [`fill`].
 
-use std::{cmp::Reverse, hash::Hasher, net::IpAddr};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    hash::Hasher,
+    net::IpAddr,
+    sync::{Arc, Weak},
+};
 
+use rapidhash::v3::rapidhash_v3;
 use siphasher::sip::SipHasher13;
 
 use super::{Ask, Choice, Entry, View, hash::fold, index, turn::gcd};
@@ -69,23 +76,22 @@ const OFFERS: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Maglev {
     /// For each slot the position in the list; empty when no real server has ever had a weight.
-    pub(super) slots: Box<[u16]>,
+    pub(super) slots: Arc<[u16]>,
     ipvs: bool,
     port: bool,
     fallback: bool,
 }
 
 impl Maglev {
-    pub(super) fn new(entries: &[Entry], size: MaglevSize, port: bool, fallback: bool) -> Self {
-        let ipvs = size.is_of_ipvs();
-        let slots = if ipvs {
-            fill_as_ipvs(entries, size.0)
-        } else {
-            fill(entries, size.0)
-        };
+    pub(super) fn new(
+        entries: &[Entry],
+        size: MaglevSize,
+        (port, fallback): (bool, bool),
+        known: &mut MaglevTables,
+    ) -> Self {
         Self {
-            slots,
-            ipvs,
+            slots: known.table(entries, size),
+            ipvs: size.is_of_ipvs(),
             port,
             fallback,
         }
@@ -161,6 +167,46 @@ fn count_through(choices: &[Choice], hash: u64, view: View<'_>) -> Option<usize>
     let open = || choices.iter().enumerate().filter(|(_, c)| view.is_open(c));
     let nth = hash.checked_rem(open().count() as u64)?;
     open().nth(usize::try_from(nth).ok()?).map(|(at, _)| at)
+}
+
+/// The tables in use. Filling one takes milliseconds, and most changes of a configuration or of the
+/// network leave it as it was.
+#[derive(Debug, Default)]
+pub struct MaglevTables(HashMap<u64, Weak<[u16]>>);
+
+impl MaglevTables {
+    /// The table of these real servers: the one in use, or a new one.
+    fn table(&mut self, entries: &[Entry], size: MaglevSize) -> Arc<[u16]> {
+        let name = name(entries, size);
+        let known = self.0.get(&name).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let slots: Arc<[u16]> = if size.is_of_ipvs() {
+                fill_as_ipvs(entries, size.0).into()
+            } else {
+                fill(entries, size.0).into()
+            };
+            self.0.retain(|_, table| table.strong_count() > 0);
+            self.0.insert(name, Arc::downgrade(&slots));
+            slots
+        })
+    }
+}
+
+/// A number that differs when tables do.
+fn name(entries: &[Entry], size: MaglevSize) -> u64 {
+    let mut bytes = Vec::with_capacity(4 + entries.len() * 24);
+    bytes.extend(size.0.to_ne_bytes());
+    for entry in entries {
+        match entry.endpoint.addr {
+            IpAddr::V4(addr) => bytes.extend(addr.to_ipv6_mapped().octets()),
+            IpAddr::V6(addr) => bytes.extend(addr.octets()),
+        }
+        bytes.extend(entry.endpoint.port.to_ne_bytes());
+        bytes.extend(entry.last_weight.to_ne_bytes());
+        bytes.push(u8::from(entry.endpoint.addr.is_ipv4()));
+        bytes.push(u8::from(entry.listed));
+    }
+    rapidhash_v3(&bytes)
 }
 
 /// The order in which a real server wants the slots.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     addr::{L4Proto, PortId},
-    balance::{Entry, Limits, Picker, Policy, Routes, Timeouts, state},
+    balance::{Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, state},
 };
 
 /// A real server in the table.
@@ -123,6 +123,24 @@ impl ServiceTable {
         services: &[ServiceSpec],
         environment: Environment,
     ) -> Result<Self, BuildError> {
+        Self::build_with(
+            generation,
+            services,
+            environment,
+            &mut MaglevTables::default(),
+        )
+    }
+
+    /// As [`Self::build`], without filling tables of `mh` anew that are in use.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_with(
+        generation: u64,
+        services: &[ServiceSpec],
+        environment: Environment,
+        known: &mut MaglevTables,
+    ) -> Result<Self, BuildError> {
         let mut built = Vec::with_capacity(services.len());
         let mut reals = Vec::new();
         let mut slots = vec![false; MAX_SERVICES];
@@ -146,7 +164,7 @@ impl ServiceTable {
                     returns.entry((real.endpoint.addr, from)).or_insert(at);
                 }
             }
-            built.push(Service::build(spec)?);
+            built.push(Service::build(spec, known)?);
         }
         Ok(Self {
             generation,
@@ -289,7 +307,7 @@ impl ServiceSpec {
 }
 
 impl Service {
-    fn build(spec: &ServiceSpec) -> Result<Self, BuildError> {
+    fn build(spec: &ServiceSpec, known: &mut MaglevTables) -> Result<Self, BuildError> {
         let whole = if spec.is_ipv6() { 128 } else { 32 };
         let persistence = match spec.persistence {
             Some(p) if p.prefix > whole => return Err(BuildError::Prefix(spec.id)),
@@ -332,7 +350,7 @@ impl Service {
             mark,
             any_port,
             one_packet: spec.one_packet,
-            picker: Picker::new(owner, spec.scheduler, &entries),
+            picker: Picker::build(owner, spec.scheduler, &entries, known),
             persistence,
             sees_answers: spec.sees_answers(),
         })

@@ -38,7 +38,7 @@ use super::{
     vrrp_io::{Env, VrrpIo},
 };
 use crate::{
-    balance::ServiceTable,
+    balance::{MaglevTables, ServiceTable},
     check::{Action, Health, Probe},
     config::Config,
     stats::WorkerStats,
@@ -149,6 +149,7 @@ struct Engine {
     /// The ways to clients, where answers pass here.
     ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
+    maglev: MaglevTables,
     /// The addresses of this host that the steering program knows.
     locals: BTreeSet<IpAddr>,
     interface_locks: Vec<InterfaceLock>,
@@ -175,7 +176,8 @@ impl Engine {
             None => Arc::default(),
         };
         let environment = self.services.environment(&self.ports, routes);
-        ServiceTable::build(generation, &specs, environment).map_err(|error| error.to_string())
+        ServiceTable::build_with(generation, &specs, environment, &mut self.maglev)
+            .map_err(|error| error.to_string())
     }
 
     fn run(mut self) -> Result<(), String> {

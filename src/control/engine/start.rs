@@ -30,6 +30,7 @@ use super::{
     PUBLISH_PERIOD, SIGNALS, WORKER_ENDED,
 };
 use crate::{
+    balance::MaglevTables,
     check::{Health, MAX_PROBES},
     config::Config,
     sys::{
@@ -158,6 +159,7 @@ impl Engine {
             hops,
             ways: None,
             ports: Vec::new(),
+            maglev: MaglevTables::default(),
             locals: BTreeSet::new(),
             interface_locks: Vec::new(),
             data_plane: None,

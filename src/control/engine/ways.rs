@@ -102,10 +102,12 @@ impl Engine {
         let steering = data_plane.steering();
         let mut failed = None;
         for addr in self.locals.difference(&known) {
-            failed = failed.or(steering.add(&steer::Match::Local(*addr)).err());
+            let done = steering.add(&steer::Match::Local(*addr));
+            failed = failed.or(done.err());
         }
         for addr in known.difference(&self.locals) {
-            failed = failed.or(steering.remove(&steer::Match::Local(*addr)).err());
+            let done = steering.remove(&steer::Match::Local(*addr));
+            failed = failed.or(done.err());
         }
         if let Some(error) = failed {
             self.say(format_args!("steering the host's own addresses: {error}"));

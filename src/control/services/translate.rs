@@ -222,7 +222,21 @@ fn policy(settings: &config::Settings) -> Policy {
         pmtu_disc: ipvs.pmtu_disc,
         reset_on_failure: settings.reset_on_failure,
         udp_move: settings.udp_move,
-        tunnel_sources: TunnelSources::default(),
+        tunnel_sources: tunnel_sources(settings),
+    }
+}
+
+fn tunnel_sources(settings: &config::Settings) -> TunnelSources {
+    let own = &settings.tunnel_source;
+    TunnelSources {
+        v4: own.iter().find_map(|prefix| match prefix.addr() {
+            IpAddr::V4(addr) => Some((addr, prefix.len())),
+            IpAddr::V6(_) => None,
+        }),
+        v6: own.iter().find_map(|prefix| match prefix.addr() {
+            IpAddr::V6(addr) => Some((addr, prefix.len())),
+            IpAddr::V4(_) => None,
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a Maglev table promises.
 
-use super::*;
+use super::{super::Maglev, *};
 
 /// Which real server each slot belongs to.
 fn table(entries: &[Entry]) -> Vec<u32> {
@@ -8,7 +8,7 @@ fn table(entries: &[Entry]) -> Vec<u32> {
 }
 
 fn table_of(entries: &[Entry], size: MaglevSize) -> Vec<u32> {
-    let table = super::super::Maglev::new(entries, size, false, false);
+    let table = Maglev::new(entries, size, (false, false), &mut MaglevTables::default());
     let id = |at: &u16| entries[usize::from(*at)].real.id.0;
     table.slots.iter().map(id).collect()
 }
@@ -177,4 +177,36 @@ fn a_size_is_a_prime_number_in_range() {
     for bad in [0, 241, 252, 65_536, 4093 * 251, 1_048_583, u32::MAX] {
         assert_eq!(MaglevSize::new(bad), None, "{bad}");
     }
+}
+
+#[test]
+fn a_table_is_filled_again_only_when_it_would_differ() {
+    let mut known = MaglevTables::default();
+    let slots = |list: &[Entry], size: u32, known: &mut MaglevTables| {
+        let size = MaglevSize::new(size).unwrap();
+        Maglev::new(list, size, (false, false), known).slots
+    };
+    let list = entries(&[1, 2, 3]);
+    let first = slots(&list, 251, &mut known);
+    let mut same = list.clone();
+    same[0].weight = 0;
+    same[1].limits.upper = 9;
+    let again = slots(&same, 251, &mut known);
+    assert!(std::sync::Arc::ptr_eq(&first, &again));
+    let change = |change: fn(&mut Vec<Entry>)| {
+        let mut list = list.clone();
+        change(&mut list);
+        list
+    };
+    for other in [
+        change(|list| list[0].last_weight = 5),
+        change(|list| list[0].listed = false),
+        change(|list| list[0].endpoint.port = 81),
+        change(|list| list[0].endpoint.addr = "10.9.9.9".parse().unwrap()),
+        change(|list| list.swap(0, 1)),
+    ] {
+        let slots = slots(&other, 251, &mut known);
+        assert_ne!(slots, first, "{other:?}");
+    }
+    assert_ne!(slots(&list, 257, &mut known), first);
 }
