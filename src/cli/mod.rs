@@ -154,6 +154,7 @@ struct ListView {
 
 /// Which connections to list.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "With --conns")]
 struct ConnFilter {
     /// Of clients with this address or in this network only; a template has its client's network
     #[arg(long, requires = "conns", value_name = "ADDR[/LEN]")]
