@@ -1,8 +1,10 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
+use std::sync::Arc;
+
 use super::{
-    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Packet, Real,
-    RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Others, Packet,
+    Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
@@ -92,6 +94,11 @@ impl Balancer {
             table,
             turn,
         }
+    }
+
+    /// From now on the connections of other workers count too, for schedulers and thresholds.
+    pub fn see(&mut self, others: Arc<Others>) {
+        self.scheduling.see(others);
     }
 
     /// Looks at the next `budget` buckets of each table and takes out what has expired.

@@ -29,7 +29,7 @@ use super::{
     stages::{self, Metas},
 };
 use crate::{
-    balance::{Balancer, Turn},
+    balance::{Balancer, Others, Turn},
     stats::{DropReason, Stage, WorkerStats},
     sys::huge_pages,
     time::{Instant, Tick},
@@ -164,6 +164,13 @@ impl<Io: PacketIo> Worker<Io> {
     #[must_use]
     pub fn with_handover(mut self, handover: Handover<Io::Parted>) -> Self {
         self.handover = Some(handover);
+        self
+    }
+
+    /// Has its schedulers see what the other workers have, too.
+    #[must_use]
+    pub fn with_others(mut self, others: Arc<Others>) -> Self {
+        self.balancer.see(others);
         self
     }
 

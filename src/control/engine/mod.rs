@@ -71,6 +71,9 @@ const PROBES_PER_TURN: usize = 64;
 const NOTIFICATIONS_PER_TURN: usize = 256;
 /// How often old tables are freed and lasting problems looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// How often several workers are told of each other's connections: their schedulers and thresholds lag by
+/// as much.
+const COMPARE: Duration = Duration::from_millis(100);
 /// Least time between two tables: thousands of checks can change their minds in a second, and a
 /// table of 10,000 real servers takes 1 to 4 ms to build.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
@@ -161,6 +164,8 @@ struct Engine {
     stale: bool,
     publishing: Pace,
     housekeeping_at: Instant,
+    /// When several workers are told of each other's connections next.
+    compare_at: Instant,
     /// How late VRRP timers were served, in microseconds.
     lateness: Histogram<u64>,
     outages: Outages,
@@ -238,12 +243,20 @@ impl Engine {
             self.housekeeping_at = now + HOUSEKEEPING;
             self.keep_house(wall);
         }
+        if now >= self.compare_at {
+            self.compare_at = now + COMPARE;
+            if let Some(data_plane) = &self.data_plane {
+                data_plane.compare(self.services.counted());
+            }
+        }
         self.publish(now);
         more
     }
 
     fn timeout(&self) -> Option<Duration> {
+        let several = self.data_plane.as_ref().filter(|it| it.has_several());
         let next = [
+            several.map(|_| self.compare_at),
             self.vrrp.poll_timeout(),
             self.health.poll_timeout(),
             self.probes.poll_timeout(),

@@ -169,6 +169,7 @@ impl Engine {
             stale: false,
             publishing: Pace::new(PUBLISH_PERIOD),
             housekeeping_at: now + HOUSEKEEPING,
+            compare_at: now,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
             outages: Outages::default(),
             stopping: false,
