@@ -323,11 +323,20 @@ impl<Io: PacketIo> Worker<Io> {
         frames
     }
 
-    /// Has the kernel back the connection table by huge pages, which saves most of the misses of the TLB
-    /// when it is large. Whether all of it is; takes up to a second a gigabyte.
+    /// Has the kernel back the connection tables by huge pages, which saves most of the misses of the TLB
+    /// when they are large. Whether it is to; takes up to a second a gigabyte.
     pub fn use_huge_pages(&self) -> bool {
-        let (buckets, records) = self.balancer.conns().parts();
-        huge_pages::back(buckets) & huge_pages::back(records)
+        let (four, six) = (
+            self.balancer.conns().parts(),
+            self.balancer.conns6().parts(),
+        );
+        let backed = [
+            huge_pages::back(four.0),
+            huge_pages::back(four.1),
+            huge_pages::back(six.0),
+            huge_pages::back(six.1),
+        ];
+        backed.iter().all(|backed| *backed)
     }
 
     /// Ends the worker: the tables are gone, the I/O is given back.
