@@ -151,9 +151,8 @@ impl Lab {
             route("10.0.0.0/24", None),
             route("::/0", Some(addresses(true, 254))),
         ];
-        let neighbours = [false, true].map(|ipv6| {
-            (PortId(0), addresses(ipv6, 254), MacAddr([2, 0, 0, 0, 2, 1]))
-        });
+        let neighbours = [false, true]
+            .map(|ipv6| (PortId(0), addresses(ipv6, 254), MacAddr([2, 0, 0, 0, 2, 1])));
         let environment = Environment {
             marks: [false, true].map(mark).to_vec(),
             routes: Arc::new(Routes::new(routes, neighbours)),

@@ -110,6 +110,8 @@ pub struct ServiceTable {
     any_return: bool,
     /// Whether any virtual server's flows have an owner among several workers.
     owned: bool,
+    /// Of IPv4 and IPv6: the shortest client prefix of persistent virtual servers with NAT.
+    nat_prefixes: [Option<u8>; 2],
     reals: Box<[Option<Real>]>,
 }
 
@@ -172,6 +174,11 @@ impl ServiceTable {
             services: built.into(),
             lookup,
             any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
+            nat_prefixes: [false, true].map(|ipv6| {
+                let family = services.iter().filter(|spec| spec.has_family(ipv6));
+                let nat = family.filter(|spec| spec.sees_answers());
+                nat.filter_map(|spec| Some(spec.persistence?.prefix)).min()
+            }),
             owned: services
                 .iter()
                 .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
@@ -190,6 +197,7 @@ impl ServiceTable {
             returns: HashMap::with_hasher(SeedableState::fixed()),
             any_return: false,
             owned: false,
+            nat_prefixes: [None; 2],
             reals: Box::default(),
         }
     }
@@ -224,6 +232,12 @@ impl ServiceTable {
     #[inline]
     pub const fn has_owners(&self) -> bool {
         self.owned
+    }
+
+    /// By how many leading bits of their addresses clients are told apart when flows with NAT are divided
+    /// among workers; `None`: by address and port.
+    pub(in crate::balance) const fn nat_prefix(&self, ipv6: bool) -> Option<u8> {
+        self.nat_prefixes[ipv6 as usize]
     }
 
     /// The ways to clients.
@@ -296,19 +310,20 @@ impl ServiceSpec {
         self.reals.iter().any(|real| real.method.sees_answers())
     }
 
+    /// Whether any of its packets are of this family.
+    fn has_family(&self, ipv6: bool) -> bool {
+        self.matches.iter().any(|what| what.is_ipv6() == ipv6)
+    }
+
     /// Whether its packets are IPv6's.
     fn is_ipv6(&self) -> bool {
-        self.matches.first().is_some_and(|what| match what {
-            Match::Address(key) => key.endpoint.addr.is_ipv6(),
-            Match::Range { first, .. } => first.is_ipv6(),
-            Match::Mark { ipv6, .. } => *ipv6,
-        })
+        self.matches.first().is_some_and(Match::is_ipv6)
     }
 }
 
 impl Service {
     fn build(spec: &ServiceSpec, known: &mut MaglevTables) -> Result<Self, BuildError> {
-        let whole = if spec.is_ipv6() { 128 } else { 32 };
+        let whole = if spec.has_family(true) { 128 } else { 32 };
         let persistence = match spec.persistence {
             Some(p) if p.prefix > whole => return Err(BuildError::Prefix(spec.id)),
             Some(p) => Some(Templates {
