@@ -12,6 +12,7 @@ mod conntable;
 mod fragments;
 mod key;
 mod packet;
+mod path_mtu;
 mod policy;
 pub mod rewrite;
 mod routes;
@@ -27,6 +28,7 @@ pub use self::{
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
     packet::{Classifier, Kind, Packet},
+    path_mtu::PathMtus,
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},
     scheduler::{Ask, Entry, Limits, Load, MaglevSize, Others, Picker, Scheduler, SchedulerState},

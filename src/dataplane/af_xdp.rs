@@ -372,6 +372,10 @@ impl FrameBuf for Frame {
         self.truncate(len);
     }
 
+    fn resize(&mut self, len: usize) -> bool {
+        self.resize(len)
+    }
+
     #[inline]
     fn ingress(&self) -> PortId {
         self.port()
@@ -404,6 +408,10 @@ impl PacketIo for AfXdp {
 
     fn release(&mut self, frame: Frame) {
         self.sockets.release(frame);
+    }
+
+    fn spare(&mut self, ingress: PortId) -> Option<Frame> {
+        self.sockets.spare(ingress)
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {

@@ -117,7 +117,7 @@ pub(super) fn decide_burst(
     }
 }
 
-/// Rewrites each frame in place and passes it on. How many were transmitted. `waited` says of the first ones since when
+/// Rewrites each frame in place and passes it on. How many were transmitted, with those that were cut off another. `waited` says of the first ones since when
 /// they wait.
 pub(super) fn rewrite_burst<Io: PacketIo>(
     frames: &mut Vec<Io::Frame>,
@@ -128,10 +128,10 @@ pub(super) fn rewrite_burst<Io: PacketIo>(
     let mut out = 0;
     for (at, frame) in frames.drain(..).enumerate().take(BURST) {
         let (verdict, since) = (metas.verdicts[at], waited.get(at).copied());
-        out += u64::from(match metas.families[at] {
+        out += match metas.families[at] {
             Family::V4 => output.send(frame, verdict, &metas.four[at], since),
             Family::V6 => output.send(frame, verdict, &metas.six[at], since),
-        });
+        };
     }
     out
 }

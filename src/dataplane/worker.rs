@@ -21,7 +21,7 @@ use super::{
     stages::{self, Metas},
 };
 use crate::{
-    balance::{Balancer, Turn},
+    balance::{Balancer, PathMtus, Turn},
     stats::{DropReason, WorkerStats},
     time::{Instant, Tick},
 };
@@ -80,6 +80,7 @@ pub struct Worker<Io: PacketIo> {
     /// Parked frames that are still to be looked at again.
     to_retry: usize,
     limit: ReplyLimit,
+    paths: PathMtus,
     /// Identification of the last outer IPv4 header.
     ids: u16,
     /// Up to when the sweep has done its share.
@@ -103,6 +104,7 @@ impl<Io: PacketIo> Worker<Io> {
             waited: Vec::with_capacity(BURST),
             to_retry: 0,
             limit: ReplyLimit::new(),
+            paths: PathMtus::new(),
             ids: 0,
             swept_to: None,
             to_sweep: 0,
@@ -135,6 +137,8 @@ impl<Io: PacketIo> Worker<Io> {
                 reader: &self.reader,
                 parking: &mut self.parking,
                 limit: &mut self.limit,
+                paths: &mut self.paths,
+                second: None,
                 ids: &mut self.ids,
                 turn,
             };
@@ -252,5 +256,5 @@ impl<Io: PacketIo> Worker<Io> {
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
+#[path = "worker_tests/mod.rs"]
 mod tests;

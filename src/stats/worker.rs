@@ -80,7 +80,7 @@ pub struct WorkerStats {
     pub templates: Counter,
     /// Connections and templates that made room for new ones before their time.
     pub evicted: Counter,
-    /// First packets forwarded without an entry, as there was no room and their scheduler is a hash.
+    /// Packets forwarded without an entry, as there was no room for their flow and its scheduler is a hash.
     pub unstored: Counter,
     drops: [Counter; DropReason::COUNT],
     replies: [Counter; ReplyReason::COUNT],

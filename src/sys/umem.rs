@@ -94,6 +94,20 @@ impl Frame {
             .set_pos(len);
     }
 
+    /// Makes it `len` bytes long; `false` when the chunk ends before that.
+    #[must_use]
+    pub fn resize(&mut self, len: usize) -> bool {
+        let room = CHUNK as usize - self.desc.addr() % CHUNK as usize;
+        if len > room {
+            return false;
+        }
+        // SAFETY: as in `bytes_mut`; the frame still ends in its chunk.
+        unsafe { self.umem.data_mut(&mut self.desc) }
+            .cursor()
+            .set_pos(len);
+        self.desc.lengths().data() == len
+    }
+
     /// The port that it came in on.
     #[inline]
     pub const fn port(&self) -> PortId {
@@ -201,6 +215,22 @@ impl Pool {
             desc,
             port,
         }
+    }
+
+    /// The token for a free frame, empty and with all its headroom, as if received on `port`.
+    pub(super) fn spare(&mut self, port: PortId) -> Option<Frame> {
+        let mut desc = self.free.pop()?;
+        let start = desc.addr() - desc.addr() % CHUNK as usize;
+        set_addr(&mut desc, start + (CHUNK - ROOM) as usize);
+        desc.set_options(0);
+        self.in_hand += 1;
+        let mut frame = Frame {
+            umem: self.umem(),
+            desc,
+            port,
+        };
+        frame.truncate(0);
+        Some(frame)
     }
 
     /// The descriptor of a frame that is to be sent: the token ends here.

@@ -223,6 +223,11 @@ impl XskSet {
         self.pool.release(frame);
     }
 
+    /// A free frame without bytes, as if received on `port`.
+    pub fn spare(&mut self, port: PortId) -> Option<Frame> {
+        self.pool.spare(port)
+    }
+
     /// Each socket, with the port and queue that it is bound to.
     pub fn sockets(&self) -> impl Iterator<Item = (PortId, u32, BorrowedFd<'_>)> {
         self.queues

@@ -1,6 +1,10 @@
 //! The table itself: built from specifications, never changed.
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    num::NonZeroU32,
+};
 
 use rapidhash::fast::SeedableState;
 
@@ -11,7 +15,7 @@ use super::{
 };
 use crate::{
     addr::{L4Proto, PortId},
-    balance::{Entry, Limits, Picker, Policy, Routes, Timeouts, state},
+    balance::{Entry, Limits, Picker, Policy, Routes, Timeouts, rewrite::TunnelKind, state},
 };
 
 /// A real server in the table.
@@ -102,6 +106,8 @@ pub struct ServiceTable {
     /// Whether any of them answers from every port.
     any_return: bool,
     reals: Box<[Option<Real>]>,
+    /// Where our tunnels end: address, and destination port of GUE or 0.
+    tunnels: HashSet<(IpAddr, u16), SeedableState<'static>>,
 }
 
 impl ServiceTable {
@@ -119,6 +125,7 @@ impl ServiceTable {
         let mut slots = vec![false; MAX_SERVICES];
         let mut lookup = Lookup::new(environment.marks.clone());
         let mut returns = HashMap::with_hasher(SeedableState::fixed());
+        let mut tunnels = HashSet::with_hasher(SeedableState::fixed());
         for spec in services {
             match slots.get_mut(spec.id.0 as usize) {
                 None => return Err(BuildError::ServiceSlot(spec.id)),
@@ -137,6 +144,11 @@ impl ServiceTable {
                     returns.entry((real.endpoint.addr, from)).or_insert(at);
                 }
             }
+            tunnels.extend(spec.reals.iter().filter_map(|real| match real.method {
+                Method::Tunnel(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
+                Method::Tunnel(_) => Some((real.endpoint.addr, 0)),
+                Method::DirectRouting | Method::Nat => None,
+            }));
             built.push(Service::build(spec)?);
         }
         Ok(Self {
@@ -147,6 +159,7 @@ impl ServiceTable {
             any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
             returns,
             reals: reals.into(),
+            tunnels,
         })
     }
 
@@ -160,6 +173,7 @@ impl ServiceTable {
             returns: HashMap::with_hasher(SeedableState::fixed()),
             any_return: false,
             reals: Box::default(),
+            tunnels: HashSet::with_hasher(SeedableState::fixed()),
         }
     }
 
@@ -223,6 +237,17 @@ impl ServiceTable {
                     .flatten()
             });
         self.services.get(*at? as usize)
+    }
+
+    /// Whether any real server is behind a tunnel.
+    #[inline]
+    pub fn has_tunnels(&self) -> bool {
+        !self.tunnels.is_empty()
+    }
+
+    /// Whether a tunnel of ours ends at this address, of GUE to this port, or of another kind when that is 0.
+    pub fn is_tunnel_end(&self, addr: IpAddr, gue_port: u16) -> bool {
+        self.tunnels.contains(&(addr, gue_port))
     }
 
     /// The real server; `None` when it has left the configuration.
