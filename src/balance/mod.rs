@@ -13,6 +13,7 @@ mod fragments;
 mod key;
 mod owner;
 mod packet;
+mod path_mtu;
 mod policy;
 pub mod rewrite;
 mod routes;
@@ -29,6 +30,7 @@ pub use self::{
     key::{FlowKey, Key4, Key6},
     owner::Ownership,
     packet::{Classifier, Kind, Packet},
+    path_mtu::PathMtus,
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},
     scheduler::{

@@ -29,7 +29,7 @@ use super::{
     stages::{self, Metas},
 };
 use crate::{
-    balance::{Balancer, Others, Turn},
+    balance::{Balancer, Others, PathMtus, Turn},
     stats::{DropReason, Stage, WorkerStats},
     sys::huge_pages,
     time::{Instant, Tick},
@@ -96,6 +96,7 @@ pub struct Worker<Io: PacketIo> {
     /// Parked frames that are still to be looked at again.
     to_retry: usize,
     limit: ReplyLimit,
+    paths: PathMtus,
     /// Identification of the last outer IPv4 header.
     ids: u16,
     /// Up to when the sweep has done its share.
@@ -152,6 +153,7 @@ impl<Io: PacketIo> Worker<Io> {
             waited: Vec::with_capacity(BURST),
             to_retry: 0,
             limit: ReplyLimit::new(),
+            paths: PathMtus::new(),
             ids: 0,
             swept_to: None,
             to_sweep: 0,
@@ -252,6 +254,8 @@ impl<Io: PacketIo> Worker<Io> {
                 reader: &self.reader,
                 parking: &mut self.parking,
                 limit: &mut self.limit,
+                paths: &mut self.paths,
+                second: None,
                 ids: &mut self.ids,
                 turn,
                 handover: self.handover.as_mut(),
@@ -465,5 +469,5 @@ fn dispatch<Io: PacketIo>(handover: &mut Handover<Io::Parted>, io: &mut Io, stat
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
+#[path = "worker_tests/mod.rs"]
 mod tests;

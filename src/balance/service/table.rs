@@ -1,6 +1,10 @@
 //! The table itself: built from specifications, never changed.
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    num::NonZeroU32,
+};
 
 use rapidhash::fast::SeedableState;
 
@@ -11,7 +15,9 @@ use super::{
 };
 use crate::{
     addr::{L4Proto, PortId},
-    balance::{Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, state},
+    balance::{
+        Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, rewrite::TunnelKind, state,
+    },
 };
 
 /// A real server in the table.
@@ -113,6 +119,8 @@ pub struct ServiceTable {
     /// Of IPv4 and IPv6: the shortest client prefix of persistent virtual servers with NAT.
     nat_prefixes: [Option<u8>; 2],
     reals: Box<[Option<Real>]>,
+    /// Where our tunnels end: address, and destination port of GUE or 0.
+    tunnels: HashSet<(IpAddr, u16), SeedableState<'static>>,
 }
 
 impl ServiceTable {
@@ -148,6 +156,7 @@ impl ServiceTable {
         let mut slots = vec![false; MAX_SERVICES];
         let mut lookup = Lookup::new(environment.marks.clone());
         let mut returns = HashMap::with_hasher(SeedableState::fixed());
+        let mut tunnels = HashSet::with_hasher(SeedableState::fixed());
         for spec in services {
             match slots.get_mut(spec.id.0 as usize) {
                 None => return Err(BuildError::ServiceSlot(spec.id)),
@@ -166,6 +175,11 @@ impl ServiceTable {
                     returns.entry((real.endpoint.addr, from)).or_insert(at);
                 }
             }
+            tunnels.extend(spec.reals.iter().filter_map(|real| match real.method {
+                Method::Tunnel(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
+                Method::Tunnel(_) => Some((real.endpoint.addr, 0)),
+                Method::DirectRouting | Method::Nat => None,
+            }));
             built.push(Service::build(spec, known)?);
         }
         Ok(Self {
@@ -184,6 +198,7 @@ impl ServiceTable {
                 .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
             returns,
             reals: reals.into(),
+            tunnels,
         })
     }
 
@@ -199,6 +214,7 @@ impl ServiceTable {
             owned: false,
             nat_prefixes: [None; 2],
             reals: Box::default(),
+            tunnels: HashSet::with_hasher(SeedableState::fixed()),
         }
     }
 
@@ -277,6 +293,17 @@ impl ServiceTable {
                     .flatten()
             });
         self.services.get(*at? as usize)
+    }
+
+    /// Whether any real server is behind a tunnel.
+    #[inline]
+    pub fn has_tunnels(&self) -> bool {
+        !self.tunnels.is_empty()
+    }
+
+    /// Whether a tunnel of ours ends at this address, of GUE to this port, or of another kind when that is 0.
+    pub fn is_tunnel_end(&self, addr: IpAddr, gue_port: u16) -> bool {
+        self.tunnels.contains(&(addr, gue_port))
     }
 
     /// The real server; `None` when it has left the configuration.

@@ -593,8 +593,9 @@ impl Engine {
 
     fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
         let stats = data_plane.stats();
+        // With what came of cutting packets in two.
         let (received, sent, dropped) = (
-            stats.sum(|worker| worker.frames_in.get()),
+            stats.sum(|worker| worker.frames_in.get() + worker.cut.get()),
             stats.sum(|worker| worker.frames_out.get()),
             stats.sum(WorkerStats::dropped),
         );

@@ -752,8 +752,5 @@ proptest! {
     }
 }
 
-#[path = "handover_tests.rs"]
 mod handover_tests;
-
-#[path = "timing_tests.rs"]
 mod timing_tests;
