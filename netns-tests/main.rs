@@ -16,6 +16,7 @@ mod harness;
 mod health;
 mod keepalived_peer;
 mod losses;
+mod nat;
 mod persistence;
 mod support;
 
@@ -47,6 +48,13 @@ impl Test {
     /// The same test once for each way to get at packets.
     fn on_each_engine(name: &str, run: fn(Engine)) -> impl Iterator<Item = Self> {
         Engine::ALL
+            .map(|engine| Self::new(&format!("{name}::{}", engine.name()), move || run(engine)))
+            .into_iter()
+    }
+
+    /// As [`Self::on_each_engine`], for what lies above them: once with XDP, once without.
+    fn on_both_engines(name: &str, run: fn(Engine)) -> impl Iterator<Item = Self> {
+        Engine::BOTH
             .map(|engine| Self::new(&format!("{name}::{}", engine.name()), move || run(engine)))
             .into_iter()
     }
@@ -89,6 +97,7 @@ fn main() -> ExitCode {
         losses::tests(),
         crash::tests(),
         cli::tests(),
+        nat::tests(),
     ];
     let trials = subjects.into_iter().flatten().map(Test::into_trial);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
