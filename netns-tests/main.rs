@@ -14,11 +14,13 @@ mod foreign_traffic;
 mod forwarding;
 mod harness;
 mod health;
+mod ipv6;
 mod keepalived_peer;
 mod losses;
 mod nat;
 mod persistence;
 mod support;
+mod udp;
 
 use std::{
     process::ExitCode,
@@ -97,6 +99,8 @@ fn main() -> ExitCode {
         losses::tests(),
         crash::tests(),
         cli::tests(),
+        ipv6::tests(),
+        udp::tests(),
         nat::tests(),
     ];
     let trials = subjects.into_iter().flatten().map(Test::into_trial);
