@@ -308,6 +308,9 @@ impl<Io: PacketIo> Worker<Io> {
             } else if empty_turns < SPIN_TURNS {
                 empty_turns += 1;
                 std::hint::spin_loop();
+            } else if self.to_sweep > 0 {
+                // What has come due in one sleep is more than one turn may sweep: asleep again at once, a
+                // large table would be swept in minutes.
             } else if let Some(handover) = &self.handover {
                 let io = &mut self.io;
                 handover.doze(|| io.wait(IDLE_WAIT)).transpose()?;

@@ -55,9 +55,8 @@ use crate::{
 
 const SIGNALS: Token = Token(0);
 const MONITOR: Token = Token(1);
-const WORKER_ENDED: Token = Token(2);
+const WORKERS: Token = Token(2);
 const GUARDIAN: Token = Token(3);
-const ASKED: Token = Token(4);
 const FIRST_ADMIN: usize = 16;
 const FIRST_VRRP: usize = FIRST_ADMIN + AdminSocket::TOKENS;
 /// Above every interface index that a socket could be registered by.
@@ -217,7 +216,11 @@ impl Engine {
             match event.token() {
                 SIGNALS => self.handle_signals(),
                 MONITOR => self.notified = true,
-                WORKER_ENDED => self.fail("a worker has ended".to_owned()),
+                // What they ask for is looked up below in any case.
+                WORKERS if self.data_plane.as_ref().is_some_and(DataPlane::has_ended) => {
+                    self.fail("a worker has ended".to_owned());
+                }
+                WORKERS => {}
                 GUARDIAN if !self.guardian.is_alive() => {
                     self.say(
                         "the guardian has ended: a crash now would leave the virtual addresses",

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,8 +27,8 @@ use super::{
         services::{PortInfo, Services},
         vrrp_io::{Env, VrrpIo},
     },
-    ASKED, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR, Options,
-    PUBLISH_PERIOD, SIGNALS, WORKER_ENDED,
+    Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR, Options,
+    PUBLISH_PERIOD, SIGNALS, WORKERS,
 };
 use crate::{
     balance::MaglevTables,
@@ -225,8 +226,11 @@ impl Engine {
                 .push(lock.map_err(|error| error.to_string())?);
         }
         let table = self.build_table(1)?;
-        let ended = mio::Waker::new(self.poll.registry(), WORKER_ENDED)
+        // One for all that workers have to say: a poll has only one.
+        let waker = mio::Waker::new(self.poll.registry(), WORKERS)
             .map_err(|error| format!("creating a waker: {error}"))?;
+        let ended = Arc::new(waker);
+        let asked = Arc::clone(&ended);
         let wishes = DataPlaneOptions {
             io: options.io,
             xdp: options.xdp,
@@ -242,8 +246,6 @@ impl Engine {
                 .chain(self.services.steer().added)
                 .collect(),
         };
-        let asked = mio::Waker::new(self.poll.registry(), ASKED)
-            .map_err(|error| format!("creating a waker: {error}"))?;
         let calls = Calls {
             // The loop notices at its next housekeeping if this fails.
             ended: Box::new(move || drop(ended.wake())),
