@@ -1,8 +1,9 @@
 //! A fuzzer over a worker's whole way: classify, decide, rewrite. `scripts/fuzz` builds and runs it.
 //!
-//! An input is a list of frames, each behind its length in two bytes. They go through one worker that has a
-//! virtual server of every kind, and stays from input to input, with its connections. No frame may
-//! make it panic or lose a frame, and whatever leaves must be a valid packet.
+//! An input is a list of frames: most are valid packets of every kind with some bytes changed, as the input
+//! says, others are the input's own bytes. They go through one worker that has a virtual server of
+//! every kind, and stays from input to input, with its connections. No frame may make it panic or lose
+//! a frame, and whatever leaves must be a valid packet.
 
 #![no_main]
 
@@ -14,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, PacketBuilder, icmpv4, icmpv6};
 use libfuzzer_sys::fuzz_target;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
@@ -40,6 +42,7 @@ struct Lab {
     worker: Worker<MemoryIo>,
     stats: Arc<WorkerStats>,
     now: Instant,
+    templates: Vec<Vec<u8>>,
     /// The tables that the worker may use live as long as this.
     _publisher: Publisher,
 }
@@ -128,6 +131,90 @@ fn services() -> Vec<ServiceSpec> {
     specs
 }
 
+/// Valid packets: from clients to each virtual server, from real servers to clients, and ICMP errors about
+/// either; whole and as fragments, with and without a VLAN tag.
+fn templates() -> Vec<Vec<u8>> {
+    let (client4, client6) = ([192, 0, 2, 7], addresses(true, 77));
+    let link = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], [2, 0, 0, 0, 0, 1]);
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    for ipv6 in [false, true] {
+        let vip = addresses(ipv6, 9);
+        let real = addresses(ipv6, 102);
+        let client = if ipv6 { client6 } else { IpAddr::from(client4) };
+        let flows = (80..85).map(|port| (client, 4000, vip, port));
+        let flows = flows.chain([
+            (real, 8080, client, 4000),
+            (client, 4000, addresses(ipv6, 10), 9),
+        ]);
+        for (from, sport, to, dport) in flows {
+            for kind in 0..5_u8 {
+                let builder = match (from, to) {
+                    (IpAddr::V4(from), IpAddr::V4(to)) => {
+                        link().ipv4(from.octets(), to.octets(), 60)
+                    }
+                    (IpAddr::V6(from), IpAddr::V6(to)) => {
+                        link().ipv6(from.octets(), to.octets(), 60)
+                    }
+                    _ => unreachable!("one family"),
+                };
+                let mut bytes = Vec::new();
+                let payload = [0x61; 24];
+                let built = match kind {
+                    0 => builder
+                        .tcp(sport, dport, 1, 512)
+                        .syn()
+                        .write(&mut bytes, &payload),
+                    1 => builder
+                        .tcp(sport, dport, 2, 512)
+                        .ack(9)
+                        .write(&mut bytes, &payload),
+                    2 => builder.udp(sport, dport).write(&mut bytes, &payload),
+                    3 => {
+                        // An INIT chunk behind the common header; its CRC is of no matter here.
+                        let mut packet = sport.to_be_bytes().to_vec();
+                        packet.extend(dport.to_be_bytes());
+                        packet.extend([0; 8]);
+                        packet.extend([1, 0, 0, 20]);
+                        packet.extend([0; 16]);
+                        builder.write(&mut bytes, IpNumber::SCTP, &packet)
+                    }
+                    _ => {
+                        let quoted = frames.last().map(|frame| frame[14..].to_vec());
+                        let quoted = quoted.unwrap_or_default();
+                        if ipv6 {
+                            let problem = icmpv6::DestUnreachableCode::Port;
+                            let problem = Icmpv6Type::DestinationUnreachable(problem);
+                            builder.icmpv6(problem).write(&mut bytes, &quoted)
+                        } else {
+                            let problem = icmpv4::DestUnreachableHeader::Port;
+                            let problem = Icmpv4Type::DestinationUnreachable(problem);
+                            builder.icmpv4(problem).write(&mut bytes, &quoted)
+                        }
+                    }
+                };
+                built.expect("a packet of known size");
+                frames.push(bytes);
+            }
+        }
+    }
+    let mut first = frames[2].clone();
+    first[20] = 0x20;
+    let mut later = frames[2].clone();
+    later[21] = 4;
+    for frame in [&mut first, &mut later] {
+        frame[24..26].fill(0);
+        let sum = checksum::compute(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum);
+    }
+    let mut tagged = frames[1][..12].to_vec();
+    tagged.extend([0x81, 0, 0, 42]);
+    tagged.extend(&frames[1][12..]);
+    let mut large = frames[11].clone();
+    large.resize(large.len() + 1460, 7);
+    frames.extend([first, later, tagged, large]);
+    frames
+}
+
 impl Lab {
     fn new() -> Self {
         let mark = |ipv6| MarkRule {
@@ -178,21 +265,54 @@ impl Lab {
             worker,
             stats,
             now: Instant::from_nanos(1_000_000_000),
+            templates: templates(),
             _publisher: publisher,
         }
+    }
+
+    /// The next frame that an input stands for: `kind`, then for one of the templates `edits` and `repair` and
+    /// for each edit a place and a value; for any other the length and the bytes.
+    fn next_frame(&self, data: &mut &[u8]) -> Option<Vec<u8>> {
+        let (kind, rest) = data.split_first()?;
+        *data = rest;
+        let Some(template) = self.templates.get(usize::from(*kind)) else {
+            let (length, rest) = data.split_first()?;
+            let (frame, rest) = rest.split_at(usize::from(*length).min(rest.len()));
+            *data = rest;
+            return Some(frame.to_vec());
+        };
+        let mut frame = template.clone();
+        let (how, rest) = data.split_first()?;
+        *data = rest;
+        for _ in 0..how & 7 {
+            let [place, value, rest @ ..] = *data else {
+                break;
+            };
+            *data = rest;
+            let at = usize::from(*place) % frame.len();
+            frame[at] = *value;
+        }
+        if how & 8 != 0 && frame[12..14] == [8, 0] {
+            let header = usize::from(frame[14] & 15) * 4;
+            if header >= 20 && frame.len() >= 14 + header {
+                frame[24..26].fill(0);
+                let sum = checksum::compute(&frame[14..14 + header]);
+                frame[24..26].copy_from_slice(&sum);
+            }
+        }
+        if how & 16 != 0 {
+            frame.truncate(frame.len() / 2);
+        }
+        Some(frame)
     }
 
     fn run(&mut self, mut data: &[u8]) {
         self.now = self.now + Duration::from_millis(37);
         let mut injected = 0;
-        while let [high, low, rest @ ..] = data {
-            let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
-            let (frame, rest) = rest.split_at(length);
-            injected += usize::from(self.worker.io_mut().inject(PortId(0), frame));
-            data = rest;
-            if injected == 64 {
-                break;
-            }
+        while injected < 64
+            && let Some(frame) = self.next_frame(&mut data)
+        {
+            injected += usize::from(self.worker.io_mut().inject(PortId(0), &frame));
         }
         while self.worker.turn(self.now) > 0 {}
         while let Some((_, frame)) = self.worker.io_mut().collect() {
@@ -200,6 +320,12 @@ impl Lab {
         }
         let account = self.worker.account();
         assert!(account.is_conserved(), "{account:?}");
+        let stats = &self.stats;
+        assert_eq!(
+            stats.frames_in.get() + stats.cut.get(),
+            stats.frames_out.get() + stats.dropped() + account.in_hand,
+            "a frame is neither sent nor dropped nor waiting"
+        );
         assert!(self.worker.balancer().conns().len() <= 2 * CONNECTIONS);
     }
 }
