@@ -112,7 +112,7 @@ impl<'a> Xvs<'a> {
             process,
             config: file,
             socket,
-            unmanaged: host.has_address(VIP),
+            unmanaged: host.has_address(VIP) && !config.contains("virtual_ipaddress"),
         }
     }
 

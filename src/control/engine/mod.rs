@@ -70,6 +70,8 @@ const PROBES_PER_TURN: usize = 64;
 const NOTIFICATIONS_PER_TURN: usize = 256;
 /// How often old tables are freed and lasting problems looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Least time between two looks at all addresses of this host: a MASTER adds its VIPs one by one.
+const ADDRESSES: Duration = Duration::from_millis(100);
 /// How often several workers are told of each other's connections: their schedulers and thresholds lag by
 /// as much.
 const COMPARE: Duration = Duration::from_millis(100);
@@ -152,6 +154,8 @@ struct Engine {
     ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
     maglev: MaglevTables,
+    /// The addresses of this host may have changed.
+    addresses: Pace,
     /// The addresses of this host that the steering program knows.
     locals: BTreeSet<IpAddr>,
     interface_locks: Vec<InterfaceLock>,
@@ -265,6 +269,7 @@ impl Engine {
             self.probes.poll_timeout(),
             self.hops.poll_timeout(),
             self.ways.as_ref().and_then(ClientWays::poll_timeout),
+            self.addresses.poll_timeout(),
             self.admin_timeout(),
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
@@ -396,7 +401,7 @@ impl Engine {
             monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
                 touched.push(address.ifindex);
                 self.routes_changed(now);
-                self.learn_addresses();
+                self.addresses.want(now);
             }
             monitor::Event::Neighbour(neighbour) => {
                 self.stale |= self.hops.handle_neighbour(&neighbour);
@@ -414,7 +419,7 @@ impl Engine {
                 self.say("netlink notifications were lost: looking everything up again");
                 self.hops.handle_overflow(now);
                 self.routes_changed(now);
-                self.learn_addresses();
+                self.addresses.want(now);
                 match self.netlink.links() {
                     Ok(links) => {
                         for link in self.interfaces.absent(&links) {
@@ -524,6 +529,9 @@ impl Engine {
 
     fn drive_next_hops(&mut self, now: Instant, wall: SystemTime) {
         self.drive_client_ways(now, wall);
+        if self.addresses.take(now) {
+            self.learn_addresses();
+        }
         if self.hops.poll_timeout().is_none_or(|at| at > now) {
             return;
         }

@@ -161,6 +161,7 @@ impl Engine {
             ways: None,
             ports: Vec::new(),
             maglev: MaglevTables::default(),
+            addresses: Pace::new(ADDRESSES),
             locals: BTreeSet::new(),
             interface_locks: Vec::new(),
             data_plane: None,
