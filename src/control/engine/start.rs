@@ -27,8 +27,8 @@ use super::{
         services::{PortInfo, Services},
         vrrp_io::{Env, VrrpIo},
     },
-    Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR, Options,
-    PUBLISH_PERIOD, SIGNALS, WORKERS,
+    ADDRESSES, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR,
+    Options, PUBLISH_PERIOD, SIGNALS, WORKERS,
 };
 use crate::{
     balance::MaglevTables,
