@@ -17,9 +17,14 @@ mod health;
 mod ipv6;
 mod keepalived_peer;
 mod losses;
+mod marks;
 mod nat;
+mod paths;
 mod persistence;
+mod sctp;
 mod support;
+mod throughput;
+mod tunnel;
 mod udp;
 
 use std::{
@@ -99,6 +104,11 @@ fn main() -> ExitCode {
         losses::tests(),
         crash::tests(),
         cli::tests(),
+        throughput::tests(),
+        sctp::tests(),
+        paths::tests(),
+        marks::tests(),
+        tunnel::tests(),
         ipv6::tests(),
         udp::tests(),
         nat::tests(),

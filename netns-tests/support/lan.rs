@@ -17,7 +17,8 @@ use std::{
 pub(crate) use super::site::{mac_of, sweep};
 use super::{
     host::Host,
-    site::{Site, cable, whole},
+    routed::FAR,
+    site::{Site, cable, join, set_up, whole},
 };
 
 /// The address that clients use.
@@ -102,16 +103,19 @@ impl Lan {
         self.lb1.ip(&format!("addr add {vip} dev eth0 nodad"));
     }
 
-    /// One more machine on the switch, with an address of the network.
-    pub(crate) fn add(&self, role: &str, address: Ipv4Addr) -> Host {
-        let host = self.site.host(role);
-        cable(&self.switch, &host, "eth0", &[format!("{address}/24")]);
-        host
-    }
-
-    /// A machine that is on no switch.
-    pub(crate) fn aside(&self, role: &str) -> Host {
-        self.site.host(role)
+    /// A router on the switch, at 10.0.0.1, and a client beyond it, at [`FAR`], to which the real servers
+    /// have a route.
+    pub(crate) fn beyond_a_router(&self) -> [Host; 2] {
+        let [router, far] = ["router", "far"].map(|role| self.site.host(role));
+        router.forward();
+        cable(&self.switch, &router, "eth0", &["10.0.0.1/24".to_owned()]);
+        join((&router, "far"), (&far, "eth0"), &[format!("{FAR}/24")]);
+        set_up(&router, "far", &["192.0.2.1/24".to_owned()]);
+        far.ip("route add default via 192.0.2.1");
+        for host in self.reals.iter().chain([&self.lb1, &self.lb2]) {
+            host.ip("route add 192.0.2.0/24 via 10.0.0.1");
+        }
+        [router, far]
     }
 
     /// Pulls the cable of `host`, at the switch.

@@ -3,6 +3,7 @@
 
 pub(crate) mod client;
 pub(crate) mod config;
+pub(crate) mod decap;
 pub(crate) mod echo;
 pub(crate) mod host;
 pub(crate) mod keepalived;

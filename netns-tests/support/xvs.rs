@@ -136,14 +136,6 @@ impl<'a> Xvs<'a> {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("xvs list --json: {e}\n{text}"))
     }
 
-    /// A count of the data plane by name, for example `/drops/ttl-expired`.
-    pub(crate) fn dropped(&self, reason: &str) -> u64 {
-        let list = self.list();
-        let drops = list["drops"].as_array().into_iter().flatten();
-        let named = drops.filter(|one| one["name"] == reason);
-        named.filter_map(|one| one["count"].as_u64()).sum()
-    }
-
     /// Waits until the box is MASTER, holds the VIP, and says so.
     pub(crate) fn wait_for_master(&self) {
         self.wait_for_vip(MASTER_WITHIN);
