@@ -33,11 +33,7 @@ fn spec(inner: bool, outer: bool, kind: TunnelKind, mtu: u16) -> ServiceSpec {
     if let Some(hop) = &mut real.next_hop {
         hop.mtu = mtu;
     }
-    served(0, address(L4Proto::Tcp, vip, 80), vec![real.clone()]).also(address(
-        L4Proto::Udp,
-        vip,
-        80,
-    ))
+    served(0, address(L4Proto::Tcp, vip, 80), vec![real]).also(address(L4Proto::Udp, vip, 80))
 }
 
 impl ServiceSpec {
