@@ -314,14 +314,13 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         verdict: Verdict,
     ) -> Result<PortId, Stop> {
-        let hop = self.way(packet).map_err(|stop| {
-            if let (Stop::Park(_), Verdict::Answer(Some(real))) = (&stop, verdict) {
+        let hop = self.way(packet).inspect_err(|stop| {
+            if let (Stop::Park(_), Verdict::Answer(Some(real))) = (stop, verdict) {
                 // It comes again, and is counted then.
                 let counters = self.turn.stats.real(real.0);
                 counters.packets_out.sub(1);
                 counters.bytes_out.sub(u64::from(packet.length));
             }
-            stop
         })?;
         let fit = self.fits(frame, packet, hop.mtu)?;
         let bytes = frame.bytes_mut();

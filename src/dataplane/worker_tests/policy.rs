@@ -80,13 +80,16 @@ fn pair(method: Method) -> Vec<RealSpec> {
     ]
 }
 
+/// The client's segments, the real server's, the state that they lead to, and the modes in which a SYN then
+/// begins anew.
+type Case = (Method, &'static [u8], &'static [u8], State, &'static [u8]);
+
 #[test]
 fn conn_reuse_mode_decides_where_a_syn_on_an_old_connection_goes() {
     use State::{Close, CloseWait, Established, FinWait, SynRecv, TimeWait};
-    // Segments of the client, of the real server after '|'; the state; the modes that begin anew.
     let nat = Method::Nat;
     let direct = Method::DirectRouting;
-    let cases: [(Method, &[u8], &[u8], State, &[u8]); 9] = [
+    let cases: [Case; 9] = [
         (direct, &[SYN], &[], SynRecv, &[]),
         (direct, &[SYN, ACK], &[], Established, &[]),
         (direct, &[SYN, ACK, FIN | ACK], &[], FinWait, &[2, 3]),

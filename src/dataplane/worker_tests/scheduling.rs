@@ -106,11 +106,11 @@ fn hashes_lead_a_client_to_one_real_server_whatever_the_order_of_its_connections
             size: crate::balance::MaglevSize::default(),
         },
     ] {
-        let spec = ServiceSpec {
+        let specs = [ServiceSpec {
             scheduler,
             ..service(vec![real(11), real(12), real(13)])
-        };
-        let (mut one, mut other) = (Lab::full(&[spec.clone()]), Lab::full(&[spec]));
+        }];
+        let (mut one, mut other) = (Lab::full(&specs), Lab::full(&specs));
         for n in 0..50_u8 {
             let at = |host: u8, port| {
                 let pkt = tcp((CLIENT4, port), (VIP4, 80), SYN);

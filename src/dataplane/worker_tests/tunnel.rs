@@ -396,8 +396,8 @@ fn other_errors_in_a_tunnel_reach_the_client() {
 fn errors_in_tunnels_are_believed_only_about_what_we_sent() {
     let (from, to) = ends(false);
     let kind = TunnelKind::Ipip;
-    let spec = spec(false, false, kind, 1500);
-    let mut lab = Lab::full(&[spec.clone()]);
+    let specs = [spec(false, false, kind, 1500)];
+    let mut lab = Lab::full(&specs);
     let first = tcp(from, to, SYN).with_data(1400).with_df();
     let (_, out) = lab.client(&first).unwrap();
     let quoted = out[14..].to_vec();
@@ -422,17 +422,17 @@ fn errors_in_tunnels_are_believed_only_about_what_we_sent() {
     let (_, told) = lab.burst(EGRESS, &[least]).pop().unwrap();
     assert_eq!(told[14 + 26..14 + 28], (552_u16 - 20).to_be_bytes());
     // No route to the client.
-    lab.publish_with(&[spec.clone()], |environment| {
+    lab.publish_with(&specs, |environment| {
         environment.routes = Arc::default();
     });
     lab.assert_dropped(&error(&quoted), DropReason::NoRoute);
     // Its MAC address is not known: the error waits for it.
-    lab.publish_with(&[spec.clone()], |environment| {
+    lab.publish_with(&specs, |environment| {
         environment.routes = routes(false);
     });
     assert!(lab.burst(EGRESS, &[error(&quoted)]).is_empty());
     assert_eq!(lab.worker.account().in_hand, 1);
-    lab.publish_with(&[spec], |_| {});
+    lab.publish_with(&specs, |_| {});
     assert_eq!(lab.turn().len(), 1);
 }
 
