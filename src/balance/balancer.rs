@@ -376,7 +376,8 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         if alone && packet.kind == Kind::Udp && template.is_none() {
             let counters = self.turn.stats.real(real.id.0);
             counters.claim(real.epoch.get());
-            counters.connections.add(1);
+            // One that waits for its next hop comes again.
+            counters.connections.add(it.next_hop.is_some().into());
             return forward(real.id, packet, self.turn);
         }
         let direction = if it.method.sees_answers() {

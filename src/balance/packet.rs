@@ -448,6 +448,20 @@ const fn expired(kind: Kind) -> Verdict {
     }
 }
 
+/// What an SCTP packet says: what its first chunk does, but for an ABORT right behind a cookie, as IPVS looks.
+fn sctp_event(sctp: Sctp<'_>, packet: &[u8]) -> sctp::Event {
+    let first = sctp::Event::of(sctp.first_chunk());
+    if !matches!(first, sctp::Event::CookieEcho | sctp::Event::CookieAck) {
+        return first;
+    }
+    let behind = usize::from(sctp.first_chunk_len()).next_multiple_of(4);
+    let second = packet.get(crate::wire::sctp::HEADER_LEN + behind);
+    match second.map(|chunk| sctp::Event::of(*chunk)) {
+        Some(sctp::Event::Abort) if behind >= 4 => sctp::Event::Abort,
+        _ => first,
+    }
+}
+
 /// Reads a transport header at the front of `payload`.
 #[inline]
 fn transport(protocol: u8, payload: &[u8]) -> Result<Transport, Verdict> {
@@ -462,10 +476,7 @@ fn transport(protocol: u8, payload: &[u8]) -> Result<Transport, Verdict> {
         }
         crate::wire::sctp::PROTOCOL => {
             let sctp = Sctp::new(payload).ok_or(Verdict::Drop(DropReason::SctpHeader))?;
-            (
-                sctp.ports(),
-                Kind::Sctp(sctp::Event::of(sctp.first_chunk())),
-            )
+            (sctp.ports(), Kind::Sctp(sctp_event(sctp, payload)))
         }
         _ => return Err(Verdict::Drop(DropReason::Protocol)),
     };

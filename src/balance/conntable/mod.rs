@@ -70,7 +70,9 @@ impl Home {
     /// A number that differs from flow to flow, evenly, for who spreads them over queues and paths.
     #[inline]
     pub const fn spread(self) -> u32 {
-        self.first.wrapping_mul(0x9e37_79b1) ^ (self.tag as u32) << 16
+        let mixed = (self.first ^ (self.tag as u32) << 16).wrapping_mul(0x9e37_79b1);
+        // The upper half depends on all bits, the lower one only so.
+        mixed ^ mixed >> 16
     }
 
     /// Whether an entry is in one of the flow's buckets.

@@ -1,16 +1,36 @@
 //! Packets in, packets out: what a worker does with frames, byte by byte.
 
-use std::{net::Ipv4Addr, num::NonZeroU32};
+mod direct_routing;
+mod flood;
+mod fragments;
+mod frames;
+mod fuzzlike;
+mod handover_tests;
+mod icmp;
+mod ipv6;
+mod nat;
+mod parking;
+mod persistence;
+mod policy;
+mod scheduling;
+mod sctp;
+mod timing_tests;
+mod tunnel;
+mod udp;
+
+use std::{net::IpAddr, num::NonZeroU32};
 
 use etherparse::PacketBuilder;
-use proptest::prelude::*;
 
+use self::frames::{Pkt, assert_valid, tcp};
 use super::*;
+use crate::balance::Timeouts;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler,
-        ServiceId, ServiceKey, ServiceSpec, ServiceTable,
+        Environment, FlowKey, Key4, Key6, Limits, Match, Method, NextHop, Persistence, PortSpec,
+        RealId, RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec,
+        ServiceTable, State, rewrite::TunnelKind,
     },
     dataplane::{memory::MemoryIo, publish::Publisher},
     stats::{DropReason, ReplyReason},
@@ -22,6 +42,23 @@ const VIP: [u8; 4] = [10, 1, 0, 100];
 const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xfe];
 const OUR_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const EGRESS_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+/// A client on the link of [`INGRESS`], not behind the router.
+const ON_LINK4: &str = "10.1.2.9";
+const ON_LINK6: &str = "fd01:2::9";
+const ON_LINK_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x99];
+/// Our addresses towards clients and real servers.
+const PORT4: &str = "10.1.0.1";
+const PORT6: &str = "fd01::1";
+const US4: &str = "10.2.0.1";
+const US6: &str = "fd02::1";
+/// A client, virtual server and real server of each family.
+const CLIENT4: &str = "10.1.1.1";
+const CLIENT6: &str = "fd01:1::1";
+const VIP4: &str = "10.1.0.100";
+const VIP6: &str = "2001:db8::100";
+const REAL4: &str = "10.2.0.11";
+const REAL6: &str = "fd02::11";
+const GUE_PORT: u16 = 6080;
 const INGRESS: PortId = PortId(0);
 const EGRESS: PortId = PortId(1);
 
@@ -46,6 +83,84 @@ fn real(id: u32) -> RealSpec {
             mtu: 1500,
         }),
         local: None,
+    }
+}
+
+/// A real server anywhere, behind the port [`EGRESS`].
+fn real_at(id: u32, addr: &str, port: u16, method: Method) -> RealSpec {
+    let addr: IpAddr = addr.parse().unwrap();
+    RealSpec {
+        endpoint: Endpoint::new(addr, port),
+        method,
+        local: Some(if addr.is_ipv4() { US4 } else { US6 }.parse().unwrap()),
+        ..real(id)
+    }
+}
+
+fn address(protocol: L4Proto, vip: &str, port: u16) -> Match {
+    let endpoint = Endpoint::new(vip.parse().unwrap(), port);
+    Match::Address(ServiceKey { protocol, endpoint })
+}
+
+/// A virtual server in slot `id`.
+fn served(id: u32, what: Match, reals: Vec<RealSpec>) -> ServiceSpec {
+    ServiceSpec {
+        id: ServiceId(id),
+        matches: vec![what],
+        ..service(reals)
+    }
+}
+
+/// Where a packet to real server `id` leaves.
+fn to_real(id: u32, pkt: &Pkt) -> Option<(PortId, Vec<u8>)> {
+    Some((EGRESS, pkt.between(EGRESS_MAC, real_mac(id))))
+}
+
+/// Where a packet to a client behind the router leaves.
+fn to_router(pkt: &Pkt) -> Option<(PortId, Vec<u8>)> {
+    Some((INGRESS, pkt.between(OUR_MAC, ROUTER_MAC)))
+}
+
+/// Every client is behind a router on [`INGRESS`], but for some on its link.
+fn routes(with_neighbours: bool) -> Arc<Routes> {
+    let route = |to: &str, port: PortId, source: [u8; 6], gateway: Option<&str>| Route {
+        to: to.parse().unwrap(),
+        port: Some(port),
+        source: MacAddr(source),
+        gateway: gateway.map(|gateway| gateway.parse().unwrap()),
+        mtu: 1500,
+    };
+    let routes = [
+        route("0.0.0.0/0", INGRESS, OUR_MAC, Some("10.1.0.254")),
+        route("10.1.2.0/24", INGRESS, OUR_MAC, None),
+        route("10.2.0.0/24", EGRESS, EGRESS_MAC, None),
+        route("::/0", INGRESS, OUR_MAC, Some("fe80::fe")),
+        route("fd01:2::/64", INGRESS, OUR_MAC, None),
+        route("fd02::/64", EGRESS, EGRESS_MAC, None),
+    ];
+    let neighbours = [
+        (INGRESS, "10.1.0.254", ROUTER_MAC),
+        (INGRESS, "fe80::fe", ROUTER_MAC),
+        (INGRESS, ON_LINK4, ON_LINK_MAC),
+        (INGRESS, ON_LINK6, ON_LINK_MAC),
+        (EGRESS, "10.2.0.12", real_mac(12)),
+    ];
+    let known = neighbours
+        .into_iter()
+        .filter(|_| with_neighbours)
+        .map(|(port, addr, mac)| (port, addr.parse().unwrap(), MacAddr(mac)));
+    Arc::new(Routes::new(routes, known))
+}
+
+fn environment() -> Environment {
+    let port = |v4: &str, v6: &str| PortSpec {
+        v4: v4.parse().ok(),
+        v6: v6.parse().ok(),
+    };
+    Environment {
+        routes: routes(true),
+        ports: vec![port(PORT4, PORT6), port(US4, US6)],
+        ..Environment::default()
     }
 }
 
@@ -93,6 +208,118 @@ impl Lab {
             generation: 1,
             now: Instant::from_nanos(1_000_000_000),
         }
+    }
+
+    /// A lab where everything is there: routes to clients, addresses of the ports.
+    fn with(specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) -> Self {
+        let mut lab = Self::with_connections(service(Vec::new()), 1000);
+        lab.publish_with(specs, edit);
+        lab
+    }
+
+    fn full(specs: &[ServiceSpec]) -> Self {
+        Self::with(specs, |_| {})
+    }
+
+    fn publish_with(&mut self, specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) {
+        self.generation += 1;
+        let mut environment = environment();
+        edit(&mut environment);
+        let table = ServiceTable::build(self.generation, specs, environment).unwrap();
+        self.publisher.publish(table);
+    }
+
+    /// What comes out for frames that arrive at once.
+    fn burst<F: AsRef<[u8]>>(&mut self, ingress: PortId, frames: &[F]) -> Vec<(PortId, Vec<u8>)> {
+        for frame in frames {
+            assert!(self.worker.io_mut().inject(ingress, frame.as_ref()));
+        }
+        self.turn()
+    }
+
+    /// What comes out of a turn.
+    fn turn(&mut self) -> Vec<(PortId, Vec<u8>)> {
+        self.worker.turn(self.now);
+        let out: Vec<_> = std::iter::from_fn(|| self.worker.io_mut().collect()).collect();
+        for (_, frame) in &out {
+            assert_valid(frame, true);
+        }
+        assert!(self.worker.account().is_conserved());
+        out
+    }
+
+    /// What comes out for a packet from a client, which goes to one place or nowhere.
+    #[track_caller]
+    fn client(&mut self, pkt: &Pkt) -> Option<(PortId, Vec<u8>)> {
+        let mut out = self.burst(INGRESS, &[pkt.frame()]);
+        assert!(out.len() <= 1, "{out:02x?}");
+        out.pop()
+    }
+
+    /// What comes out for a packet that a real server sends through us.
+    #[track_caller]
+    fn answer(&mut self, id: u32, pkt: &Pkt) -> Option<(PortId, Vec<u8>)> {
+        let mut out = self.burst(EGRESS, &[pkt.between(real_mac(id), EGRESS_MAC)]);
+        assert!(out.len() <= 1, "{out:02x?}");
+        out.pop()
+    }
+
+    /// The real server that a client's packet reaches.
+    #[track_caller]
+    fn goes_to(&mut self, pkt: &Pkt) -> Option<u32> {
+        let (port, out) = self.client(pkt)?;
+        (port == EGRESS).then(|| u32::from(out[5]))
+    }
+
+    #[track_caller]
+    fn assert_no_way(&mut self, pkt: &Pkt, reason: DropReason) {
+        let before = self.stats.drops(reason).get();
+        assert_eq!(self.client(pkt), None);
+        let after = self.stats.drops(reason).get();
+        assert_eq!(after, before + 1, "{}", reason.name());
+    }
+
+    /// State of the connection of a client's packet, and the seconds that it may still idle.
+    fn state(&self, pkt: &Pkt) -> Option<(State, u64)> {
+        let timeouts = Timeouts::default();
+        let turn = Turn {
+            tick: self.now.tick(),
+            timeouts: &timeouts,
+            stats: &self.stats,
+        };
+        let protocol = match pkt.l4 {
+            frames::L4::Tcp(_) => L4Proto::Tcp,
+            frames::L4::Udp => L4Proto::Udp,
+            frames::L4::Sctp(_) => L4Proto::Sctp,
+        };
+        let endpoint = Endpoint::new(pkt.to.0, pkt.to.1);
+        let vip = ServiceKey { protocol, endpoint };
+        let balancer = self.worker.balancer();
+        if let Some(key) = Key4::between(pkt.from, vip) {
+            let conns = balancer.conns();
+            let slot = conns.find(&key, conns.home(&key))?;
+            Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
+        } else {
+            let (conns, key) = (balancer.conns6(), Key6::between(pkt.from, vip)?);
+            let slot = conns.find(&key, conns.home(&key))?;
+            Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
+        }
+    }
+
+    /// Packets and bytes in, packets and bytes out of a real server.
+    fn traffic(&self, id: u32) -> [u64; 4] {
+        let real = self.stats.real(id);
+        let counters = [
+            &real.packets,
+            &real.bytes,
+            &real.packets_out,
+            &real.bytes_out,
+        ];
+        counters.map(|counter| counter.get())
+    }
+
+    fn dropped_for(&self, reason: DropReason) -> u64 {
+        self.stats.drops(reason).get()
     }
 
     fn publish(&mut self, specs: &[ServiceSpec]) {
@@ -212,175 +439,13 @@ fn routed(frame: &[u8], network: usize, id: u32) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn direct_routing_changes_stations_and_ttl_and_nothing_else() {
-    let plain = segment(CLIENT, 4000, Say::Syn);
-    let mut padded = segment(CLIENT, 4001, Say::Syn);
-    padded.extend([0; 17]);
-    let customer = tagged(&plain, 0x8100);
-    for (name, frame, network) in [
-        ("plain", plain.clone(), 14),
-        ("padded", padded, 14),
-        ("one tag", customer.clone(), 18),
-        ("two tags", tagged(&customer, 0x88a8), 22),
-        ("IP options", with_options(&plain), 14),
-        ("lowest TTL", build(CLIENT, 4002, Say::Syn, b"", 2), 14),
-        (
-            "a full frame",
-            build(CLIENT, 4003, Say::Syn, &[7; 1460], 255),
-            14,
-        ),
-    ] {
-        let mut lab = Lab::new(service(vec![real(11)]));
-        assert_eq!(
-            lab.send(&frame),
-            Some((EGRESS, routed(&frame, network, 11))),
-            "{name}"
-        );
-        lab.assert_counts(11, 1, 0);
-        let counters = lab.stats.real(11);
-        assert_eq!((counters.connections.get(), counters.packets.get()), (1, 1));
-        let ip_length = u16::from_be_bytes([frame[network + 2], frame[network + 3]]);
-        assert_eq!(counters.bytes.get(), u64::from(ip_length));
-        assert_eq!(
-            (lab.stats.frames_in.get(), lab.stats.frames_out.get()),
-            (1, 1)
-        );
-        assert_eq!(lab.stats.bytes_in.get(), frame.len() as u64);
-    }
-}
-
-#[test]
-fn every_frame_that_goes_nowhere_is_counted_by_its_reason() {
-    use DropReason as D;
-    let good = segment(CLIENT, 4000, Say::Syn);
-    let edit = |at: usize, bytes: &[u8]| {
-        let mut frame = good.clone();
-        frame[at..at + bytes.len()].copy_from_slice(bytes);
-        if at >= 14 {
-            fix_ip_checksum(&mut frame, 20);
-        }
-        frame
-    };
-    let mut broken = good.clone();
-    broken[22] = 9;
-    for (frame, reason) in [
-        (good[..13].to_vec(), D::FrameTooShort),
-        (edit(12, &[0x86, 0xdc]), D::EtherType),
-        (good[..30].to_vec(), D::Ipv4Header),
-        (good[..good.len() - 1].to_vec(), D::Ipv4Length),
-        (broken, D::Ipv4Checksum),
-        (edit(26, &[224]), D::SourceAddress),
-        (edit(26, &[255, 255, 255, 255]), D::SourceAddress),
-        (edit(26, &[127]), D::SourceAddress),
-        (edit(0, &[0xff; 6]), D::GroupFrame),
-        (edit(22, &[1]), D::ReplyImpossible),
-        (edit(22, &[0]), D::ReplyImpossible),
-        (edit(23, &[50]), D::Protocol),
-        (edit(46, &[0x40]), D::TcpHeader),
-        (edit(36, &[0, 81]), D::NoService),
-        (segment(CLIENT, 4000, Say::Rst), D::UnknownReset),
-    ] {
-        Lab::new(service(vec![real(11)])).assert_dropped(&frame, reason);
-    }
-    let down = RealSpec {
-        available: false,
-        ..real(11)
-    };
-    let quiet = RealSpec {
-        weight: 0,
-        ..real(12)
-    };
-    Lab::new(service(vec![down, quiet])).assert_dropped(&good, D::ReplyImpossible);
-    let unresolved = RealSpec {
-        next_hop: None,
-        ..real(11)
-    };
-    let mut lab = Lab::new(service(vec![unresolved]));
-    assert!(lab.worker.io_mut().inject(INGRESS, &good));
-    assert_eq!(lab.worker.turn(lab.now), 1);
-    assert_eq!(lab.worker.account().in_hand, 1, "it waits");
-    lab.advance(3);
-    lab.worker.turn(lab.now);
-    assert!(lab.worker.account().is_settled());
-    assert_eq!(lab.stats.drops(D::NoNextHop).get(), 1);
-}
-
-#[test]
-fn what_the_kernel_refuses_at_the_flush_is_dropped_and_not_sent() {
-    let mut lab = Lab::new(service(vec![real(11)]));
-    for port in 0..5 {
-        let frame = segment(CLIENT, port, Say::Syn);
-        assert!(lab.worker.io_mut().inject(INGRESS, &frame));
-    }
-    lab.worker.io_mut().refuse(2);
-    assert_eq!(lab.worker.turn(lab.now), 5);
-    assert_eq!(lab.stats.frames_out.get(), 3);
-    assert_eq!(lab.stats.drops(DropReason::TransmitFull).get(), 2);
-    assert_eq!(lab.worker.io_mut().discard(), 3);
-    assert!(lab.worker.account().is_settled());
-}
-
-#[test]
-fn a_full_transmit_ring_costs_the_frame_and_no_more() {
-    let mut lab = Lab::new(service(vec![real(11)]));
-    for port in 0..70 {
-        assert!(
-            lab.worker
-                .io_mut()
-                .inject(INGRESS, &segment(CLIENT, port, Say::Syn))
-        );
-    }
-    assert_eq!(
-        (lab.worker.turn(lab.now), lab.worker.turn(lab.now)),
-        (64, 6)
-    );
-    assert_eq!(lab.stats.drops(DropReason::TransmitFull).get(), 6);
-    assert_eq!(lab.worker.io_mut().discard(), 64);
-    assert!(lab.worker.account().is_conserved());
-}
-
-#[test]
-fn a_segment_of_an_unknown_flow_is_reset() {
-    let strangers = [
-        (build(CLIENT, 4000, Say::Ack, b"hello", 64), 5000, 0, false),
-        (build(CLIENT, 4000, Say::Fin, b"", 64), 5000, 0, false),
-        (
-            with_options(&build(CLIENT, 4000, Say::Ack, b"hello", 64)),
-            5000,
-            0,
-            false,
-        ),
-    ];
-    let mut nothing = build(CLIENT, 4000, Say::Rst, b"hello", 64);
-    nothing[47] = 0x01;
-    let cases = strangers.into_iter().chain([(nothing, 0, 1006, true)]);
-    for (frame, sequence, acknowledgment, ack) in cases {
-        let mut lab = Lab::new(service(vec![real(11)]));
-        let (port, answer) = lab.send(&frame).unwrap();
-        assert_eq!(port, INGRESS);
-        let tcp = PacketBuilder::ethernet2(OUR_MAC, ROUTER_MAC)
-            .ip(etherparse::IpHeaders::Ipv4(
-                {
-                    let tcp = etherparse::IpNumber::TCP;
-                    let mut ip = etherparse::Ipv4Header::new(0, 64, tcp, VIP, CLIENT).unwrap();
-                    ip.dont_fragment = true;
-                    ip
-                },
-                etherparse::Ipv4Extensions::default(),
-            ))
-            .tcp(80, 4000, sequence, 0)
-            .rst();
-        let tcp = if ack { tcp.ack(acknowledgment) } else { tcp };
-        let mut expected = Vec::new();
-        tcp.write(&mut expected, &[]).unwrap();
-        assert_eq!(answer, expected);
-        assert_eq!(lab.stats.replies(ReplyReason::UnknownFlow).get(), 1);
-        assert_eq!(lab.stats.dropped(), 0);
-        let tagged = tagged(&frame, 0x8100);
-        let (_, answer) = lab.send(&tagged).unwrap();
-        assert_eq!(&answer[12..18], &tagged[12..18], "the tag stays");
-        assert_eq!(answer[18..], expected[14..]);
+fn persistent(reals: Vec<RealSpec>, prefix: u8) -> ServiceSpec {
+    ServiceSpec {
+        persistence: Some(Persistence {
+            timeout: Duration::from_secs(300),
+            prefix,
+        }),
+        ..service(reals)
     }
 }
 
@@ -412,345 +477,3 @@ fn icmp_error(kind: u8, client_port: u16) -> Vec<u8> {
     frame.extend(message);
     frame
 }
-
-#[test]
-fn an_icmp_error_follows_the_flow_that_it_is_about() {
-    let mut lab = Lab::new(service(vec![real(11), real(12)]));
-    assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Syn)), Some(11));
-    assert_eq!(lab.reaches(&segment(CLIENT, 4001, Say::Syn)), Some(12));
-    for kind in [3, 4, 11, 12] {
-        let about = icmp_error(kind, 4001);
-        assert_eq!(lab.send(&about), Some((EGRESS, routed(&about, 14, 12))));
-    }
-    lab.assert_dropped(&icmp_error(3, 4002), DropReason::IcmpUnknownFlow);
-    lab.assert_dropped(&icmp_error(8, 4001), DropReason::IcmpType);
-    let mut cut = icmp_error(3, 4001);
-    cut.pop();
-    cut[17] -= 1;
-    fix_ip_checksum(&mut cut, 20);
-    lab.assert_dropped(&cut, DropReason::IcmpQuote);
-    // It keeps no flow alive: SYN_RECV is over after 60 s.
-    lab.advance(59);
-    assert_eq!(lab.reaches(&icmp_error(3, 4001)), Some(12));
-    lab.advance(1);
-    lab.assert_dropped(&icmp_error(3, 4001), DropReason::IcmpUnknownFlow);
-}
-
-#[test]
-fn a_connection_is_counted_through_its_life() {
-    let mut lab = Lab::new(service(vec![real(11)]));
-    let say = |lab: &mut Lab, what, active, inactive| {
-        assert_eq!(lab.reaches(&segment(CLIENT, 4000, what)), Some(11));
-        lab.assert_counts(11, active, inactive);
-    };
-    say(&mut lab, Say::Syn, 1, 0);
-    say(&mut lab, Say::Ack, 1, 0);
-    lab.advance(899);
-    say(&mut lab, Say::Ack, 1, 0);
-    say(&mut lab, Say::Fin, 0, 1);
-    lab.advance(119);
-    say(&mut lab, Say::Ack, 0, 1);
-    lab.advance(120);
-    // The sweep finds it without a packet, in its own time.
-    for _ in 0..10 {
-        lab.advance(1);
-        lab.worker.turn(lab.now);
-    }
-    lab.assert_counts(11, 0, 0);
-    assert!(lab.worker.balancer().conns().is_empty());
-    assert_eq!(lab.stats.connections.get(), 0);
-}
-
-#[test]
-fn a_syn_on_an_old_connection_is_scheduled_only_when_that_one_is_over() {
-    let both = || service(vec![real(11), real(12)]);
-    // Reset: the connection is in CLOSE, and the next SYN is scheduled.
-    let mut lab = Lab::new(both());
-    for say in [Say::Syn, Say::Ack, Say::Rst] {
-        assert_eq!(lab.reaches(&segment(CLIENT, 4000, say)), Some(11));
-    }
-    lab.assert_counts(11, 0, 1);
-    assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Syn)), Some(12));
-    lab.assert_counts(11, 0, 0);
-    // FIN_WAIT, established and half-open ones stay where they are.
-    for before in [&[Say::Ack, Say::Fin][..], &[Say::Ack], &[]] {
-        let mut lab = Lab::new(both());
-        lab.reaches(&segment(CLIENT, 4000, Say::Syn));
-        for say in before {
-            lab.reaches(&segment(CLIENT, 4000, *say));
-        }
-        assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Syn)), Some(11));
-        lab.assert_counts(11, 1, 0);
-    }
-}
-
-#[test]
-fn a_real_server_that_is_down_keeps_its_flows_and_gets_no_new_ones() {
-    let mut lab = Lab::new(service(vec![real(11), real(12)]));
-    assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Syn)), Some(11));
-    assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Ack)), Some(11));
-    let down = RealSpec {
-        available: false,
-        ..real(11)
-    };
-    lab.publish(&[service(vec![down, real(12)])]);
-    assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Ack)), Some(11));
-    for port in 5000..5003 {
-        assert_eq!(lab.reaches(&segment(CLIENT, port, Say::Syn)), Some(12));
-    }
-    assert_eq!(
-        lab.reaches(&segment(CLIENT, 4000, Say::Syn)),
-        Some(12),
-        "it begins anew"
-    );
-    lab.assert_counts(11, 0, 0);
-    assert!(lab.publisher.is_adopted());
-}
-
-#[test]
-fn flows_of_a_removed_real_server_are_forgotten() {
-    let mut lab = Lab::new(service(vec![real(11)]));
-    lab.reaches(&segment(CLIENT, 4000, Say::Syn));
-    lab.reaches(&segment(CLIENT, 4000, Say::Ack));
-    let next = RealSpec {
-        epoch: NonZeroU32::new(2).unwrap(),
-        ..real(11)
-    };
-    lab.publish(&[service(vec![next])]);
-    let (port, _) = lab.send(&segment(CLIENT, 4000, Say::Ack)).unwrap();
-    assert_eq!(port, INGRESS, "a reset, so that the client connects anew");
-    assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Syn)), Some(11));
-    lab.assert_counts(11, 1, 0);
-    lab.publish(&[]);
-    lab.assert_dropped(&segment(CLIENT, 4000, Say::Ack), DropReason::NoService);
-}
-
-fn persistent(reals: Vec<RealSpec>, prefix: u8) -> ServiceSpec {
-    ServiceSpec {
-        persistence: Some(Persistence {
-            timeout: Duration::from_secs(300),
-            prefix,
-        }),
-        ..service(reals)
-    }
-}
-
-#[test]
-fn a_persistent_client_comes_back_to_its_real_server() {
-    let mut lab = Lab::new(persistent(vec![real(11), real(12), real(13)], 24));
-    assert_eq!(
-        lab.reaches(&segment([10, 1, 1, 7], 4000, Say::Syn)),
-        Some(11)
-    );
-    assert_eq!(
-        lab.reaches(&segment([10, 1, 1, 200], 4000, Say::Syn)),
-        Some(11)
-    );
-    assert_eq!(
-        lab.reaches(&segment([10, 1, 2, 7], 4000, Say::Syn)),
-        Some(12)
-    );
-    assert_eq!(lab.stats.real(11).templates.get(), 1);
-    assert_eq!(lab.stats.templates.get(), 2);
-    lab.assert_counts(11, 2, 0);
-    lab.advance(299);
-    // The third connection is there at 599 as well, so the template lives on in steps of 60 s.
-    assert_eq!(
-        lab.reaches(&segment([10, 1, 1, 9], 4000, Say::Syn)),
-        Some(11)
-    );
-    lab.reaches(&segment([10, 1, 1, 9], 4000, Say::Ack));
-    lab.advance(301);
-    assert_eq!(
-        lab.reaches(&segment([10, 1, 1, 9], 4001, Say::Syn)),
-        Some(11)
-    );
-    lab.advance(360);
-    assert_eq!(lab.worker.turn(lab.now), 0, "the sweep passes by");
-    assert_eq!(
-        lab.reaches(&segment([10, 1, 2, 7], 4001, Say::Syn)),
-        Some(13),
-        "its was over"
-    );
-}
-
-#[test]
-fn a_template_is_not_bound_to_a_real_server_that_is_down_but_to_one_of_weight_0() {
-    let mut lab = Lab::new(persistent(vec![real(11), real(12)], 32));
-    assert_eq!(lab.reaches(&segment(CLIENT, 4000, Say::Syn)), Some(11));
-    let quiet = RealSpec {
-        weight: 0,
-        ..real(11)
-    };
-    lab.publish(&[persistent(vec![quiet, real(12)], 32)]);
-    assert_eq!(lab.reaches(&segment(CLIENT, 4001, Say::Syn)), Some(11));
-    let down = RealSpec {
-        available: false,
-        ..quiet
-    };
-    lab.publish(&[persistent(vec![down, real(12)], 32)]);
-    assert_eq!(lab.reaches(&segment(CLIENT, 4002, Say::Syn)), Some(12));
-    assert_eq!(lab.stats.real(11).templates.get(), 0);
-    assert_eq!(lab.stats.real(12).templates.get(), 1);
-    assert_eq!(
-        lab.reaches(&segment(CLIENT, 4001, Say::Ack)),
-        Some(11),
-        "the flow stays"
-    );
-    lab.publish(&[persistent(vec![real(11)], 32)]);
-    assert_eq!(
-        lab.reaches(&segment(CLIENT, 4003, Say::Syn)),
-        Some(11),
-        "12 is gone"
-    );
-}
-
-#[test]
-fn a_led_connection_stays_with_its_template_when_its_port_is_used_again() {
-    let mut lab = Lab::new(persistent(vec![real(11), real(12)], 32));
-    for say in [Say::Syn, Say::Ack, Say::Rst, Say::Syn] {
-        assert_eq!(lab.reaches(&segment(CLIENT, 4000, say)), Some(11));
-    }
-    lab.assert_counts(11, 1, 0);
-    assert_eq!(lab.stats.real(11).connections.get(), 1);
-}
-
-#[test]
-fn a_syn_flood_on_a_full_table_loses_no_established_flow() {
-    let mut lab = Lab::with_connections(service(vec![real(11), real(12)]), 500);
-    let mut homes = Vec::new();
-    for port in 0..300 {
-        homes.push(lab.reaches(&segment(CLIENT, port, Say::Syn)).unwrap());
-        lab.reaches(&segment(CLIENT, port, Say::Ack));
-    }
-    for n in 0..3000_u32 {
-        let [_, a, b, c] = n.to_be_bytes();
-        lab.send(&segment([172, 16 + a, b, c], 1, Say::Syn));
-    }
-    assert!(lab.stats.evicted.get() > 0);
-    assert_eq!(lab.stats.drops(DropReason::TableFull).get(), 0);
-    for (port, home) in (0..).zip(homes) {
-        assert_eq!(
-            lab.reaches(&segment(CLIENT, port, Say::Ack)),
-            Some(home),
-            "port {port}"
-        );
-    }
-    let active = lab.stats.real(11).active.get() + lab.stats.real(12).active.get();
-    assert_eq!(active, lab.worker.balancer().conns().len() as u64);
-}
-
-#[test]
-fn a_worker_stops_when_it_is_told_and_has_every_frame() {
-    let mut lab = Lab::new(service(vec![real(11)]));
-    assert!(
-        lab.worker
-            .io_mut()
-            .inject(INGRESS, &segment(CLIENT, 1, Say::Syn))
-    );
-    let (stop, calls) = (AtomicBool::new(false), std::cell::Cell::new(0_u64));
-    let clock = || {
-        calls.set(calls.get() + 1);
-        stop.store(calls.get() == 200, Ordering::Relaxed);
-        Instant::from_nanos(calls.get() * 1_000_000)
-    };
-    lab.worker.run(clock, &stop).unwrap();
-    assert_eq!((calls.get(), lab.stats.frames_out.get()), (200, 1));
-    let mut io = lab.worker.into_io();
-    io.discard();
-    let account = io.account();
-    assert_eq!(
-        (account.free, account.total),
-        (account.total, 2 * BURST as u64)
-    );
-}
-
-/// Whatever left a worker is a frame that its receiver accepts.
-fn assert_valid(frame: &[u8]) {
-    let packet = etherparse::SlicedPacket::from_ethernet(frame).expect("a whole packet");
-    let Some(etherparse::NetSlice::Ipv4(ip)) = packet.net else {
-        panic!("no IPv4 packet: {frame:02x?}");
-    };
-    let header = ip.header();
-    // Of the bytes as they are: etherparse's header has no place for the reserved flag.
-    let words = header.slice().chunks_exact(2);
-    let sum: u32 = words
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
-    assert_eq!(sum % 0xffff, 0, "{:02x?}", header.slice());
-    assert!(header.ttl() >= 1);
-    assert!(Ipv4Addr::from(header.source()) != Ipv4Addr::UNSPECIFIED);
-}
-
-fn seeds() -> Vec<Vec<u8>> {
-    let ack = segment(CLIENT, 4000, Say::Ack);
-    vec![
-        segment(CLIENT, 4000, Say::Syn),
-        tagged(&ack, 0x8100),
-        tagged(&tagged(&ack, 0x8100), 0x88a8),
-        with_options(&ack),
-        ack,
-        segment(CLIENT, 4001, Say::Ack),
-        segment(CLIENT, 4000, Say::Fin),
-        icmp_error(3, 4000),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn no_frame_makes_a_worker_panic_or_send_an_invalid_packet(
-        frames in prop::collection::vec(
-            (0_usize..8, prop::collection::vec((0_usize..80, any::<u8>()), 0..4), 0_usize..120, any::<bool>()),
-            0..60,
-        ),
-        noise in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 0..8),
-    ) {
-        let mut lab = Lab::new(persistent(vec![real(11), real(12)], 24));
-        let seeds = seeds();
-        lab.send(&seeds[0]);
-        let mut frames: Vec<Vec<u8>> = frames
-            .into_iter()
-            .map(|(seed, edits, cut, repair)| {
-                let mut bytes = seeds[seed].clone();
-                for (at, byte) in edits {
-                    if let Some(it) = bytes.get_mut(at) {
-                        *it = byte;
-                    }
-                }
-                if repair {
-                    let header = usize::from(bytes[14] & 15) * 4;
-                    if header >= 20 && bytes.len() >= 14 + header {
-                        fix_ip_checksum(&mut bytes, header);
-                    }
-                } else {
-                    bytes.truncate(cut.max(1));
-                }
-                bytes
-            })
-            .collect();
-        frames.extend(noise);
-        for frame in &frames {
-            prop_assert!(lab.worker.io_mut().inject(INGRESS, frame));
-        }
-        let count = frames.len();
-        while lab.worker.turn(lab.now) > 0 {
-            prop_assert!(lab.worker.account().is_conserved());
-        }
-        // What waits gives up.
-        lab.advance(5);
-        lab.worker.turn(lab.now);
-        let mut out = 0;
-        while let Some((_, frame)) = lab.worker.io_mut().collect() {
-            assert_valid(&frame);
-            out += 1;
-        }
-        let account = lab.worker.account();
-        prop_assert_eq!(account.free, account.total);
-        prop_assert_eq!(out + lab.stats.dropped(), count as u64);
-    }
-}
-
-mod handover_tests;
-mod timing_tests;
