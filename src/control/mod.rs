@@ -18,6 +18,7 @@ pub mod probes;
 mod put_back;
 mod queue_watch;
 mod repeats;
+mod sampling;
 mod services;
 mod vrrp_io;
 mod workers;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Counter, DropReason, ReplyReason, StageTimes};
+use super::{Counter, DropReason, ReplyReason, StageTimes, Totals};
 
 /// Real servers that can exist at a time, over all virtual servers: slots of per-real counters.
 ///
@@ -63,6 +63,17 @@ impl RealCounters {
     #[inline]
     pub fn is_for(&self, epoch: u32) -> bool {
         self.epoch.get() == u64::from(epoch)
+    }
+
+    /// What went through so far.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            connections: self.connections.get(),
+            packets_in: self.packets.get(),
+            packets_out: self.packets_out.get(),
+            bytes_in: self.bytes.get(),
+            bytes_out: self.bytes_out.get(),
+        }
     }
 }
 
@@ -157,6 +168,13 @@ impl AllStats<'_> {
         let own = counters.filter(|counters| counters.is_for(epoch));
         own.map(|counters| number(counters).get()).sum()
     }
+
+    /// What went through a real server so far, by its slot and which holder of it it is.
+    pub fn totals(self, slot: u32, epoch: u32) -> Totals {
+        let counters = self.0.iter().map(|stats| stats.real(slot));
+        let own = counters.filter(|counters| counters.is_for(epoch));
+        own.map(RealCounters::totals).sum()
+    }
 }
 
 impl Default for WorkerStats {
@@ -196,6 +214,21 @@ mod tests {
         assert_eq!(all.sum(|stats| stats.frames_in.get()), 6);
         assert_eq!(all.real(7, 6, |real| &real.active), 40);
         assert_eq!(all.real(7, 5, |real| &real.active), 20);
+        for (worker, n) in workers.iter().zip(1..) {
+            worker.real(7).connections.add(n);
+            worker.real(7).packets.add(10 * n);
+            worker.real(7).packets_out.add(100 * n);
+            worker.real(7).bytes.add(1000 * n);
+            worker.real(7).bytes_out.add(10_000 * n);
+        }
+        let totals = Totals {
+            connections: 4,
+            packets_in: 40,
+            packets_out: 400,
+            bytes_in: 4000,
+            bytes_out: 40_000,
+        };
+        assert_eq!(all.totals(7, 6), totals);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use super::{
     pace::Pace,
     placement::CpuList,
     probes::TcpProbes,
+    sampling::Sampling,
     services::{PortInfo, Services},
     vrrp_io::{Env, VrrpIo},
 };
@@ -166,6 +167,7 @@ struct Engine {
     /// The table in use is not what it should be.
     stale: bool,
     publishing: Pace,
+    sampling: Sampling,
     housekeeping_at: Instant,
     /// When several workers are told of each other's connections next.
     compare_at: Instant,
@@ -250,6 +252,7 @@ impl Engine {
             self.housekeeping_at = now + HOUSEKEEPING;
             self.keep_house(wall);
         }
+        self.sample_rates(now);
         if now >= self.compare_at {
             self.compare_at = now + COMPARE;
             if let Some(data_plane) = &self.data_plane {
@@ -273,6 +276,7 @@ impl Engine {
             self.admin_timeout(),
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
+            Some(self.sampling.poll_timeout()),
         ];
         let now = clock::now();
         next.into_iter().flatten().min().map(|at| at - now)
@@ -559,6 +563,13 @@ impl Engine {
                 }
             }
             Err(error) => self.say(format_args!("the table is not renewed: {error}")),
+        }
+    }
+
+    fn sample_rates(&mut self, now: Instant) {
+        let share = self.sampling.take(now, self.services.real_count());
+        if let (Some(share), Some(data_plane)) = (share, &self.data_plane) {
+            self.services.estimate(share, data_plane.stats());
         }
     }
 
