@@ -28,7 +28,7 @@ use xvs::{
         busy_poll::Deferral,
         device::InterfaceSpec,
         packet_socket,
-        steer::{self, Service, Steering},
+        steer::{self, Match, Service, Steering},
         waker::Waker,
         xsk,
     },

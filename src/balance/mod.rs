@@ -14,6 +14,7 @@ mod key;
 mod listing;
 mod owner;
 mod packet;
+mod path_mtu;
 mod policy;
 pub mod rewrite;
 mod routes;
@@ -31,6 +32,7 @@ pub use self::{
     listing::{ConnEntry, ConnFilter, Listing},
     owner::Ownership,
     packet::{Classifier, Kind, Packet},
+    path_mtu::PathMtus,
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},
     scheduler::{

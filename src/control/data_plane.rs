@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     addr::PortId,
-    balance::ServiceTable,
+    balance::{RealRef, ServiceTable},
     dataplane::{
         af_packet::AfPacket,
         af_xdp::{AfXdp, Level, Opened, Options},
@@ -157,6 +157,16 @@ impl DataPlane {
             }
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Several workers, which are to be told of each other's connections from time to time.
+    pub(super) fn has_several(&self) -> bool {
+        self.workers.stats().len() > 1
+    }
+
+    /// Tells each worker what the others have of these real servers' connections.
+    pub(super) fn compare(&self, reals: impl IntoIterator<Item = RealRef>) {
+        self.workers.compare(reals);
     }
 
     /// A neighbour whose MAC address a worker needs, and the port that it is behind.

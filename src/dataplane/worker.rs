@@ -29,7 +29,7 @@ use super::{
     stages::{self, Metas},
 };
 use crate::{
-    balance::{Balancer, Turn},
+    balance::{Balancer, Others, PathMtus, Turn},
     stats::{DropReason, Stage, WorkerStats},
     sys::huge_pages,
     time::{Instant, Tick},
@@ -101,6 +101,7 @@ pub struct Worker<Io: PacketIo> {
     /// Parked frames that are still to be looked at again.
     to_retry: usize,
     limit: ReplyLimit,
+    paths: PathMtus,
     /// Identification of the last outer IPv4 header.
     ids: u16,
     /// Up to when the sweep has done its share.
@@ -157,6 +158,7 @@ impl<Io: PacketIo> Worker<Io> {
             waited: Vec::with_capacity(BURST),
             to_retry: 0,
             limit: ReplyLimit::new(),
+            paths: PathMtus::new(),
             ids: 0,
             swept_to: None,
             to_sweep: 0,
@@ -169,6 +171,13 @@ impl<Io: PacketIo> Worker<Io> {
     #[must_use]
     pub fn with_handover(mut self, handover: Handover<Io::Parted>) -> Self {
         self.handover = Some(handover);
+        self
+    }
+
+    /// Has its schedulers see what the other workers have, too.
+    #[must_use]
+    pub fn with_others(mut self, others: Arc<Others>) -> Self {
+        self.balancer.see(others);
         self
     }
 
@@ -250,6 +259,8 @@ impl<Io: PacketIo> Worker<Io> {
                 reader: &self.reader,
                 parking: &mut self.parking,
                 limit: &mut self.limit,
+                paths: &mut self.paths,
+                second: None,
                 ids: &mut self.ids,
                 turn,
                 handover: self.handover.as_mut(),
@@ -306,6 +317,9 @@ impl<Io: PacketIo> Worker<Io> {
             } else if empty_turns < SPIN_TURNS {
                 empty_turns += 1;
                 std::hint::spin_loop();
+            } else if self.to_sweep > 0 {
+                // What has come due in one sleep is more than one turn may sweep: asleep again at once, a
+                // large table would be swept in minutes.
             } else if let Some(handover) = &self.handover {
                 let io = &mut self.io;
                 handover.doze(|| io.wait(IDLE_WAIT)).transpose()?;
@@ -325,11 +339,20 @@ impl<Io: PacketIo> Worker<Io> {
         frames
     }
 
-    /// Has the kernel back the connection table by huge pages, which saves most of the misses of the TLB
-    /// when it is large. Whether all of it is; takes up to a second a gigabyte.
+    /// Has the kernel back the connection tables by huge pages, which saves most of the misses of the TLB
+    /// when they are large. Whether it is to; takes up to a second a gigabyte.
     pub fn use_huge_pages(&self) -> bool {
-        let (buckets, records) = self.balancer.conns().parts();
-        huge_pages::back(buckets) & huge_pages::back(records)
+        let (four, six) = (
+            self.balancer.conns().parts(),
+            self.balancer.conns6().parts(),
+        );
+        let backed = [
+            huge_pages::back(four.0),
+            huge_pages::back(four.1),
+            huge_pages::back(six.0),
+            huge_pages::back(six.1),
+        ];
+        backed.iter().all(|backed| *backed)
     }
 
     /// Ends the worker: the tables are gone, the I/O is given back.
@@ -458,5 +481,5 @@ fn dispatch<Io: PacketIo>(handover: &mut Handover<Io::Parted>, io: &mut Io, stat
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
+#[path = "worker_tests/mod.rs"]
 mod tests;

@@ -93,13 +93,15 @@ pub struct WorkerStats {
     pub taken_over: Counter,
     /// How long the stages take.
     pub times: StageTimes,
+    /// Frames beyond those received: second fragments of packets that were too large for their way.
+    pub cut: Counter,
     /// Connections in the table.
     pub connections: Counter,
     /// Persistence templates in the table.
     pub templates: Counter,
     /// Connections and templates that made room for new ones before their time.
     pub evicted: Counter,
-    /// First packets forwarded without an entry, as there was no room and their scheduler is a hash.
+    /// Packets forwarded without an entry, as there was no room for their flow and its scheduler is a hash.
     pub unstored: Counter,
     drops: [Counter; DropReason::COUNT],
     replies: [Counter; ReplyReason::COUNT],
@@ -113,6 +115,7 @@ impl WorkerStats {
             frames_in: Counter::default(),
             bytes_in: Counter::default(),
             frames_out: Counter::default(),
+            cut: Counter::default(),
             handed_over: Counter::default(),
             taken_over: Counter::default(),
             times: StageTimes::default(),

@@ -114,6 +114,93 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 0..300)
 }
 
+/// A flow of one client endpoint to the virtual server with this number.
+fn key_to(server: u32) -> Key4 {
+    let [_, _, a, b] = server.to_be_bytes();
+    Key4::new(([10, 0, 0, 1].into(), 4000), ([192, 0, a, b].into(), 80), 6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What one endpoint has to many virtual servers, with other flows around it: every one is found, in
+    /// both directions, none makes another go, and afterwards nothing is looked for elsewhere.
+    #[test]
+    fn an_endpoint_has_its_connections_to_sixty_virtual_servers(
+        flows in prop::collection::vec((0_u32..60, any::<bool>()), 0..300),
+        others in 0_u32..2000,
+        state in prop::sample::select(vec![State::SynRecv, State::Established, State::FinWait]),
+    ) {
+        let mut bench = Bench::new(20_000);
+        for flow in 0..others {
+            prop_assert!(bench.insert(flow, State::Established, None).is_some());
+        }
+        let mut model = HashMap::new();
+        for (server, closes) in flows {
+            let key = key_to(server);
+            let home = bench.table.home(&key);
+            let known = bench.table.find(&key, home);
+            prop_assert_eq!(known.is_some(), model.contains_key(&server));
+            let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
+            match known {
+                Some(slot) if closes => {
+                    bench.table.remove(slot, turn);
+                    model.remove(&server);
+                }
+                Some(slot) => bench.table.touch(slot, state, turn),
+                None => {
+                    let real = real(100 + server);
+                    let new = NewConn { key, home, real, state, template: None, guess: None };
+                    prop_assert!(bench.table.insert(&new, turn).is_some());
+                    model.insert(server, real);
+                }
+            }
+        }
+        for (server, real) in &model {
+            let key = key_to(*server);
+            let slot = bench.table.find(&key, bench.table.home(&key)).unwrap();
+            prop_assert_eq!((bench.table.key(slot), bench.table.real(slot)), (key, Some(*real)));
+            // The answer of that real server, whose address the key does not have.
+            let answer = key_to(9999);
+            let home = bench.table.home(&answer);
+            let found = bench.table.find_answered(&answer, home, None, |it, vport| it == *real && vport == 80);
+            prop_assert_eq!(found, Some(slot));
+        }
+        prop_assert_eq!(bench.table.len(), model.len() + others as usize);
+        prop_assert_eq!(bench.stats.evicted.get(), 0);
+        prop_assert!(model.len() <= 16 || bench.table.deepest > 0);
+        bench.advance(1000);
+        bench.sweep();
+        prop_assert!(bench.table.is_empty());
+        prop_assert_eq!((bench.table.deep, bench.table.deepest), (0, 0));
+    }
+}
+
+#[test]
+fn a_full_table_has_no_further_places() {
+    let mut bench = Bench::new(400);
+    for flow in 0..405 {
+        assert!(bench.insert(flow, State::Established, None).is_some());
+    }
+    for server in 0..40 {
+        let key = key_to(server);
+        let home = bench.table.home(&key);
+        let (real, state) = (real(1), State::SynRecv);
+        let new = NewConn {
+            key,
+            home,
+            real,
+            state,
+            template: None,
+            guess: None,
+        };
+        bench
+            .table
+            .insert(&new, turn(bench.tick, &bench.timeouts, &bench.stats));
+    }
+    assert_eq!((bench.table.deep, bench.table.deepest), (0, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

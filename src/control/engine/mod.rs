@@ -58,9 +58,8 @@ use crate::{
 
 const SIGNALS: Token = Token(0);
 const MONITOR: Token = Token(1);
-const WORKER_ENDED: Token = Token(2);
+const WORKERS: Token = Token(2);
 const GUARDIAN: Token = Token(3);
-const ASKED: Token = Token(4);
 const FIRST_ADMIN: usize = 16;
 const FIRST_VRRP: usize = FIRST_ADMIN + AdminSocket::TOKENS;
 /// Above every interface index that a socket could be registered by.
@@ -74,6 +73,11 @@ const PROBES_PER_TURN: usize = 64;
 const NOTIFICATIONS_PER_TURN: usize = 256;
 /// How often old tables are freed and lasting problems looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Least time between two looks at all addresses of this host: a MASTER adds its VIPs one by one.
+const ADDRESSES: Duration = Duration::from_millis(100);
+/// How often several workers are told of each other's connections: their schedulers and thresholds lag by
+/// as much.
+const COMPARE: Duration = Duration::from_millis(100);
 /// Least time between two tables: thousands of checks can change their minds in a second, and a
 /// table of 10,000 real servers takes 1 to 4 ms to build.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
@@ -153,6 +157,8 @@ struct Engine {
     ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
     maglev: MaglevTables,
+    /// The addresses of this host may have changed.
+    addresses: Pace,
     /// The addresses of this host that the steering program knows.
     locals: BTreeSet<IpAddr>,
     interface_locks: Vec<InterfaceLock>,
@@ -167,6 +173,8 @@ struct Engine {
     publishing: Pace,
     sampling: Sampling,
     housekeeping_at: Instant,
+    /// When several workers are told of each other's connections next.
+    compare_at: Instant,
     /// How late VRRP timers were served, in microseconds.
     lateness: Histogram<u64>,
     outages: Outages,
@@ -218,7 +226,11 @@ impl Engine {
             match event.token() {
                 SIGNALS => self.handle_signals(),
                 MONITOR => self.notified = true,
-                WORKER_ENDED => self.fail("a worker has ended".to_owned()),
+                // What they ask for is looked up below in any case.
+                WORKERS if self.data_plane.as_ref().is_some_and(DataPlane::has_ended) => {
+                    self.fail("a worker has ended".to_owned());
+                }
+                WORKERS => {}
                 GUARDIAN if !self.guardian.is_alive() => {
                     self.say(
                         "the guardian has ended: a crash now would leave the virtual addresses",
@@ -246,17 +258,26 @@ impl Engine {
             self.keep_house(wall);
         }
         self.sample_rates(now);
+        if now >= self.compare_at {
+            self.compare_at = now + COMPARE;
+            if let Some(data_plane) = &self.data_plane {
+                data_plane.compare(self.services.counted());
+            }
+        }
         self.publish(now);
         more
     }
 
     fn timeout(&self) -> Option<Duration> {
+        let several = self.data_plane.as_ref().filter(|it| it.has_several());
         let next = [
+            several.map(|_| self.compare_at),
             self.vrrp.poll_timeout(),
             self.health.poll_timeout(),
             self.probes.poll_timeout(),
             self.hops.poll_timeout(),
             self.ways.as_ref().and_then(ClientWays::poll_timeout),
+            self.addresses.poll_timeout(),
             self.admin_timeout(),
             self.enquiries.poll_timeout(),
             self.publishing.poll_timeout(),
@@ -390,7 +411,7 @@ impl Engine {
             monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
                 touched.push(address.ifindex);
                 self.routes_changed(now);
-                self.learn_addresses();
+                self.addresses.want(now);
             }
             monitor::Event::Neighbour(neighbour) => {
                 self.stale |= self.hops.handle_neighbour(&neighbour);
@@ -408,7 +429,7 @@ impl Engine {
                 self.say("netlink notifications were lost: looking everything up again");
                 self.hops.handle_overflow(now);
                 self.routes_changed(now);
-                self.learn_addresses();
+                self.addresses.want(now);
                 match self.netlink.links() {
                     Ok(links) => {
                         for link in self.interfaces.absent(&links) {
@@ -518,6 +539,9 @@ impl Engine {
 
     fn drive_next_hops(&mut self, now: Instant, wall: SystemTime) {
         self.drive_client_ways(now, wall);
+        if self.addresses.take(now) {
+            self.learn_addresses();
+        }
         if self.hops.poll_timeout().is_none_or(|at| at > now) {
             return;
         }
@@ -597,8 +621,9 @@ impl Engine {
 
     fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
         let stats = data_plane.stats();
+        // With what came of cutting packets in two.
         let (received, sent, dropped) = (
-            stats.sum(|worker| worker.frames_in.get()),
+            stats.sum(|worker| worker.frames_in.get() + worker.cut.get()),
             stats.sum(|worker| worker.frames_out.get()),
             stats.sum(WorkerStats::dropped),
         );

@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -29,8 +30,8 @@ use super::{
         services::{PortInfo, Services},
         vrrp_io::{Env, VrrpIo},
     },
-    ASKED, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR, Options,
-    PUBLISH_PERIOD, SIGNALS, WORKER_ENDED,
+    ADDRESSES, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR,
+    Options, PUBLISH_PERIOD, SIGNALS, WORKERS,
 };
 use crate::{
     balance::MaglevTables,
@@ -164,6 +165,7 @@ impl Engine {
             ways: None,
             ports: Vec::new(),
             maglev: MaglevTables::default(),
+            addresses: Pace::new(ADDRESSES),
             locals: BTreeSet::new(),
             interface_locks: Vec::new(),
             data_plane: None,
@@ -176,6 +178,7 @@ impl Engine {
             publishing: Pace::new(PUBLISH_PERIOD),
             sampling: Sampling::new(now),
             housekeeping_at: now + HOUSEKEEPING,
+            compare_at: now,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
             outages: Outages::default(),
             stopping: false,
@@ -231,8 +234,11 @@ impl Engine {
                 .push(lock.map_err(|error| error.to_string())?);
         }
         let table = self.build_table(1)?;
-        let ended = mio::Waker::new(self.poll.registry(), WORKER_ENDED)
+        // One for all that workers have to say: a poll has only one.
+        let waker = mio::Waker::new(self.poll.registry(), WORKERS)
             .map_err(|error| format!("creating a waker: {error}"))?;
+        let ended = Arc::new(waker);
+        let asked = Arc::clone(&ended);
         let wishes = DataPlaneOptions {
             io: options.io,
             xdp: options.xdp,
@@ -248,8 +254,6 @@ impl Engine {
                 .chain(self.services.steer().added)
                 .collect(),
         };
-        let asked = mio::Waker::new(self.poll.registry(), ASKED)
-            .map_err(|error| format!("creating a waker: {error}"))?;
         let calls = Calls {
             // The loop notices at its next housekeeping if this fails.
             ended: Box::new(move || drop(ended.wake())),

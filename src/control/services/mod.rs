@@ -20,8 +20,8 @@ use super::{
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealSpec,
-        Routes, Scheduler, ServiceId, ServiceSpec,
+        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealRef,
+        RealSpec, Routes, Scheduler, ServiceId, ServiceSpec,
     },
     check::{self, Health},
     config::{self, Config},
@@ -172,6 +172,20 @@ impl Services {
     ) -> Vec<ServiceSpec> {
         let spec = |service: &Service| service.spec(health, hops, ports);
         self.services.iter().map(spec).collect()
+    }
+
+    /// The real servers whose connections decide something: a scheduler's pick, or a threshold.
+    pub(super) fn counted(&self) -> impl Iterator<Item = RealRef> + '_ {
+        let services = self.services.iter();
+        let reals = services.flat_map(|service| {
+            let counts = service.scheduler.counts_connections();
+            let limited = move |real: &&Real| counts || real.limits.upper > 0;
+            service.reals.iter().filter(limited)
+        });
+        reals.map(|real| RealRef {
+            id: real.id,
+            epoch: real.epoch,
+        })
     }
 
     /// What stands beside the virtual servers in the workers' table.
