@@ -14,7 +14,7 @@ use crate::{
     time::Instant,
 };
 
-/// How long workers look. Idle ones take a tenth of a second for ten million connections.
+/// How long workers look. Busy ones with millions of connections may not come to the end by then.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long after that one that does not say anything is given up.
 const GRACE: Duration = Duration::from_millis(250);

@@ -60,7 +60,7 @@ const SWEEP_BUSY: usize = 16;
 const SWEEP_IDLE: usize = 1024;
 
 /// Buckets that a turn with frames, and one without, looks at for control while it wants to know about
-/// connections. Their records are read as well: some ten microseconds without frames, too.
+/// connections. Unlike the sweep it reads the records as well, eight to a bucket.
 const LIST_BUSY: usize = 16;
 const LIST_IDLE: usize = 128;
 
