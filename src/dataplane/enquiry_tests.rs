@@ -17,8 +17,8 @@ use super::*;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        ConnEntry, ConnFilter, Environment, Limits, Match, Method, NextHop, Persistence, RealId,
-        RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable,
+        ConnEntry, ConnFilter, Environment, Limits, MarkRule, Match, Method, NextHop, Persistence,
+        RealId, RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable,
     },
     dataplane::{
         memory::MemoryIo,
@@ -82,7 +82,41 @@ fn services() -> Vec<ServiceSpec> {
             ..service(3, L4Proto::Tcp, VIP, 443, vec![real(5, "10.2.0.13")])
         },
         service(4, L4Proto::Tcp, VIP6, 0, vec![every_port]),
+        marked(5, false, 16, real(7, "10.2.0.12")),
+        marked(6, true, 64, real(8, "fd02::12")),
     ]
+}
+
+/// What gives packets to port 9000 mark 7, in both families.
+fn marks() -> Environment {
+    let rule = |vip: &str| {
+        let vip: IpAddr = vip.parse().unwrap();
+        MarkRule {
+            mark: 7,
+            protocol: None,
+            destination: (vip, vip),
+            destination_ports: (9000, 9000),
+            source: None,
+            source_ports: (0, u16::MAX),
+            ingress: None,
+        }
+    };
+    Environment {
+        marks: [VIP, VIP6].map(rule).into(),
+        ..Environment::default()
+    }
+}
+
+/// The virtual server of mark 7 in one family.
+fn marked(id: u32, ipv6: bool, prefix: u8, real: RealSpec) -> ServiceSpec {
+    ServiceSpec {
+        matches: vec![Match::Mark { mark: 7, ipv6 }],
+        persistence: Some(Persistence {
+            timeout: Duration::from_secs(100),
+            prefix,
+        }),
+        ..service(id, L4Proto::Tcp, VIP, 0, vec![real])
+    }
 }
 
 /// A first packet.
@@ -116,7 +150,7 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(workers: usize) -> Self {
-        let table = ServiceTable::build(1, &services(), Environment::default()).unwrap();
+        let table = ServiceTable::build(1, &services(), marks()).unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
         let call = Arc::clone(&calls);
         let mut publisher = Publisher::with_call(table, move || {
@@ -249,6 +283,31 @@ fn an_entry_has_what_ipvs_shows_of_a_connection() {
             "6 298.5s NONE 10.9.0.0:0 10.1.0.100:443 10.2.0.13:8080",
             "6 58.5s SYN_RECV 10.9.0.1:5000 10.1.0.100:443 10.2.0.13:8080",
             "6 58.5s SYN_RECV [fd09::1]:5002 [fd01::100]:8443 [fd02::12]:8443",
+        ]
+    );
+}
+
+/// As IPVS of Linux 6.1 shows them: `IP ... 10.1.0.0:0 0.0.0.7:0 10.2.0.12:0`.
+#[test]
+fn a_template_for_a_mark_is_of_no_protocol_and_has_the_mark_for_an_address() {
+    let mut lab = Lab::new(1);
+    lab.send(0, L4Proto::Tcp, "10.9.0.1:5000", (VIP, 9000));
+    lab.send(0, L4Proto::Tcp, "[fd09::1]:5001", (VIP6, 9000));
+    let templates = ConnFilter {
+        protocol: Some(0),
+        ..ConnFilter::default()
+    };
+    let mut shown: Vec<String> = lab
+        .found(0, templates)
+        .iter()
+        .map(|it| format!("{} {} {} {}", it.state, it.client, it.vip, it.real.unwrap()))
+        .collect();
+    shown.sort_unstable();
+    assert_eq!(
+        shown,
+        [
+            "NONE 10.9.0.0:0 0.0.0.7:0 10.2.0.12:0",
+            "NONE [fd09::]:0 [0:7::]:0 [fd02::12]:0",
         ]
     );
 }
