@@ -135,7 +135,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         if packet.answers {
             return self.answer(packet);
         }
-        if packet.kind == Kind::IcmpError {
+        if matches!(packet.kind, Kind::IcmpError | Kind::TunnelError) {
             return self.about_flow(packet);
         }
         let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
@@ -243,7 +243,10 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             .and_then(|slot| self.conns.real(slot))
             .filter(|real| self.table.real(*real).is_some());
         match found {
+            // For the client; nothing goes to the real server.
+            Some(real) if packet.kind == Kind::TunnelError => Verdict::Forward(real.id),
             Some(real) => forward(real.id, packet, self.turn),
+            None if packet.kind == Kind::TunnelError => Verdict::Drop(DropReason::IcmpUnknownFlow),
             None => self
                 .scheduled_alone(packet)
                 .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow)),
@@ -309,7 +312,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                 }
             }
             Some(_) | None => match packet.kind {
-                Kind::IcmpError | Kind::LaterFragment => Verdict::Route,
+                Kind::IcmpError | Kind::TunnelError | Kind::LaterFragment => Verdict::Route,
                 _ if self.table.policy().nat_icmp_send => Verdict::Reply(ReplyReason::NoConnection),
                 _ => Verdict::Route,
             },
@@ -401,7 +404,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                 (!starts).then_some(Verdict::Drop(DropReason::UnknownAssociation))
             }
             Kind::LaterFragment => Some(Verdict::Park(DropReason::FragmentUnknown)),
-            Kind::IcmpError => Some(Verdict::Drop(DropReason::IcmpUnknownFlow)),
+            Kind::IcmpError | Kind::TunnelError => Some(Verdict::Drop(DropReason::IcmpUnknownFlow)),
         }
     }
 
@@ -491,7 +494,7 @@ const fn next_state(direction: Direction, kind: Kind, state: State) -> State {
     match kind {
         Kind::Tcp(flags) => tcp::next(direction, Event::of(flags), state),
         Kind::Sctp(event) => sctp::next(direction, event, state),
-        Kind::Udp | Kind::LaterFragment | Kind::IcmpError => state,
+        Kind::Udp | Kind::LaterFragment | Kind::IcmpError | Kind::TunnelError => state,
     }
 }
 
@@ -500,7 +503,7 @@ const fn first_state(direction: Direction, kind: Kind) -> State {
     let start = match kind {
         Kind::Tcp(_) => State::None,
         Kind::Sctp(_) => State::SctpNone,
-        Kind::Udp | Kind::LaterFragment | Kind::IcmpError => State::Udp,
+        Kind::Udp | Kind::LaterFragment | Kind::IcmpError | Kind::TunnelError => State::Udp,
     };
     next_state(direction, kind, start)
 }

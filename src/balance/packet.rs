@@ -2,7 +2,9 @@
 
 use super::{
     ConnTable, FlowKey, Fragments, Home, Key4, Key6, Question, ServiceTable, Slot, Verdict,
-    fragments::FragmentKey, rewrite::Family, sctp,
+    fragments::FragmentKey,
+    rewrite::{Family, TunnelError},
+    sctp,
 };
 use crate::{
     addr::{L4Proto, PortId},
@@ -32,6 +34,8 @@ pub enum Kind {
     LaterFragment,
     /// An ICMP error about a packet of the flow.
     IcmpError,
+    /// An ICMP error about a packet of the flow that was in a tunnel of ours.
+    TunnelError,
 }
 
 /// A classified frame.
@@ -51,7 +55,8 @@ pub struct Packet<K> {
     pub first_fragment: bool,
     /// Where its IP header starts in the frame.
     pub network: u8,
-    /// Where its transport header starts, from the IP header on.
+    /// Where its transport header starts, from the IP header on; of a [`Kind::TunnelError`] the packet that
+    /// was in the tunnel.
     pub transport: u16,
     /// Its length from the IP header on, as the header says.
     pub length: u16,
@@ -74,6 +79,19 @@ impl<K: FlowKey> Packet<K> {
         ingress: PortId(0),
     };
 
+    /// Sets all but the flow.
+    fn is_about_tunnel(&mut self, network: u8, ingress: PortId, error: &TunnelError) {
+        *self = Self {
+            key: self.key,
+            home: self.home,
+            kind: Kind::TunnelError,
+            network,
+            ingress,
+            transport: error.inner,
+            ..Self::NONE
+        };
+    }
+
     /// What decides which virtual server it is for.
     pub fn question(&self) -> Question {
         Question {
@@ -86,6 +104,9 @@ impl<K: FlowKey> Packet<K> {
         }
     }
 }
+
+/// What stands for an ICMP error about a packet in a tunnel until it is read again, as that one.
+const ABOUT_TUNNEL: Verdict = Verdict::Drop(DropReason::IcmpTunnel);
 
 /// What is known of a packet's transport header.
 struct Transport {
@@ -135,10 +156,12 @@ impl Classifier<'_> {
         match ether_type {
             ethernet::TYPE_IPV4 => match self.classify_v4(bytes, network, ingress, four) {
                 Ok(()) => Ok(Family::V4),
+                Err(ABOUT_TUNNEL) => self.about_tunnel(bytes, network, ingress, four, six),
                 Err(verdict) => Err((Family::V4, verdict)),
             },
             ethernet::TYPE_IPV6 => match self.classify_v6(bytes, network, ingress, six) {
                 Ok(()) => Ok(Family::V6),
+                Err(ABOUT_TUNNEL) => self.about_tunnel(bytes, network, ingress, four, six),
                 Err(verdict) => Err((Family::V6, verdict)),
             },
             _ => Err(refused(DropReason::EtherType)),
@@ -175,6 +198,7 @@ impl Classifier<'_> {
             let key = Key4::from_wire(ip.addresses(), ports, protocol);
             self.turned(key, kind)
         } else if protocol == ipv4::PROTOCOL_ICMP {
+            self.is_not_about_tunnel(bytes)?;
             let (key, answers) = self.quoted_v4(payload).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
@@ -232,6 +256,7 @@ impl Classifier<'_> {
             let key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
             self.turned(key, kind)
         } else if upper.protocol == ipv6::PROTOCOL_ICMPV6 {
+            self.is_not_about_tunnel(bytes)?;
             let (key, answers) = self.quoted_v6(payload).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
@@ -253,6 +278,59 @@ impl Classifier<'_> {
         packet.transport = upper.offset;
         packet.length = u16::try_from(ip.total_len()).unwrap_or(u16::MAX);
         Ok(())
+    }
+
+    /// What an ICMP error says that is about a packet of ours in a tunnel.
+    fn tunnel_error(&self, bytes: &[u8]) -> Option<TunnelError> {
+        TunnelError::read(bytes, |port| self.table.has_gue_port(port))
+    }
+
+    #[cold]
+    fn is_not_about_tunnel(&self, bytes: &[u8]) -> Result<(), Verdict> {
+        if self.table.has_tunnels() && self.tunnel_error(bytes).is_some() {
+            return Err(ABOUT_TUNNEL);
+        }
+        Ok(())
+    }
+
+    /// The flow of a packet in a tunnel that an ICMP error is about. It may be of the other family.
+    #[cold]
+    fn about_tunnel(
+        &mut self,
+        bytes: &[u8],
+        network: u8,
+        ingress: PortId,
+        four: &mut Packet<Key4>,
+        six: &mut Packet<Key6>,
+    ) -> Result<Family, (Family, Verdict)> {
+        let error = self.tunnel_error(bytes).filter(|error| error.is_sound);
+        let read = error.and_then(|error| {
+            let inner = bytes.get(usize::from(error.inner)..)?;
+            let ports = |at: usize| inner.get(at..)?.first_chunk().copied();
+            let (conns4, conns6) = self.conns;
+            match error.family {
+                Family::V4 => {
+                    let ip = Ipv4::quoted(inner).filter(|ip| !ip.is_later_fragment())?;
+                    let ports = ports(ip.header_len())?;
+                    four.key = Key4::from_wire(ip.addresses(), ports, ip.protocol());
+                    four.home = conns4.home(&four.key);
+                    four.is_about_tunnel(network, ingress, &error);
+                }
+                Family::V6 => {
+                    let ip = Ipv6::quoted(inner)?;
+                    let upper = ip.upper(inner.get(ipv6::HEADER_LEN..)?).ok()?;
+                    if upper.is_later_fragment() {
+                        return None;
+                    }
+                    let ports = ports(usize::from(upper.offset))?;
+                    six.key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
+                    six.home = conns6.home(&six.key);
+                    six.is_about_tunnel(network, ingress, &error);
+                }
+            }
+            Some(error.family)
+        });
+        read.ok_or((Family::V4, ABOUT_TUNNEL))
     }
 
     /// The flow of a packet: as it is, or, when a real server behind NAT sent it, turned round.
@@ -353,7 +431,9 @@ impl Classifier<'_> {
 /// What becomes of a packet that may pass no further router: an ICMP error is never answered.
 const fn expired(kind: Kind) -> Verdict {
     match kind {
-        Kind::IcmpError | Kind::LaterFragment => Verdict::Drop(DropReason::TtlExpired),
+        Kind::IcmpError | Kind::TunnelError | Kind::LaterFragment => {
+            Verdict::Drop(DropReason::TtlExpired)
+        }
         _ => Verdict::Reply(ReplyReason::TtlExpired),
     }
 }

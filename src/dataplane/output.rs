@@ -15,12 +15,17 @@ use crate::{
     balance::{
         FlowKey, Kind, Method, NextHop, Packet, Real, RealId, ServiceTable, Turn, Verdict, Way,
         rewrite::{
-            self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelKind,
+            self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelError,
+            TunnelKind,
         },
     },
     stats::{DropReason, ReplyReason},
     time::Tick,
-    wire::{icmp::Problem, ipv4::Ipv4},
+    wire::{
+        icmp::Problem,
+        ipv4::{self, Ipv4},
+        ipv6,
+    },
 };
 
 /// What the last stage works with.
@@ -125,6 +130,10 @@ impl<Io: PacketIo> Output<'_, Io> {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
+            Method::Tunnel(_) if packet.kind == Kind::TunnelError => {
+                self.tell_client(frame, packet, real.addr)
+            }
+            _ if packet.kind == Kind::TunnelError => Err(Stop::Drop(DropReason::IcmpUnknownFlow)),
             Method::DirectRouting => {
                 if packet.length > hop.mtu {
                     return self.too_large(frame, packet, hop.mtu, None);
@@ -204,6 +213,57 @@ impl<Io: PacketIo> Output<'_, Io> {
         Ok(hop.port)
     }
 
+    /// Tells a client what a router on the way to its real server said about its packet: how large it may be. All else
+    /// is the health checks' business.
+    #[cold]
+    fn tell_client<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        real: IpAddr,
+    ) -> Result<PortId, Stop> {
+        let useless = Stop::Drop(DropReason::IcmpTunnel);
+        let table = self.table();
+        let bytes = frame.bytes().get(usize::from(packet.network)..);
+        let error = bytes
+            .and_then(|bytes| TunnelError::read(bytes, |port| table.has_gue_port(port)))
+            .filter(|error| error.real == real);
+        let least = match <K::Addr as Address>::FAMILY {
+            Family::V4 => ipv4::MIN_MTU,
+            // What fits no less must pass, and is fragmented on the way.
+            Family::V6 => ipv6::MIN_MTU,
+        };
+        let Some(room) = error
+            .and_then(|error| error.room)
+            .filter(|room| *room >= least)
+        else {
+            return Err(useless);
+        };
+        let hop = self.way(packet)?;
+        if !self.limit.allows(self.turn.tick) {
+            return Err(Stop::Drop(DropReason::ReplyLimit));
+        }
+        let source = self.own_address::<K>(hop.port)?;
+        let bytes = frame.bytes_mut();
+        let (network, inner) = (packet.network, packet.transport);
+        let problem = Problem::TooBig(room);
+        let length = rewrite::icmp_from_tunnel(bytes, network, inner, source, problem, &hop);
+        frame.truncate(length.map_err(refused)?);
+        self.turn.stats.replies(ReplyReason::TooBig).add(1);
+        Ok(hop.port)
+    }
+
+    /// The address that packets of our own come from on a port.
+    fn own_address<K: FlowKey>(&self, port: PortId) -> Result<K::Addr, Stop> {
+        let port = self.table().port(port);
+        let own = match <K::Addr as Address>::FAMILY {
+            Family::V4 => port.v4.map(IpAddr::V4),
+            Family::V6 => port.v6.map(IpAddr::V6),
+        };
+        own.and_then(K::own)
+            .ok_or(Stop::Drop(DropReason::ReplyImpossible))
+    }
+
     /// What becomes of a packet that is larger than its way takes.
     #[cold]
     fn too_large<K: FlowKey>(
@@ -221,7 +281,10 @@ impl<Io: PacketIo> Output<'_, Io> {
             dont_fragment: bytes
                 .and_then(Ipv4::quoted)
                 .is_some_and(Ipv4::dont_fragment),
-            silent: matches!(packet.kind, Kind::IcmpError | Kind::LaterFragment),
+            silent: matches!(
+                packet.kind,
+                Kind::IcmpError | Kind::TunnelError | Kind::LaterFragment
+            ),
             path_mtu,
             tunnel,
         };
@@ -318,14 +381,8 @@ impl<Io: PacketIo> Output<'_, Io> {
         if !self.limit.allows(self.turn.tick) {
             return Err(Stop::Drop(DropReason::ReplyLimit));
         }
-        let port = self.table().port(frame.ingress());
         let family = <K::Addr as Address>::FAMILY;
-        let own = match family {
-            Family::V4 => port.v4.map(IpAddr::V4),
-            Family::V6 => port.v6.map(IpAddr::V6),
-        };
-        let own = own.and_then(K::own);
-        let source = own.ok_or(Stop::Drop(DropReason::ReplyImpossible))?;
+        let source = self.own_address::<K>(frame.ingress())?;
         if !frame.grow_front(rewrite::icmp_room(family)) {
             return Err(Stop::Drop(DropReason::ReplyImpossible));
         }

@@ -71,6 +71,9 @@ reasons! {
         IcmpType => "icmp-type",
         /// An ICMP error that is cut, or that does not quote a packet with ports.
         IcmpQuote => "icmp-quote",
+        /// An ICMP error about one of our own tunnel packets that says nothing for a client: it is not about
+        /// size, its checksum is wrong, or it quotes too little.
+        IcmpTunnel => "icmp-tunnel",
         /// An ICMP error about a flow that is not in the table.
         IcmpUnknownFlow => "icmp-unknown-flow",
         /// No virtual server has this address, protocol and port.

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     addr::{L4Proto, PortId},
-    balance::{Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, state},
+    balance::{
+        Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, rewrite::TunnelKind, state,
+    },
 };
 
 /// A real server in the table.
@@ -108,6 +110,9 @@ pub struct ServiceTable {
     returns: HashMap<(IpAddr, u32), u32, SeedableState<'static>>,
     /// Whether any of them answers from every port.
     any_return: bool,
+    /// Whether any real server is reached through a tunnel, and the ports of those that are GUE.
+    tunnels: bool,
+    gue_ports: Box<[u16]>,
     /// Whether any virtual server's flows have an owner among several workers.
     owned: bool,
     reals: Box<[Option<Real>]>,
@@ -146,6 +151,7 @@ impl ServiceTable {
         let mut slots = vec![false; MAX_SERVICES];
         let mut lookup = Lookup::new(environment.marks.clone());
         let mut returns = HashMap::with_hasher(SeedableState::fixed());
+        let mut tunnels: Vec<TunnelKind> = Vec::new();
         for spec in services {
             match slots.get_mut(spec.id.0 as usize) {
                 None => return Err(BuildError::ServiceSlot(spec.id)),
@@ -157,6 +163,13 @@ impl ServiceTable {
                 lookup.add(*what, at)?;
             }
             add_reals(&mut reals, spec, at)?;
+            for real in &spec.reals {
+                if let Method::Tunnel(kind) = real.method
+                    && !tunnels.contains(&kind)
+                {
+                    tunnels.push(kind);
+                }
+            }
             let behind_nat = spec.reals.iter().filter(|real| real.method.sees_answers());
             for real in behind_nat {
                 for protocol in spec.protocols() {
@@ -172,6 +185,14 @@ impl ServiceTable {
             services: built.into(),
             lookup,
             any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
+            tunnels: !tunnels.is_empty(),
+            gue_ports: tunnels
+                .into_iter()
+                .filter_map(|kind| match kind {
+                    TunnelKind::Gue { port, .. } => Some(port),
+                    TunnelKind::Ipip | TunnelKind::Gre { .. } => None,
+                })
+                .collect(),
             owned: services
                 .iter()
                 .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
@@ -189,6 +210,8 @@ impl ServiceTable {
             lookup: Lookup::default(),
             returns: HashMap::with_hasher(SeedableState::fixed()),
             any_return: false,
+            tunnels: false,
+            gue_ports: Box::default(),
             owned: false,
             reals: Box::default(),
         }
@@ -243,6 +266,16 @@ impl ServiceTable {
     pub fn service(&self, question: &Question) -> Option<&Service> {
         let at = self.lookup.find(question)?;
         self.services.get(at as usize)
+    }
+
+    /// Whether any real server is reached through a tunnel.
+    pub const fn has_tunnels(&self) -> bool {
+        self.tunnels
+    }
+
+    /// Whether a tunnel has this UDP port as its destination.
+    pub fn has_gue_port(&self, port: u16) -> bool {
+        self.gue_ports.contains(&port)
     }
 
     /// Whether any packet may be an answer that gets a virtual server's address.

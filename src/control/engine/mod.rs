@@ -145,7 +145,7 @@ struct Engine {
     health: Health,
     probes: TcpProbes,
     hops: NextHops,
-    /// The ways to clients, where answers pass here.
+    /// The ways to clients, where anything for them passes here.
     ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
     maglev: MaglevTables,
