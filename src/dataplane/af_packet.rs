@@ -306,6 +306,18 @@ impl PacketIo for AfPacket {
         self.free.push(frame.buffer);
     }
 
+    fn blank(&mut self, ingress: PortId, length: usize) -> Option<PacketFrame> {
+        let end = HEADROOM + length;
+        let buffer = self.free.pop_if(|buffer| end <= buffer.len())?;
+        self.in_hand += 1;
+        Some(PacketFrame {
+            buffer,
+            start: HEADROOM,
+            end,
+            port: ingress,
+        })
+    }
+
     fn part(&mut self, frame: PacketFrame) -> PacketFrame {
         self.in_hand -= 1;
         frame

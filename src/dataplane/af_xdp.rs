@@ -460,6 +460,10 @@ impl PacketIo for AfXdp {
         self.sockets.release(frame);
     }
 
+    fn blank(&mut self, ingress: PortId, length: usize) -> Option<Frame> {
+        self.sockets.blank(ingress, length)
+    }
+
     fn part(&mut self, frame: Frame) -> Parted {
         self.sockets.part(frame)
     }

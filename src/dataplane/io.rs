@@ -108,6 +108,10 @@ pub trait PacketIo {
     /// Gives back a frame that is not transmitted.
     fn release(&mut self, frame: Self::Frame);
 
+    /// A free frame of `length` bytes that are unspecified, with room in front of it, as if it had come in
+    /// on `ingress`; `None` when there is none, or it is not as long.
+    fn blank(&mut self, ingress: PortId, length: usize) -> Option<Self::Frame>;
+
     /// Lets go of a frame that another worker on the same frames is to take over.
     fn part(&mut self, frame: Self::Frame) -> Self::Parted;
 

@@ -244,6 +244,15 @@ impl PacketIo for MemoryIo {
         self.in_hand -= 1;
     }
 
+    fn blank(&mut self, ingress: PortId, length: usize) -> Option<MemoryFrame> {
+        let length = u16::try_from(length).ok();
+        let length = length.filter(|length| usize::from(*length) <= ROOM)?;
+        let mut frame = self.free.pop()?;
+        (frame.start, frame.end, frame.port) = (HEADROOM, HEADROOM + length, ingress);
+        self.in_hand += 1;
+        Some(frame)
+    }
+
     fn part(&mut self, frame: MemoryFrame) -> MemoryFrame {
         self.in_hand -= 1;
         self.parted += 1;

@@ -41,10 +41,22 @@ pub(super) struct Output<'a, Io: PacketIo> {
     pub(super) handover: Option<&'a mut Handover<Io::Parted>>,
 }
 
-/// What cannot be sent: for good, or for now.
+/// What cannot be sent on: for good, or for now, or as it was turned into an answer.
 enum Stop {
+    Answered(PortId),
     Drop(DropReason),
     Park(DropReason),
+}
+
+/// What becomes of a packet for its size.
+#[derive(Clone, Copy)]
+enum Size {
+    /// It goes on.
+    Fits,
+    /// It is cut in two of up to so many bytes.
+    Split(u16),
+    /// The tunnel packet around it is.
+    SplitOuter(u16),
 }
 
 impl<Io: PacketIo> Output<'_, Io> {
@@ -67,7 +79,7 @@ impl<Io: PacketIo> Output<'_, Io> {
             Verdict::Undecided | Verdict::Elsewhere(_) => Err(Stop::Drop(DropReason::NoService)),
         };
         let left = match egress {
-            Ok(port) => match self.io.transmit(port, frame) {
+            Ok(port) | Err(Stop::Answered(port)) => match self.io.transmit(port, frame) {
                 Ok(()) => Ok(()),
                 Err(frame) => match self.io.carrier(port) {
                     Some(worker) => {
@@ -135,16 +147,12 @@ impl<Io: PacketIo> Output<'_, Io> {
             }
             _ if packet.kind == Kind::TunnelError => Err(Stop::Drop(DropReason::IcmpUnknownFlow)),
             Method::DirectRouting => {
-                if packet.length > hop.mtu {
-                    return self.too_large(frame, packet, hop.mtu, None);
-                }
+                let size = self.size(frame, packet, hop.mtu)?;
                 direct_routing::<K>(frame.bytes_mut(), packet.network, &hop);
-                Ok(hop.port)
+                self.finish(frame, packet.network, hop.port, size)
             }
             Method::Nat => {
-                if packet.length > hop.mtu {
-                    return self.too_large(frame, packet, hop.mtu, None);
-                }
+                let size = self.size(frame, packet, hop.mtu)?;
                 let port = if real.port == 0 {
                     packet.key.vport()
                 } else {
@@ -158,7 +166,7 @@ impl<Io: PacketIo> Output<'_, Io> {
                     rewrite::nat_to_real(bytes, &place(packet)?, (to, port), &hop)
                 };
                 done.map_err(refused)?;
-                Ok(hop.port)
+                self.finish(frame, packet.network, hop.port, size)
             }
             Method::Tunnel(kind) => self.tunnel(frame, packet, real, kind, &hop),
         }
@@ -191,11 +199,13 @@ impl<Io: PacketIo> Output<'_, Io> {
             _ => return Err(Stop::Park(DropReason::NoNextHop)),
         };
         let overhead = usize::from(rewrite::overhead(kind, ends.family()));
-        if usize::from(packet.length) + overhead > usize::from(hop.mtu) {
-            let tunnel = Some((ends.family(), kind));
-            return self.too_large(frame, packet, hop.mtu, tunnel);
-        }
         let pmtu_disc = policy.pmtu_disc;
+        let size = if usize::from(packet.length) + overhead > usize::from(hop.mtu) {
+            let tunnel = Some((ends.family(), kind));
+            self.too_large(frame, packet, hop.mtu, tunnel)?
+        } else {
+            Size::Fits
+        };
         *self.ids = self.ids.wrapping_add(1);
         let tunnel = Tunnel {
             kind,
@@ -204,13 +214,94 @@ impl<Io: PacketIo> Output<'_, Io> {
             pmtu_disc,
             source_port: rewrite::source_port(spread),
         };
-        if !frame.grow_front(overhead) {
-            return Err(Stop::Drop(DropReason::Rewrite));
+        let network = packet.network;
+        if let Size::Split(mtu) = size {
+            // Each part in a packet of its own.
+            let mut first = self.cut(frame, network, mtu)?;
+            match wrap(&mut first, network, &tunnel, hop) {
+                Ok(()) => self.send_made(first, hop.port),
+                Err(stop) => {
+                    self.give_up(first, DropReason::Rewrite);
+                    return Err(stop);
+                }
+            }
         }
-        let bytes = frame.bytes_mut();
-        let length = rewrite::encapsulate(bytes, packet.network, &tunnel, hop).map_err(refused)?;
-        frame.truncate(length);
-        Ok(hop.port)
+        wrap(frame, network, &tunnel, hop)?;
+        match size {
+            Size::SplitOuter(mtu) => self.finish(frame, network, hop.port, Size::Split(mtu)),
+            Size::Fits | Size::Split(_) => Ok(hop.port),
+        }
+    }
+
+    /// How a packet that goes on as it is fits its way.
+    #[inline]
+    fn size<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        mtu: u16,
+    ) -> Result<Size, Stop> {
+        if packet.length > mtu {
+            return self.too_large(frame, packet, mtu, None);
+        }
+        Ok(Size::Fits)
+    }
+
+    /// The last of a frame that was rewritten: it is cut in two if it has to be.
+    #[inline]
+    fn finish(
+        &mut self,
+        frame: &mut Io::Frame,
+        network: u8,
+        port: PortId,
+        size: Size,
+    ) -> Result<PortId, Stop> {
+        if let Size::Split(mtu) = size {
+            let first = self.cut(frame, network, mtu)?;
+            self.send_made(first, port);
+        }
+        Ok(port)
+    }
+
+    /// Cuts a packet in two. The first part is in a new frame, the second where the whole was.
+    #[cold]
+    fn cut(&mut self, frame: &mut Io::Frame, network: u8, mtu: u16) -> Result<Io::Frame, Stop> {
+        let none = Stop::Drop(DropReason::TooBig);
+        let most = usize::from(network) + usize::from(mtu);
+        let length = frame.bytes().len().min(most);
+        let blank = self.io.blank(frame.ingress(), length);
+        let mut second = blank.ok_or(none)?;
+        self.turn.stats.frames_made.add(1);
+        match rewrite::split(frame.bytes_mut(), network, mtu, second.bytes_mut()) {
+            Ok((one, other)) => {
+                frame.truncate(one);
+                second.truncate(other);
+                std::mem::swap(frame, &mut second);
+                Ok(second)
+            }
+            Err(failure) => {
+                self.give_up(second, DropReason::TooBig);
+                Err(refused(failure))
+            }
+        }
+    }
+
+    /// Sends a frame that was made here.
+    #[cold]
+    fn send_made(&mut self, frame: Io::Frame, port: PortId) {
+        match self.io.transmit(port, frame) {
+            Ok(()) => self.turn.stats.frames_out.add(1),
+            Err(frame) => match self.io.carrier(port) {
+                Some(worker) => self.hand_over(frame, worker, Errand::Transmit(port)),
+                None => self.give_up(frame, DropReason::TransmitFull),
+            },
+        }
+    }
+
+    #[cold]
+    fn give_up(&mut self, frame: Io::Frame, reason: DropReason) {
+        self.turn.stats.drops(reason).add(1);
+        self.io.release(frame);
     }
 
     /// Tells a client what a router on the way to its real server said about its packet: how large it may be. All else
@@ -272,7 +363,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         path_mtu: u16,
         tunnel: Option<(Family, TunnelKind)>,
-    ) -> Result<PortId, Stop> {
+    ) -> Result<Size, Stop> {
         let family = <K::Addr as Address>::FAMILY;
         let bytes = frame.bytes().get(usize::from(packet.network)..);
         let passage = Passage {
@@ -289,10 +380,15 @@ impl<Io: PacketIo> Output<'_, Io> {
             tunnel,
         };
         match rewrite::fit(&passage, self.table().policy().pmtu_disc) {
-            Fit::TooBig(mtu) => self.icmp(frame, packet, Problem::TooBig(mtu), ReplyReason::TooBig),
-            Fit::Forward | Fit::Split(_) | Fit::SplitOuter(_) | Fit::Drop => {
-                Err(Stop::Drop(DropReason::TooBig))
+            Fit::TooBig(mtu) => {
+                let problem = Problem::TooBig(mtu);
+                let port = self.icmp(frame, packet, problem, ReplyReason::TooBig)?;
+                Err(Stop::Answered(port))
             }
+            Fit::Split(mtu) => Ok(Size::Split(mtu)),
+            Fit::SplitOuter(mtu) => Ok(Size::SplitOuter(mtu)),
+            Fit::Forward => Ok(Size::Fits),
+            Fit::Drop => Err(Stop::Drop(DropReason::TooBig)),
         }
     }
 
@@ -313,13 +409,11 @@ impl<Io: PacketIo> Output<'_, Io> {
         verdict: Verdict,
     ) -> Result<PortId, Stop> {
         let hop = self.way(packet)?;
-        if packet.length > hop.mtu {
-            return self.too_large(frame, packet, hop.mtu, None);
-        }
+        let size = self.size(frame, packet, hop.mtu)?;
         let bytes = frame.bytes_mut();
         if verdict == Verdict::Route {
             direct_routing::<K>(bytes, packet.network, &hop);
-            return Ok(hop.port);
+            return self.finish(frame, packet.network, hop.port, size);
         }
         let vip = K::own(packet.key.vip()).ok_or(Stop::Drop(DropReason::Rewrite))?;
         let vip = (vip, packet.key.vport());
@@ -329,7 +423,7 @@ impl<Io: PacketIo> Output<'_, Io> {
             rewrite::nat_to_client(bytes, &place(packet)?, vip, &hop)
         };
         done.map_err(refused)?;
-        Ok(hop.port)
+        self.finish(frame, packet.network, hop.port, size)
     }
 
     /// The way to the client of a flow. Control is asked for a MAC address that is not known.
@@ -400,6 +494,23 @@ impl<Io: PacketIo> Output<'_, Io> {
         self.turn.stats.replies(reason).add(1);
         Ok(frame.ingress())
     }
+}
+
+/// Puts a frame's packet into a tunnel.
+#[inline]
+fn wrap<F: FrameBuf>(
+    frame: &mut F,
+    network: u8,
+    tunnel: &Tunnel,
+    hop: &NextHop,
+) -> Result<(), Stop> {
+    let overhead = rewrite::overhead(tunnel.kind, tunnel.ends.family());
+    if !frame.grow_front(overhead.into()) {
+        return Err(Stop::Drop(DropReason::Rewrite));
+    }
+    let length = rewrite::encapsulate(frame.bytes_mut(), network, tunnel, hop).map_err(refused)?;
+    frame.truncate(length);
+    Ok(())
 }
 
 #[inline]

@@ -76,6 +76,8 @@ pub struct WorkerStats {
     pub bytes_in: Counter,
     /// Frames handed to a transmit ring: forwarded ones and replies.
     pub frames_out: Counter,
+    /// Frames that were made to be sent, never received: those of packets that had to be cut in two.
+    pub frames_made: Counter,
     /// Frames handed over to other workers.
     pub handed_over: Counter,
     /// Frames taken over from other workers; they are not in `frames_in`.
@@ -102,6 +104,7 @@ impl WorkerStats {
             frames_in: Counter::default(),
             bytes_in: Counter::default(),
             frames_out: Counter::default(),
+            frames_made: Counter::default(),
             handed_over: Counter::default(),
             taken_over: Counter::default(),
             times: StageTimes::default(),

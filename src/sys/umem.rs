@@ -284,6 +284,32 @@ impl Pool {
         self.books.free.push(desc);
     }
 
+    /// A token for a free frame of `length` bytes, in front of which is as much room as the kernel leaves.
+    pub(super) fn blank(&mut self, port: PortId, length: usize) -> Option<Frame> {
+        if length > ROOM as usize {
+            return None;
+        }
+        let mut desc = self.books.free.pop()?;
+        self.books.in_hand += 1;
+        let at = desc.addr();
+        set_addr(
+            &mut desc,
+            at - at % CHUNK as usize + (CHUNK - ROOM) as usize,
+        );
+        desc.set_options(0);
+        let mut frame = Frame {
+            umem: self.umem(),
+            desc,
+            port,
+        };
+        // SAFETY: as in `bytes_mut`; the free list had the only way to the chunk, and the length was held
+        // against what is left of it.
+        unsafe { frame.umem.data_mut(&mut frame.desc) }
+            .cursor()
+            .set_pos(length);
+        Some(frame)
+    }
+
     /// Lets go of a frame that another pool of the umem is to take over.
     pub(super) fn part(&mut self, frame: Frame) -> Parted {
         assert!(

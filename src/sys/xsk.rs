@@ -289,6 +289,12 @@ impl XskSet {
         self.pool.release(frame);
     }
 
+    /// A free frame of `length` bytes, unspecified, as if it had come in on `port`; `None` when there is
+    /// none, or a chunk has no room for so many.
+    pub fn blank(&mut self, port: PortId, length: usize) -> Option<Frame> {
+        self.pool.blank(port, length)
+    }
+
     /// Lets go of a frame that another set on the same umem is to take over.
     pub fn part(&mut self, frame: Frame) -> Parted {
         self.pool.part(frame)

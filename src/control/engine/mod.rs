@@ -583,19 +583,20 @@ impl Engine {
 
     fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
         let stats = data_plane.stats();
-        let (received, sent, dropped) = (
+        let (received, made, sent, dropped) = (
             stats.sum(|worker| worker.frames_in.get()),
+            stats.sum(|worker| worker.frames_made.get()),
             stats.sum(|worker| worker.frames_out.get()),
             stats.sum(WorkerStats::dropped),
         );
-        let kept = account.is_settled() && received == sent + dropped;
+        let kept = account.is_settled() && received + made == sent + dropped;
         let verdict = if kept {
             "frames conserved"
         } else {
             "FRAMES LOST"
         };
         self.say(format_args!(
-            "{verdict}: {received} received = {sent} sent + {dropped} dropped; {} in all = {} in the \
+            "{verdict}: {received} received + {made} made = {sent} sent + {dropped} dropped; {} in all = {} in the \
              kernel ({} in rings) + {} free + {} in hand",
             account.whole,
             account.in_kernel,

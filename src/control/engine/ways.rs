@@ -103,11 +103,11 @@ impl Engine {
         let mut failed = None;
         for addr in self.locals.difference(&known) {
             let done = steering.add(&steer::Match::Local(*addr));
-            failed = failed.or(done.err());
+            failed = failed.or_else(|| done.err());
         }
         for addr in known.difference(&self.locals) {
             let done = steering.remove(&steer::Match::Local(*addr));
-            failed = failed.or(done.err());
+            failed = failed.or_else(|| done.err());
         }
         if let Some(error) = failed {
             self.say(format_args!("steering the host's own addresses: {error}"));
