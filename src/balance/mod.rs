@@ -11,6 +11,7 @@ mod balancer;
 mod conntable;
 mod fragments;
 mod key;
+mod listing;
 mod owner;
 mod packet;
 mod path_mtu;
@@ -28,6 +29,7 @@ pub use self::{
     conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
+    listing::{ConnEntry, ConnFilter, Listing},
     owner::Ownership,
     packet::{Classifier, Kind, Packet},
     path_mtu::PathMtus,

@@ -4,12 +4,14 @@
 //! command line is wrong or the configuration cannot be read.
 
 mod client;
+mod conns;
 mod list;
 mod timing;
 mod vrrp;
 
 use std::{
     io::Write,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -20,7 +22,10 @@ use self::list::View;
 use crate::{
     config::{self, Config},
     control::{
-        api::{DEFAULT_SOCKET, Request, Response},
+        api::{
+            ConnectionQuery, DEFAULT_CONNECTIONS, DEFAULT_SOCKET, MAX_CONNECTIONS, Request,
+            Response,
+        },
         cleanup,
         data_plane::{IoWish, XdpWish},
         engine,
@@ -117,6 +122,8 @@ struct List {
     /// With --stats and --rate: print numbers with all their digits, not in K, M, G and T
     #[arg(long)]
     exact: bool,
+    #[command(flatten)]
+    conns: ConnFilter,
 }
 
 /// What to show instead of schedulers, weights and connections.
@@ -138,6 +145,60 @@ struct ListView {
     /// Show how long the stages of the workers' turns take, in nanoseconds a packet
     #[arg(long)]
     timing: bool,
+    /// List the connections and persistence templates as `ipvsadm -Lnc` does, but sorted: protocol, time to
+    /// live without another packet (minutes:seconds), state, client, virtual server, real server (- when it
+    /// has left the configuration). A template has port 0 for the client's, and is NONE or ASSURED
+    #[arg(long)]
+    conns: bool,
+}
+
+/// Which connections to list.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --conns")]
+struct ConnFilter {
+    /// Of clients with this address or in this network only; a template has its client's network
+    #[arg(long, requires = "conns", value_name = "ADDR[/LEN]")]
+    client: Option<String>,
+    /// To this virtual address only, and this port if there is one; [ADDR]:PORT for IPv6
+    #[arg(long, requires = "conns", value_name = "ADDR[:PORT]", value_parser = parse_vip)]
+    vip: Option<(IpAddr, Option<u16>)>,
+    /// With this real server only
+    #[arg(long, requires = "conns", value_name = "ADDR")]
+    real: Option<IpAddr>,
+    /// In the state with this name only, as it is shown
+    #[arg(long, requires = "conns", value_name = "NAME")]
+    state: Option<String>,
+    /// Of this protocol only: tcp, udp, sctp, or ip for the templates of a firewall mark
+    #[arg(long, requires = "conns", value_name = "NAME")]
+    protocol: Option<String>,
+    /// List so many at most; it is said when there are more. 0 just counts them
+    #[arg(long, requires = "conns", value_name = "N", default_value_t = DEFAULT_CONNECTIONS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_CONNECTIONS)))]
+    limit: u32,
+}
+
+impl ConnFilter {
+    fn query(&self) -> ConnectionQuery {
+        ConnectionQuery {
+            client: self.client.clone(),
+            vip: self.vip.map(|(addr, _)| addr),
+            vport: self.vip.and_then(|(_, port)| port),
+            real: self.real,
+            state: self.state.clone(),
+            protocol: self.protocol.clone(),
+            limit: Some(self.limit),
+        }
+    }
+}
+
+/// Reads `ADDR`, `ADDR:PORT` or `[ADDR]:PORT`.
+fn parse_vip(text: &str) -> Result<(IpAddr, Option<u16>), &'static str> {
+    if let Ok(addr) = text.parse() {
+        return Ok((addr, None));
+    }
+    let whole: Result<SocketAddr, _> = text.parse();
+    let whole = whole.map_err(|_| "neither ADDR nor ADDR:PORT nor [ADDR]:PORT")?;
+    Ok((whole.ip(), Some(whole.port())))
 }
 
 impl List {
@@ -261,7 +322,26 @@ fn read(file: &Path) -> Result<Config, ExitCode> {
     }
 }
 
+fn show_connections(list: &List, socket: &Path) -> ExitCode {
+    let query = list.conns.query();
+    let mut found = match client::ask(socket, Request::Connections(query)) {
+        Ok(Response::Connections(found)) => found,
+        other => return fail_to_ask(other),
+    };
+    conns::sort(&mut found);
+    let status = if list.query.json {
+        print_json(&found)
+    } else {
+        print(&conns::render(&found.connections))
+    };
+    tell(&conns::remarks(&found));
+    status
+}
+
 fn show_list(list: &List, socket: &Path) -> ExitCode {
+    if list.view.conns {
+        return show_connections(list, socket);
+    }
     match client::ask(socket, Request::List) {
         Ok(Response::List(found)) if list.query.json && list.view.timing => {
             print_json(&found.timing)

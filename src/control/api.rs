@@ -3,7 +3,7 @@
 //! `echo '{"command":"list"}' | socat - UNIX-CONNECT:/run/xvs/control.sock` works as well as the
 //! `xvs` subcommands do. Fields are only ever added.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_SOCKET: &str = "/run/xvs/control.sock";
 
 /// A question to the running daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Request {
     /// The virtual and real servers, as `ipvsadm -Ln` lists them.
     List,
+    /// The connections, as `ipvsadm -Lnc` lists them. Answered within some two seconds.
+    Connections(ConnectionQuery),
     /// The VRRP instances.
     Vrrp,
 }
@@ -26,10 +28,68 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::List`].
     List(ServiceList),
+    /// To [`Request::Connections`].
+    Connections(ConnectionList),
     /// To [`Request::Vrrp`].
     Vrrp(VrrpStatus),
     /// The request was not understood or not allowed.
     Error(String),
+}
+
+/// Connections to show unless a query says otherwise.
+pub const DEFAULT_CONNECTIONS: u32 = 10_000;
+/// Connections that are shown at most: some 20 MB.
+pub const MAX_CONNECTIONS: u32 = 100_000;
+
+/// Which connections and persistence templates to show: those that fit all that is said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConnectionQuery {
+    /// The client's address, or `ADDR/LEN` for those of a network.
+    pub client: Option<String>,
+    /// The virtual address.
+    pub vip: Option<IpAddr>,
+    /// The virtual port.
+    pub vport: Option<u16>,
+    /// The real server's address.
+    pub real: Option<IpAddr>,
+    /// The name of the state, as it is shown.
+    pub state: Option<String>,
+    /// `TCP`, `UDP` or `SCTP`; `IP` for the templates of a firewall mark.
+    pub protocol: Option<String>,
+    /// How many to show at most, up to [`MAX_CONNECTIONS`]; [`DEFAULT_CONNECTIONS`] if absent.
+    pub limit: Option<u32>,
+}
+
+/// Connections and persistence templates, in no order. While packets come, one may be missing or there twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionList {
+    /// How many fit the query; more than are shown if the limit was reached.
+    pub matching: u64,
+    /// The numbers of the workers whose tables were not looked through in time.
+    pub late_workers: Vec<usize>,
+    /// The connections.
+    pub connections: Vec<ConnectionStatus>,
+}
+
+/// A connection or a persistence template.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionStatus {
+    /// `TCP`, `UDP` or `SCTP`; `IP` of a template for a firewall mark.
+    pub protocol: String,
+    /// How long it would live without another packet, in milliseconds.
+    pub expires_ms: u64,
+    /// The state, in ipvsadm's words. That of a template is `NONE`, or `ASSURED` once a connection that it led
+    /// was established for some packets.
+    pub state: String,
+    /// The client; of a template its network, and port 0.
+    pub client: SocketAddr,
+    /// Where it connected to; of a template for a firewall mark the mark, in the first four bytes.
+    pub virtual_server: SocketAddr,
+    /// The real server; absent when it has left the configuration.
+    pub real_server: Option<SocketAddr>,
+    /// The number of the worker that has it.
+    pub worker: usize,
 }
 
 /// The virtual servers and the state of the data plane below them.

@@ -14,6 +14,7 @@ use crate::{
     dataplane::{
         af_packet::AfPacket,
         af_xdp::{AfXdp, Level, Opened, Options},
+        enquiry::Asking,
         io::{FrameAccount, PacketIo},
         publish::Publisher,
         worker::WorkerOptions,
@@ -65,7 +66,8 @@ pub(super) struct DataPlaneOptions {
 pub(super) struct Calls {
     /// When one of them ends, for whatever reason.
     pub(super) ended: Box<dyn Fn() + Send + Sync>,
-    /// When one of them has asked for something, see [`DataPlane::asked`].
+    /// When one of them has asked for something, see [`DataPlane::asked`], or answered, see
+    /// [`DataPlane::enquiries`].
     pub(super) asked: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -252,6 +254,16 @@ impl DataPlane {
     /// The workers' counters.
     pub(super) fn stats(&self) -> AllStats<'_> {
         AllStats(self.workers.stats())
+    }
+
+    /// The ways to ask the workers about connections, with their counters.
+    pub(super) fn enquiries(&mut self) -> (&mut [Asking], AllStats<'_>) {
+        (self.publisher.enquiries(), AllStats(self.workers.stats()))
+    }
+
+    /// Ends the sleep of the workers, so that they see what they are asked.
+    pub(super) fn wake(&self) {
+        self.workers.wake();
     }
 
     /// The number of the next table.

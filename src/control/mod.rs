@@ -7,6 +7,7 @@ pub mod cleanup;
 mod client_ways;
 pub mod data_plane;
 pub mod engine;
+mod enquiries;
 mod interfaces;
 mod last_will;
 pub mod log;

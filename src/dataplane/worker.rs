@@ -59,6 +59,11 @@ const SWEEP_BUSY: usize = 16;
 /// Buckets that a turn without frames sweeps at most: some ten microseconds.
 const SWEEP_IDLE: usize = 1024;
 
+/// Buckets that a turn with frames, and one without, looks at for control while it wants to know about
+/// connections. Unlike the sweep it reads the records as well, eight to a bucket.
+const LIST_BUSY: usize = 16;
+const LIST_IDLE: usize = 128;
+
 /// What a worker is made with.
 #[derive(Clone, Copy, Debug)]
 pub struct WorkerOptions {
@@ -279,6 +284,10 @@ impl<Io: PacketIo> Worker<Io> {
             watch.lap(Stage::Transmit);
         }
         self.sweep(now.tick(), if frames > 0 { SWEEP_BUSY } else { SWEEP_IDLE });
+        if self.reader.is_asked() {
+            let buckets = if frames > 0 { LIST_BUSY } else { LIST_IDLE };
+            (self.reader).answer(&self.balancer, &self.stats, now, buckets);
+        }
         frames + relayed - (old - taken)
     }
 
@@ -303,7 +312,7 @@ impl<Io: PacketIo> Worker<Io> {
     pub fn run(&mut self, clock: impl Fn() -> Instant, stop: &AtomicBool) -> io::Result<()> {
         let mut empty_turns = 0;
         while !stop.load(Ordering::Relaxed) {
-            if self.step(&clock) > 0 {
+            if self.step(&clock) > 0 || self.reader.is_asked() {
                 empty_turns = 0;
             } else if empty_turns < SPIN_TURNS {
                 empty_turns += 1;

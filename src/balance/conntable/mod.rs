@@ -494,6 +494,21 @@ impl<K: FlowKey> ConnTable<K> {
         self.records[slot.0 as usize].real
     }
 
+    /// The entries of a bucket whose time is not over. Buckets are numbered from 0.
+    pub fn in_bucket(&self, number: usize, turn: Turn<'_>) -> impl Iterator<Item = Slot> {
+        let bucket = self.buckets.get(number).zip(u32::try_from(number).ok());
+        let slots = bucket.into_iter().flat_map(|(bucket, number)| {
+            let ways = bucket.with_tag(FREE).inverted();
+            ways.map(move |way| Slot::new(number, way))
+        });
+        slots.filter(move |slot| !self.is_expired(*slot, turn))
+    }
+
+    /// Whether a connection is believed to be one, a template to have led such a one.
+    pub fn is_assured(&self, slot: Slot) -> bool {
+        self.buckets[slot.bucket()].packets[slot.way()] == ASSURED
+    }
+
     /// Whether a template led this connection.
     #[inline]
     pub fn is_led(&self, slot: Slot) -> bool {
@@ -537,11 +552,16 @@ impl<K: FlowKey> ConnTable<K> {
         size_of_val::<[Bucket]>(&self.buckets) + size_of_val::<[Record<K>]>(&self.records)
     }
 
-    /// How long an entry would still live without another packet.
+    /// How long an entry would still live without another packet. A template that lives by its connections: until
+    /// it is looked at again.
     pub fn remaining(&self, slot: Slot, turn: Turn<'_>) -> Duration {
         let end = self.deadline(slot, turn.timeouts);
         let ticks = if has_come(end, turn.tick) {
-            0
+            if self.is_expired(slot, turn) {
+                0
+            } else {
+                TEMPLATE_RETRY_TICKS - turn.tick.since(end) % TEMPLATE_RETRY_TICKS
+            }
         } else {
             end.since(turn.tick)
         };

@@ -612,3 +612,49 @@ fn a_template_that_led_nothing_assured_makes_room_and_another_does_not() {
         assert_eq!(bench.stats.templates.get(), u64::from(assured));
     }
 }
+
+#[test]
+fn a_template_that_lives_by_its_connections_shows_the_time_to_the_next_look() {
+    let mut bench = Bench::new(100);
+    let (_, slot) = with_template(&mut bench, 100);
+    bench.insert(0, State::Established, Some(slot)).unwrap();
+    for (seconds, left) in [(0, 100), (99, 1), (1, 60), (59, 1), (1, 60)] {
+        bench.advance(seconds);
+        let remaining = bench.table.remaining(slot, bench.turn());
+        assert_eq!(remaining, Duration::from_secs(left));
+    }
+}
+
+#[test]
+fn buckets_tell_of_each_entry_whose_time_is_not_over() {
+    let mut bench = Bench::new(500);
+    for flow in 0..400 {
+        let state = [State::SynRecv, State::Established][flow as usize % 2];
+        bench.insert(flow, state, None).unwrap();
+    }
+    for expected in [400, 200] {
+        let slots = (0..bench.table.buckets()).flat_map(|n| bench.table.in_bucket(n, bench.turn()));
+        let keys: std::collections::HashSet<_> = slots.map(|slot| bench.table.key(slot)).collect();
+        let live = (0..400).filter(|flow| bench.live(*flow).is_some()).map(key);
+        assert_eq!(keys, live.collect());
+        assert_eq!(keys.len(), expected);
+        bench.advance(60);
+    }
+    let beyond = bench.table.buckets();
+    assert_eq!(bench.table.in_bucket(beyond, bench.turn()).count(), 0);
+}
+
+#[test]
+fn assured_is_what_packets_have_shown_to_be_a_connection() {
+    let mut bench = Bench::new(100);
+    let (_, template) = with_template(&mut bench, 100);
+    let conn = bench.insert(0, State::SynRecv, Some(template)).unwrap();
+    for packets in 1..9 {
+        let assured = [conn, template].map(|slot| bench.table.is_assured(slot));
+        assert_eq!(assured, [false; 2], "{packets}");
+        let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
+        bench.table.touch(conn, State::Established, turn);
+    }
+    let assured = [conn, template].map(|slot| bench.table.is_assured(slot));
+    assert_eq!(assured, [true; 2]);
+}

@@ -54,7 +54,17 @@ pub(super) fn render(list: &ServiceList, view: View) -> String {
         }
     };
     for service in &list.services {
-        for one in &service.matches {
+        // A daemon of before there were groups does not list what it takes.
+        let single = MatchStatus::Address {
+            protocol: service.protocol.clone(),
+            address: service.address,
+            port: service.port,
+        };
+        let matches = match &service.matches[..] {
+            [] => std::slice::from_ref(&single),
+            matches => matches,
+        };
+        for one in matches {
             write_service(&mut text, one, service, view);
         }
         for real in service.reals.iter().filter(|real| real.in_pool) {

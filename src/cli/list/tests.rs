@@ -359,3 +359,19 @@ fn a_granularity_is_shown_as_a_mask() {
     assert!(with(24).contains("persistent 300 mask 255.255.255.0\n"));
     assert!(with(0).contains("persistent 300 mask 0.0.0.0\n"));
 }
+
+#[test]
+fn what_an_older_daemon_tells_is_shown_too() {
+    let json = r#"{"io":[],"connection_table_size":4096,"steering":{"steered":0,"passed":0,"dropped":0},
+        "frames":{"received":0,"forwarded":0,"replied":0,"dropped":0},"drops":[],"services":[{
+        "protocol":"TCP","address":"10.0.0.1","port":80,"scheduler":"rr","persistence_timeout":null,
+        "persistence_granularity":null,"quorum_met":true,"steered":true,"reals":[{"address":"10.0.1.1",
+        "port":80,"forward":"Route","weight":1,"up":true,"in_pool":true,"active":0,"inactive":0,
+        "connections":0,"packets_in":0,"bytes_in":0,"next_hop":null,"reason":null}]}]}"#;
+    let list: ServiceList = serde_json::from_str(json).unwrap();
+    let shown = render(&list, View::Plain);
+    assert!(
+        shown.contains("\nTCP  10.0.0.1:80 rr\n  -> 10.0.1.1:80 "),
+        "{shown}"
+    );
+}

@@ -13,12 +13,13 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     path::PathBuf,
+    rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use hdrhistogram::Histogram;
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
@@ -26,6 +27,7 @@ use super::{
     admin::AdminSocket,
     client_ways::ClientWays,
     data_plane::{DataPlane, IoWish, XdpWish, raise_limits},
+    enquiries::Enquiries,
     interfaces::Interfaces,
     last_will,
     log::Log,
@@ -162,6 +164,8 @@ struct Engine {
     interface_locks: Vec<InterfaceLock>,
     data_plane: Option<DataPlane>,
     admin: Option<AdminSocket>,
+    admin_registry: Rc<Registry>,
+    enquiries: Enquiries,
     /// Notifications wait that no event will tell of.
     notified: bool,
     /// The table in use is not what it should be.
@@ -245,6 +249,7 @@ impl Engine {
         }
         let more = more | self.notified | self.drive_checks(now, wall);
         self.drive_next_hops(now, wall);
+        self.drive_enquiries(now);
         if self.admin_timeout().is_some_and(|at| at <= now) {
             self.with_admin(|admin, registry, answer| admin.handle_timeout(now, registry, answer));
         }
@@ -274,6 +279,7 @@ impl Engine {
             self.ways.as_ref().and_then(ClientWays::poll_timeout),
             self.addresses.poll_timeout(),
             self.admin_timeout(),
+            self.enquiries.poll_timeout(),
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
             Some(self.sampling.poll_timeout()),

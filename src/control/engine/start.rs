@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use super::{
         admin::AdminSocket,
         client_ways::ClientWays,
         data_plane::{Calls, DataPlane, DataPlaneOptions},
+        enquiries::Enquiries,
         interfaces::Interfaces,
         log::Log,
         next_hops::NextHops,
@@ -143,6 +145,7 @@ impl Engine {
         let mut health = Health::new(fastrand::u64(..));
         health.apply(now, &services.check_settings());
         let probe_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
+        let admin_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let probes = TcpProbes::new(probe_registry, FIRST_PROBE, MAX_PROBES);
         let mut engine = Self {
             poll,
@@ -167,6 +170,8 @@ impl Engine {
             interface_locks: Vec::new(),
             data_plane: None,
             admin: None,
+            admin_registry: Rc::new(admin_registry),
+            enquiries: Enquiries::default(),
             // The first read shows that there is nothing, and arms the event.
             notified: true,
             stale: false,
