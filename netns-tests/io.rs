@@ -12,6 +12,8 @@ mod bed;
 mod steering;
 #[path = "io/steering_model.rs"]
 mod steering_model;
+#[path = "io/workers.rs"]
+mod workers;
 
 use std::io::ErrorKind;
 
@@ -626,6 +628,46 @@ fn an_interface_that_is_down_at_start_works_when_it_comes_up() {
                 raw.expect(&bed::swapped(&frame));
                 engine.stop();
             }
+        },
+    );
+}
+
+#[test]
+fn busy_polling_holds_interrupts_back_until_a_clean_stop() {
+    in_client(
+        "busy_polling_holds_interrupts_back_until_a_clean_stop",
+        |bed| {
+            let setting = |name: &str| {
+                let path = format!("/sys/class/net/l0/{name}");
+                run("ip", &["netns", "exec", &bed.lb, "cat", &path])
+                    .trim()
+                    .to_owned()
+            };
+            let settings = || {
+                [
+                    setting("napi_defer_hard_irqs"),
+                    setting("gro_flush_timeout"),
+                ]
+            };
+            let before = settings();
+            let mut engine = Engine::start(bed, "busy-poll");
+            assert!(engine.report.contains("busy polling"), "{}", engine.report);
+            assert!(
+                !engine.report.contains("no busy polling"),
+                "{}",
+                engine.report
+            );
+            assert_eq!(settings(), ["2", "200000"]);
+            let mut raw = Raw::open("c0");
+            for payload in 0..200 {
+                let frame = tcp_syn(VIP, 80, payload);
+                raw.send(&frame);
+                raw.expect(&bed::swapped(&frame));
+            }
+            let stats = engine.stats();
+            assert_eq!(stats["received"], 200, "{stats:?}");
+            engine.stop();
+            assert_eq!(settings(), before);
         },
     );
 }

@@ -2,7 +2,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
 /// A 48-bit Ethernet address.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +163,21 @@ impl IpPrefix {
         self.len
     }
 
+    /// The highest address of the network.
+    pub fn last(self) -> IpAddr {
+        let len = u32::from(self.len);
+        match self.addr {
+            IpAddr::V4(addr) => {
+                let host = u32::MAX.checked_shr(len).unwrap_or(0);
+                Ipv4Addr::from_bits(addr.to_bits() | host).into()
+            }
+            IpAddr::V6(addr) => {
+                let host = u128::MAX.checked_shr(len).unwrap_or(0);
+                Ipv6Addr::from_bits(addr.to_bits() | host).into()
+            }
+        }
+    }
+
     /// Whether `other` lies in this network.
     pub fn contains(self, other: IpAddr) -> bool {
         match (self.addr, other) {
@@ -227,6 +246,16 @@ mod tests {
         let host: IpPrefix = "2001:db8::1".parse().unwrap();
         assert_eq!(host.len(), 128);
         assert!(!host.contains("2001:db8::2".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_last_address_has_every_host_bit() {
+        let last = |text: &str| text.parse::<IpPrefix>().unwrap().last().to_string();
+        assert_eq!(last("10.1.0.0/16"), "10.1.255.255");
+        assert_eq!(last("0.0.0.0/0"), "255.255.255.255");
+        assert_eq!(last("10.1.2.3"), "10.1.2.3");
+        assert_eq!(last("2001:db8::/127"), "2001:db8::1");
+        assert_eq!(last("2001:db8::7"), "2001:db8::7");
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! check        the health-check machines and quorum                               -> addr time
 //! config       keepalived.conf: lexer, parser, model with units, diagnostics      -> addr time
 //! sys          all unsafe code, every system call                                 -> addr time
-//! dataplane    PacketIo (AF_XDP, AF_PACKET, in memory), worker, publishing        -> balance wire addr stats time sys
+//! dataplane    PacketIo (AF_XDP, AF_PACKET, in memory), workers, publishing       -> balance wire addr stats time sys
 //! control      the mio loop: VRRP I/O, checks' I/O, next hops, admin socket       -> all of the above
 //! cli          run, check, list, vrrp, cleanup                                    -> config control stats
 //! ```
@@ -30,12 +30,15 @@
 //!
 //! # Threads, and who owns what
 //!
-//! One forwarding worker and one control thread. The worker owns its frames, its connection table
-//! and its counters, and never allocates, locks, logs or reads a clock per packet. Control owns the
-//! configuration, the protocol machines and the steering program's maps; it builds an immutable
-//! `ServiceTable` for every change and publishes it, and frees the old one after the worker has
-//! reported the new generation. Order is make-before-break: a virtual server is published before
-//! the steering program sends its packets, and withdrawn the other way round.
+//! One forwarding worker a queue and one control thread. A worker owns its frames, its connection
+//! table and its counters, and never allocates, locks, logs or reads a clock per packet. Worker q has
+//! queue q of every interface; what must be decided in one place wherever it comes in (a persistent
+//! client's connections) has an owner that follows from the packet, and is handed over to it by a
+//! bounded ring. Control owns the configuration, the protocol machines and the steering program's
+//! maps; it builds an immutable `ServiceTable` for every change and publishes it, and frees the old
+//! one after every worker has reported the new generation. Order is make-before-break: a virtual
+//! server is published before the steering program sends its packets, and withdrawn the other way
+//! round.
 
 pub mod addr;
 pub mod balance;

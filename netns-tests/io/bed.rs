@@ -25,13 +25,16 @@ use xvs::{
     },
     stats::IoDrop,
     sys::{
+        busy_poll::Deferral,
         device::InterfaceSpec,
         packet_socket,
-        steer::{self, Service, Steering},
+        steer::{self, Match, Service, Steering},
         waker::Waker,
         xsk,
     },
 };
+
+use crate::workers;
 
 /// The client's and the balancer's own addresses, and the VIP, which is on the balancer's interface.
 pub(crate) const CLIENT: &str = "10.77.0.1";
@@ -47,7 +50,7 @@ const ENGINE_VAR: &str = "XVS_IO_ENGINE";
 /// Longest wait for anything that must come.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the engine's lines begin with; the test harness may have begun the line.
-const MARK: &str = "engine: ";
+pub(crate) const MARK: &str = "engine: ";
 
 /// Two namespaces joined by a veth pair: `c0` in the client's, `l0` in the balancer's.
 pub(crate) struct Bed {
@@ -269,6 +272,15 @@ impl Engine {
             .collect()
     }
 
+    /// Clock ticks (100 a second) of processor time that it has used.
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        // The name, in brackets, may hold anything.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<_> = fields.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
     /// Gives a command and waits for its end.
     pub(crate) fn command(&mut self, command: &str) {
         writeln!(self.commands, "{command}").unwrap();
@@ -360,22 +372,30 @@ pub(crate) fn engine_process() {
         "zero-copy" => XdpWish::ZeroCopy,
         _ => XdpWish::Auto,
     };
-    let services = vec![service(80)];
+    let matches = vec![Match::Service(service(80))];
+    if let Some(count) = backend.strip_prefix("workers-") {
+        return workers::serve(&specs, count.parse().unwrap());
+    }
     let waker = Waker::new().unwrap();
     if backend == "af-packet" {
-        match AfPacket::open(&specs, &services, waker.clone()) {
+        match AfPacket::open(&specs, &matches, waker.clone()) {
             Ok(opened) => serve(opened, &waker, packet_numbers),
             Err(e) => println!("\n{MARK}refused {e}"),
         }
     } else {
-        match AfXdp::open(&specs, &Options { wish, services }, waker.clone()) {
+        let options = Options {
+            wish,
+            matches,
+            busy_poll: backend == "busy-poll",
+        };
+        match AfXdp::open(&specs, &options, std::slice::from_ref(&waker)) {
             Ok(opened) => serve(opened, &waker, xdp_numbers),
             Err(e) => println!("\n{MARK}refused {e}"),
         }
     }
 }
 
-fn service(port: u16) -> Service {
+pub(crate) fn service(port: u16) -> Service {
     Service {
         endpoint: Endpoint::new(VIP.parse().unwrap(), port),
         proto: L4Proto::Tcp,
@@ -419,7 +439,10 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
         mut steering,
         report,
         drops,
+        deferrals,
+        ..
     } = opened;
+    let mut io = io.remove(0);
     let _listener = TcpListener::bind(("0.0.0.0", 9000)).unwrap();
     let (sender, commands) = mpsc::channel();
     let waker = waker.clone();
@@ -475,16 +498,16 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
                 ("stats", _) => {
                     let mut own = numbers(&steering, &mut totals);
                     for what in IoDrop::ALL {
-                        let _ = write!(own, " {}={}", what.name(), drops.of(*what).get());
+                        let _ = write!(own, " {}={}", what.name(), drops[0].of(*what).get());
                     }
                     print_stats(&mut io, &steering, &totals, &own);
                     continue;
                 }
                 ("add", port) => steering
-                    .add_service(service(port.parse().unwrap()))
+                    .add(&Match::Service(service(port.parse().unwrap())))
                     .unwrap(),
                 ("remove", port) => steering
-                    .remove_service(service(port.parse().unwrap()))
+                    .remove(&Match::Service(service(port.parse().unwrap())))
                     .unwrap(),
                 ("clog", _) => clogged = true,
                 ("unclog", _) => clogged = false,
@@ -494,6 +517,7 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
                 }
                 ("stop", _) => {
                     steering.detach().unwrap();
+                    deferrals.iter().for_each(Deferral::end);
                     println!("{MARK}done");
                     return;
                 }
@@ -559,6 +583,11 @@ impl Raw {
                 Err(e) => panic!("send: {e}"),
             }
         }
+    }
+
+    /// The next frame that comes in.
+    pub(crate) fn next(&mut self) -> Vec<u8> {
+        self.receiver.next().expect("a frame did not come").to_vec()
     }
 
     /// Waits until `frame` comes in; others do not matter.

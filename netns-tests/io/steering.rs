@@ -43,7 +43,7 @@ fn loaded(hook: Hook) -> Steering {
         service(VIP, 132, L4Proto::Sctp),
         service(ANY_PORT, 0, L4Proto::Tcp),
     ];
-    let mut steering = Steering::load(hook, &[lo], &services).unwrap();
+    let mut steering = Steering::load(hook, &[lo], &services.map(Match::Service)).unwrap();
     steering.add_station(IFINDEX, MacAddr(MAC)).unwrap();
     steering
 }
@@ -315,22 +315,22 @@ fn no_cut_or_garbled_packet_is_steered_by_mistake() {
 fn removing_a_service_leaves_the_others_of_its_address() {
     let mut steering = loaded(Hook::Xdp);
     steering
-        .add_service(service(VIP, 443, L4Proto::Tcp))
+        .add(&Match::Service(service(VIP, 443, L4Proto::Tcp)))
         .unwrap();
     let fragment = raw_ip(VIP, 6, 0x2005, &[7; 64]);
     let judge = |steering: &Steering, packet: &[u8]| steering.judge(packet).unwrap();
     // Twice is once.
     steering
-        .add_service(service(VIP, 80, L4Proto::Tcp))
+        .add(&Match::Service(service(VIP, 80, L4Proto::Tcp)))
         .unwrap();
     steering
-        .remove_service(service(VIP, 80, L4Proto::Tcp))
+        .remove(&Match::Service(service(VIP, 80, L4Proto::Tcp)))
         .unwrap();
     assert_eq!(judge(&steering, &tcp(VIP, 80)), Decision::Pass);
     assert_eq!(judge(&steering, &tcp(VIP, 443)), Decision::Steer);
     assert_eq!(judge(&steering, &fragment), Decision::Steer);
     steering
-        .remove_service(service(VIP, 443, L4Proto::Tcp))
+        .remove(&Match::Service(service(VIP, 443, L4Proto::Tcp)))
         .unwrap();
     assert_eq!(judge(&steering, &fragment), Decision::Pass);
     assert_eq!(judge(&steering, &udp(VIP, 53)), Decision::Steer);
@@ -367,7 +367,7 @@ fn what_ipv6_needs_for_itself_is_the_hosts() {
                 endpoint: Endpoint::new(vip.into(), port),
                 proto: L4Proto::Tcp,
             };
-            steering.add_service(service).unwrap();
+            steering.add(&Match::Service(service)).unwrap();
         }
         let judge = |packet: &[u8]| steering.judge(packet).unwrap();
         let to_vip = |next, payload: &[u8]| raw_ip6(client, vip, next, payload);
@@ -409,7 +409,7 @@ fn headers_are_followed_up_to_a_bound_that_all_hooks_share() {
                 endpoint: Endpoint::new(vip.into(), 80),
                 proto: L4Proto::Tcp,
             };
-            steering.add_service(service).unwrap();
+            steering.add(&Match::Service(service)).unwrap();
             assert_eq!(
                 steering.judge(&packet).unwrap(),
                 expected,
@@ -439,7 +439,7 @@ fn a_packet_too_big_about_a_virtual_servers_packet_is_the_balancers() {
         .write(&mut error, &quoted[14..])
         .unwrap();
     assert_eq!(steering.judge(&error).unwrap(), Decision::Pass);
-    steering.add_service(service).unwrap();
+    steering.add(&Match::Service(service)).unwrap();
     assert_eq!(steering.judge(&error).unwrap(), Decision::Steer);
 }
 

@@ -1,8 +1,10 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
+use std::sync::Arc;
+
 use super::{
-    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Packet, Real,
-    RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Others, Packet,
+    Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
@@ -31,6 +33,8 @@ pub enum Verdict {
     Park(DropReason),
     /// It goes nowhere.
     Drop(DropReason),
+    /// Its flow is that of the worker with this number, who is to decide.
+    Elsewhere(u32),
 }
 
 /// The tables of one worker.
@@ -98,6 +102,11 @@ impl Balancer {
             table,
             turn,
         }
+    }
+
+    /// From now on the connections of other workers count too, for schedulers and thresholds.
+    pub fn see(&mut self, others: Arc<Others>) {
+        self.scheduling.see(others);
     }
 
     /// Looks at the next `budget` buckets of each table and takes out what has expired.
@@ -252,8 +261,21 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         match found {
             Some(real) if packet.kind == Kind::TunnelError => Verdict::Report(real.id),
             Some(real) => forward(real.id, packet, self.turn),
-            None => Verdict::Drop(DropReason::IcmpUnknownFlow),
+            None => self
+                .scheduled_alone(packet)
+                .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow)),
         }
+    }
+
+    /// `schedule_icmp`: where the scheduler would send the flow that an error is about.
+    fn scheduled_alone(&mut self, packet: &Packet<K>) -> Option<Verdict> {
+        let table = self.table;
+        if !table.policy().schedule_icmp {
+            return None;
+        }
+        let service = table.service(&packet.question())?;
+        let real = self.pick(service, packet)?;
+        Some(forward(real.id, packet, self.turn))
     }
 
     /// A packet from a real server behind NAT, or an error about one to it. Without a connection it is not the
@@ -304,7 +326,11 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                     None => Verdict::Route,
                 }
             }
-            _ => Verdict::Route,
+            Some(_) | None => match packet.kind {
+                Kind::IcmpError | Kind::LaterFragment => Verdict::Route,
+                _ if self.table.policy().nat_icmp_send => Verdict::Reply(ReplyReason::NoConnection),
+                _ => Verdict::Route,
+            },
         }
     }
 

@@ -11,6 +11,7 @@ mod balancer;
 mod conntable;
 mod fragments;
 mod key;
+mod owner;
 mod packet;
 mod path_mtu;
 mod policy;
@@ -27,11 +28,15 @@ pub use self::{
     conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
+    owner::Ownership,
     packet::{Classifier, Kind, Packet},
     path_mtu::PathMtus,
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},
-    scheduler::{Ask, Entry, Limits, Load, MaglevSize, Others, Picker, Scheduler, SchedulerState},
+    scheduler::{
+        Ask, Entry, Limits, Load, MaglevSize, MaglevTables, Others, Picker, Scheduler,
+        SchedulerState,
+    },
     service::{
         BuildError, Environment, MAX_SERVICES, MarkRule, Match, Method, NextHop, Persistence,
         PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId, ServiceKey,

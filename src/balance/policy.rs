@@ -21,6 +21,12 @@ pub struct Policy {
     pub sloppy_tcp: bool,
     /// `sloppy_sctp`: any chunk but ABORT may start a connection. Default false.
     pub sloppy_sctp: bool,
+    /// `schedule_icmp`: an ICMP error about a flow that is not known goes where the scheduler would send the flow.
+    /// Default false.
+    pub schedule_icmp: bool,
+    /// `nat_icmp_send`: a real server whose packet answers no connection is told so by ICMP. Default false:
+    /// the packet is routed on.
+    pub nat_icmp_send: bool,
     /// `pmtu_disc`: a tunnelled packet that may not be fragmented makes one that may not either. Default true.
     pub pmtu_disc: bool,
     /// TCP connections of a real server that is down or gone are reset with their next segment. Default false.
@@ -50,6 +56,8 @@ impl Default for Policy {
             expire_nodest_conn: true,
             sloppy_tcp: false,
             sloppy_sctp: false,
+            schedule_icmp: false,
+            nat_icmp_send: false,
             pmtu_disc: true,
             reset_on_failure: false,
             udp_move: true,

@@ -36,8 +36,8 @@ pub struct Route {
 pub enum Way {
     /// This is how.
     Known(NextHop),
-    /// The MAC address of this neighbour must be known first.
-    Unresolved(IpAddr),
+    /// The MAC address of this neighbour, behind that port, must be known first.
+    Unresolved(PortId, IpAddr),
     /// There is no route through a port of the data plane.
     None,
 }
@@ -106,7 +106,7 @@ impl Routes {
                 destination: *mac,
                 mtu: route.mtu,
             }),
-            None => Way::Unresolved(neighbour),
+            None => Way::Unresolved(port, neighbour),
         }
     }
 }
@@ -172,10 +172,10 @@ mod tests {
         assert_eq!(way("192.0.2.1"), known(0, 254));
         assert_eq!(way("10.0.0.7"), known(0, 7));
         let unknown = "10.0.0.8".parse().unwrap();
-        assert_eq!(way("10.0.0.8"), Way::Unresolved(unknown));
+        assert_eq!(way("10.0.0.8"), Way::Unresolved(PortId(0), unknown));
         assert_eq!(way("10.9.7.7"), Way::None, "hidden by the /16");
         let router = "10.1.0.1".parse().unwrap();
-        assert_eq!(way("10.9.1.7"), Way::Unresolved(router));
+        assert_eq!(way("10.9.1.7"), Way::Unresolved(PortId(1), router));
         assert_eq!(way("2001:db8::5"), known(1, 1));
         assert_eq!(
             Routes::default().way("10.0.0.1".parse().unwrap()),
@@ -206,7 +206,7 @@ mod tests {
                 let fits = prefixes.iter().enumerate().filter(|(_, p)| p.contains(addr));
                 let best = fits.max_by_key(|(n, p)| (p.len(), usize::MAX - n));
                 let expected = best.map_or(Way::None, |(n, _)| {
-                    Way::Unresolved([1, 1, 1, u8::try_from(n).unwrap()].into())
+                    Way::Unresolved(PortId(0), [1, 1, 1, u8::try_from(n).unwrap()].into())
                 });
                 prop_assert_eq!(table.way(addr), expected);
             }

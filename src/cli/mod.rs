@@ -5,6 +5,7 @@
 
 mod client;
 mod list;
+mod timing;
 mod vrrp;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::list::View;
 use crate::{
     config::{self, Config},
     control::{
@@ -22,6 +24,7 @@ use crate::{
         cleanup,
         data_plane::{IoWish, XdpWish},
         engine,
+        placement::CpuList,
     },
 };
 
@@ -51,7 +54,11 @@ enum Command {
     /// Read a configuration; print its diagnostics, and what is effective
     Check(ConfigFile),
     /// List the virtual and real servers of the running daemon as `ipvsadm -Ln` does
-    List(Query),
+    ///
+    /// Real servers that are out of the pool are not listed; --json has them. A virtual server with several
+    /// addresses (virtual_server_group) has a line for each line of the group, where IPVS has an entry for
+    /// each address, and its real servers once below them; their numbers are those of all of them together.
+    List(List),
     /// Show the VRRP instances of the running daemon: state, priority, since when
     Vrrp(Query),
     /// Remove the steering program and the virtual addresses that a crash left behind
@@ -68,10 +75,22 @@ struct Run {
     /// How far to go with AF_XDP; auto takes the best that the interfaces allow
     #[arg(long, value_enum, default_value_t = XdpMode::Auto)]
     xdp_mode: XdpMode,
-    /// Connections that the table has room for; 48 bytes each, allocated at the start
+    /// Connections that the workers' tables have room for together; 48 bytes each, allocated at the start
     #[arg(long, value_name = "N", default_value_t = 1 << 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1024..=1 << 27))]
     connections: u32,
+    /// Forwarding threads: worker q serves queue q of every interface. Default: one for each queue of the
+    /// interface that has most, at most one for each processor; AF_PACKET has one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: Option<u32>,
+    /// Processors of the workers, in their order, as in 0-3,8. Default: the first ones that xvs may run on;
+    /// a lone worker is tied only where the control thread has more than one other
+    #[arg(long, value_name = "LIST")]
+    cpus: Option<CpuList>,
+    /// Let the workers do the network drivers' receive work instead of interrupts; changes
+    /// napi_defer_hard_irqs and gro_flush_timeout of the interfaces until xvs stops
+    #[arg(long)]
+    busy_poll: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -87,6 +106,50 @@ enum XdpMode {
     ZeroCopy,
     Native,
     Generic,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    query: Query,
+    #[command(flatten)]
+    view: ListView,
+    /// With --stats and --rate: print numbers with all their digits, not in K, M, G and T
+    #[arg(long)]
+    exact: bool,
+}
+
+/// What to show instead of schedulers, weights and connections.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct ListView {
+    /// Show how packets to TUN real servers are wrapped, too: ipip, gue:PORT or gre, and whether with a
+    /// checksum (+c) or without one (-c)
+    #[arg(long)]
+    tun_info: bool,
+    /// Show what went through since the start: connections, packets and bytes (IP headers included) from
+    /// clients (In) and to clients (Out; with NAT only, as the answers of others do not pass here)
+    #[arg(long)]
+    stats: bool,
+    /// Show the same in a second, renewed every 2 s: an average in which a change shows by a quarter of
+    /// itself after 2 s, by two thirds after 8 s
+    #[arg(long)]
+    rate: bool,
+    /// Show how long the stages of the workers' turns take, in nanoseconds a packet
+    #[arg(long)]
+    timing: bool,
+}
+
+impl List {
+    const fn view(&self) -> View {
+        let exact = self.exact;
+        match self.view {
+            ListView { stats: true, .. } => View::Totals { exact },
+            ListView { rate: true, .. } => View::Rates { exact },
+            ListView { tun_info: true, .. } => View::TunnelInfo,
+            _ => View::Plain,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -110,8 +173,8 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(run) => run_daemon(&run, socket),
         Command::Check(config) => check(&config),
-        Command::List(query) => show(&query, &socket, Request::List),
-        Command::Vrrp(query) => show(&query, &socket, Request::Vrrp),
+        Command::List(list) => show_list(&list, &socket),
+        Command::Vrrp(query) => show_vrrp(&query, &socket),
         Command::Cleanup(config) => clean_up(&config, &socket),
     }
 }
@@ -135,6 +198,15 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
             XdpMode::Generic => XdpWish::Generic,
         },
         connections: run.connections as usize,
+        // What is said here goes before what the file says.
+        workers: run
+            .workers
+            .or_else(|| config.settings.workers.map(u32::from)),
+        cpus: run
+            .cpus
+            .clone()
+            .or_else(|| CpuList::new(&config.settings.cpus)),
+        busy_poll: run.busy_poll || config.settings.busy_poll,
     };
     match engine::run(&config, &options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -189,13 +261,31 @@ fn read(file: &Path) -> Result<Config, ExitCode> {
     }
 }
 
-fn show(query: &Query, socket: &Path, request: Request) -> ExitCode {
-    match client::ask(socket, request) {
-        Ok(Response::Error(message)) | Err(message) => fail(FAILED, &message),
-        Ok(Response::List(list)) if query.json => print_json(&list),
+fn show_list(list: &List, socket: &Path) -> ExitCode {
+    match client::ask(socket, Request::List) {
+        Ok(Response::List(found)) if list.query.json && list.view.timing => {
+            print_json(&found.timing)
+        }
+        Ok(Response::List(found)) if list.query.json => print_json(&found),
+        Ok(Response::List(found)) if list.view.timing => print(&timing::render(&found.timing)),
+        Ok(Response::List(found)) => print(&list::render(&found, list.view())),
+        other => fail_to_ask(other),
+    }
+}
+
+fn show_vrrp(query: &Query, socket: &Path) -> ExitCode {
+    match client::ask(socket, Request::Vrrp) {
         Ok(Response::Vrrp(status)) if query.json => print_json(&status),
-        Ok(Response::List(list)) => print(&list::render(&list)),
         Ok(Response::Vrrp(status)) => print(&vrrp::render(&status.instances)),
+        other => fail_to_ask(other),
+    }
+}
+
+/// Says why there is no answer to show.
+fn fail_to_ask(answer: Result<Response, String>) -> ExitCode {
+    match answer {
+        Ok(Response::Error(message)) | Err(message) => fail(FAILED, &message),
+        Ok(_) => fail(FAILED, "the daemon has answered something else"),
     }
 }
 

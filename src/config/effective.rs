@@ -393,7 +393,7 @@ impl Out {
             ipvs,
             reset_on_failure,
             udp_move,
-            tunnel_source_spread,
+            tunnel_source,
             maglev_table_size,
             workers,
             cpus,
@@ -414,16 +414,14 @@ impl Out {
                 default.reset_on_failure,
             ),
             ("udp_move", *udp_move, default.udp_move),
-            (
-                "tunnel_source_spread",
-                *tunnel_source_spread,
-                default.tunnel_source_spread,
-            ),
         ] {
             if value != usual {
                 let value = if value { "yes" } else { "no" };
                 self.line(format!("{keyword} {value}"));
             }
+        }
+        for network in tunnel_source {
+            self.line(format!("tunnel_source {network}"));
         }
         if *maglev_table_size != default.maglev_table_size {
             self.line(format!("maglev_table_size {maglev_table_size}"));

@@ -140,8 +140,23 @@ static RULES: &[Rule<SettingsDraft>] = &[
     line("udp_move", |draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.udp_move, stmt, drafts);
     }),
-    line("tunnel_source_spread", |draft, stmt, drafts| {
-        yes_or_no(&mut draft.settings.tunnel_source_spread, stmt, drafts);
+    line("tunnel_source", |draft, stmt, drafts| {
+        let Some(word) = stmt.one(drafts) else {
+            return;
+        };
+        let network = match value::network(&word.text) {
+            Ok(network) => network,
+            Err(why) => return wrong(word, &why, drafts),
+        };
+        let own = &mut draft.settings.tunnel_source;
+        let is_v4 = |prefix: &IpPrefix| prefix.addr().is_ipv4();
+        if own.iter().any(|known| is_v4(known) == is_v4(&network)) {
+            let message = "a second tunnel_source of one address family".to_owned();
+            let hint = "one network for IPv4 and one for IPv6";
+            drafts.push(Draft::error(word.span, message).hint(hint));
+        } else {
+            own.push(network);
+        }
     }),
     line("maglev_table_size", |draft, stmt, drafts| {
         let Some(size) = stmt.number::<u32>(&defaults::TABLE_SIZE, drafts) else {

@@ -37,7 +37,7 @@ pub enum Response {
 pub struct ServiceList {
     /// How frames come and go, one line an interface: level reached and why not a better one.
     pub io: Vec<String>,
-    /// Connections that the table of each worker has room for.
+    /// Connections that the tables of all workers have room for, together.
     pub connection_table_size: u64,
     /// What the steering program decided, summed over the interfaces.
     pub steering: SteeringCounts,
@@ -49,6 +49,12 @@ pub struct ServiceList {
     /// occurred is left out.
     #[serde(default)]
     pub io_drops: Vec<NamedCount>,
+    /// The workers, by their number.
+    #[serde(default)]
+    pub workers: Vec<WorkerCounts>,
+    /// How long the stages of the workers' turns take, in the order of a turn.
+    #[serde(default)]
+    pub timing: Vec<StageTiming>,
     /// The virtual servers, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
 }
@@ -77,6 +83,42 @@ pub struct FrameCounts {
     pub dropped: u64,
 }
 
+/// What one worker did since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerCounts {
+    /// Frames received by it.
+    pub received: u64,
+    /// Frames sent by it, answers included.
+    pub sent: u64,
+    /// Frames dropped by it.
+    pub dropped: u64,
+    /// Frames that it handed over to other workers.
+    pub handed_over: u64,
+    /// Frames that it took over from other workers.
+    pub taken_over: u64,
+    /// Connections in its table now.
+    pub connections: u64,
+}
+
+/// How long one stage of a turn took a packet, over the bursts that were timed (one in 1024).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageTiming {
+    /// `receive`, `classify`, `decide`, `rewrite` or `transmit`.
+    pub stage: String,
+    /// The histogram, in ascending order; where there were none, the bucket is left out.
+    pub buckets: Vec<TimeBucket>,
+}
+
+/// Timed bursts that took about as long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeBucket {
+    /// Less than so many nanoseconds a packet, and not less than half of it; absent for the last, of those
+    /// that took longer than all others.
+    pub below_ns: Option<u64>,
+    /// How many.
+    pub bursts: u64,
+}
+
 /// A counter with its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedCount {
@@ -86,21 +128,125 @@ pub struct NamedCount {
     pub count: u64,
 }
 
+/// What of a virtual server is one entry of IPVS, or would be one for each address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum MatchStatus {
+    /// An address.
+    Address {
+        /// `TCP`, `UDP` or `SCTP`.
+        protocol: String,
+        /// The address.
+        address: IpAddr,
+        /// The port; 0: every port.
+        port: u16,
+    },
+    /// Addresses from one to another.
+    Range {
+        /// `TCP`, `UDP` or `SCTP`.
+        protocol: String,
+        /// The lowest address.
+        first: IpAddr,
+        /// The highest address.
+        last: IpAddr,
+        /// The port; 0: every port.
+        port: u16,
+    },
+    /// The addresses of a network.
+    Prefix {
+        /// `TCP`, `UDP` or `SCTP`.
+        protocol: String,
+        /// The network.
+        address: IpAddr,
+        /// How many leading bits of an address make it one of the network.
+        length: u8,
+        /// The port; 0: every port.
+        port: u16,
+    },
+    /// Packets with a firewall mark, whatever their protocol.
+    Mark {
+        /// The mark.
+        mark: u32,
+        /// Whether it is the IPv6 packets, not the IPv4 ones.
+        ipv6: bool,
+    },
+}
+
+impl MatchStatus {
+    /// Whether the packets are IPv6's.
+    pub const fn is_ipv6(&self) -> bool {
+        match self {
+            Self::Address { address, .. } | Self::Prefix { address, .. } => address.is_ipv6(),
+            Self::Range { first, .. } => first.is_ipv6(),
+            Self::Mark { ipv6, .. } => *ipv6,
+        }
+    }
+}
+
+/// What went through since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficTotals {
+    /// Connections.
+    pub connections: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Packets to clients; with NAT only, as no others pass here.
+    pub packets_out: u64,
+    /// Bytes from clients, IP headers included.
+    pub bytes_in: u64,
+    /// Bytes to clients, IP headers included; with NAT only.
+    pub bytes_out: u64,
+}
+
+/// What goes through in a second: averages over some eight seconds, renewed every two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficRates {
+    /// New connections.
+    pub connections: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Packets to clients; with NAT only.
+    pub packets_out: u64,
+    /// Bytes from clients, IP headers included.
+    pub bytes_in: u64,
+    /// Bytes to clients, IP headers included; with NAT only.
+    pub bytes_out: u64,
+}
+
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// The virtual address.
+    /// The virtual address; the lowest of the first match where there are several, and unspecified when
+    /// that is a mark.
     pub address: IpAddr,
-    /// The virtual port.
+    /// The virtual port, of the first match; 0: every port.
     pub port: u16,
+    /// What it takes, in the order of the configuration.
+    #[serde(default)]
+    pub matches: Vec<MatchStatus>,
+    /// The `virtual_server_group` that the matches are from; absent when they are its own.
+    #[serde(default)]
+    pub group: Option<String>,
     /// `lb_algo`, as in the configuration.
     pub scheduler: String,
+    /// The scheduler's flags, in ipvsadm's words: `sh-fallback`, `mh-port` and so on.
+    #[serde(default)]
+    pub flags: Vec<String>,
+    /// `ops`: each packet is scheduled by itself.
+    #[serde(default)]
+    pub one_packet: bool,
     /// `persistence_timeout` in seconds; absent without persistence.
     pub persistence_timeout: Option<u32>,
     /// `persistence_granularity` as a prefix length; absent when it is a single host.
     pub persistence_granularity: Option<u8>,
+    /// What went through all of its real servers since the start.
+    #[serde(default)]
+    pub totals: TrafficTotals,
+    /// What goes through all of its real servers.
+    #[serde(default)]
+    pub rates: TrafficRates,
     /// Whether the sum of weights of real servers that are up meets the quorum.
     pub quorum_met: bool,
     /// Whether the steering program sends this virtual server's packets to the workers now.
@@ -118,6 +264,10 @@ pub struct RealStatus {
     pub port: u16,
     /// How packets reach it, in ipvsadm's words: `Route` (DR), `Masq` (NAT), `Tunnel` (TUN).
     pub forward: String,
+    /// How packets are wrapped, in ipvsadm's words: `ipip`, `gue:6080:-c`, `gre:+c`; absent unless they go
+    /// through a tunnel.
+    #[serde(default)]
+    pub tunnel: Option<String>,
     /// The weight that the scheduler uses now: 0 while inhibited.
     pub weight: u32,
     /// Whether no check of it is failed.
@@ -135,6 +285,15 @@ pub struct RealStatus {
     pub packets_in: u64,
     /// Bytes from clients since the start, IP headers included.
     pub bytes_in: u64,
+    /// Packets to clients since the start; with NAT only, as no others pass here.
+    #[serde(default)]
+    pub packets_out: u64,
+    /// Bytes to clients since the start, IP headers included; with NAT only.
+    #[serde(default)]
+    pub bytes_out: u64,
+    /// What goes through it.
+    #[serde(default)]
+    pub rates: TrafficRates,
     /// The MAC address that its packets are sent to; absent while it is not resolved.
     pub next_hop: Option<String>,
     /// Why it is down, in the words of the check that failed last, or why packets cannot be sent

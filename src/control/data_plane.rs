@@ -1,31 +1,27 @@
 //! The data plane as control holds it: opened, published to, steered, stopped.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     api::{NamedCount, SteeringCounts},
+    placement::{CpuList, Placement},
     queue_watch::QueueWatch,
+    workers::{Start, Workers},
 };
 use crate::{
     addr::PortId,
-    balance::ServiceTable,
+    balance::{RealRef, ServiceTable},
     dataplane::{
         af_packet::AfPacket,
         af_xdp::{AfXdp, Level, Opened, Options},
         io::{FrameAccount, PacketIo},
-        publish::{Publisher, Reader},
-        worker::{Worker, WorkerOptions},
+        publish::Publisher,
+        worker::WorkerOptions,
     },
-    stats::{IoDrop, IoDrops, WorkerStats},
+    stats::{AllStats, IoDrop, IoDrops},
     sys::{
-        clock,
+        affinity,
+        busy_poll::Deferral,
         device::{self, InterfaceSpec},
         limits, packet_socket, random,
         steer::{self, Steering},
@@ -53,30 +49,44 @@ pub enum IoWish {
 pub(super) struct DataPlaneOptions {
     pub(super) io: IoWish,
     pub(super) xdp: XdpWish,
+    /// Over all workers.
     pub(super) connections: usize,
+    /// How many workers; `None`: as there are queues and processors.
+    pub(super) workers: Option<u32>,
+    /// The processors of the workers.
+    pub(super) cpus: Option<CpuList>,
+    /// Whether the workers do the drivers' receive work.
+    pub(super) busy_poll: bool,
     /// Steered from the first packet on.
-    pub(super) steered: Vec<steer::Service>,
+    pub(super) steered: Vec<steer::Match>,
 }
 
-/// One worker with its sockets, and the steering program that feeds it.
+/// How workers call control.
+pub(super) struct Calls {
+    /// When one of them ends, for whatever reason.
+    pub(super) ended: Box<dyn Fn() + Send + Sync>,
+    /// When one of them has asked for something, see [`DataPlane::asked`].
+    pub(super) asked: Box<dyn Fn() + Send + Sync>,
+}
+
+/// The workers with their sockets, and the steering program that feeds them.
 pub(super) struct DataPlane {
     steering: Steering,
     publisher: Publisher,
-    stats: Arc<WorkerStats>,
-    drops: Arc<IoDrops>,
+    workers: Workers,
+    /// What each worker counts, then what the kernel does.
+    drops: Vec<Arc<IoDrops>>,
+    kernel_drops: IoDrops,
     /// How each port's packets are got.
     levels: Vec<Level>,
     queues: QueueWatch,
-    waker: Waker,
-    stop: Arc<AtomicBool>,
-    worker: Option<thread::JoinHandle<io::Result<FrameAccount>>>,
     report: Vec<String>,
     connections: usize,
+    deferrals: Vec<Deferral>,
 }
 
 impl DataPlane {
-    /// Opens `interfaces`, in port order, and starts the worker with `table`. `ended` is called
-    /// when the worker ends, for whatever reason.
+    /// Opens `interfaces`, in port order, and starts the workers with `table`.
     ///
     /// # Errors
     /// A sentence that says what to do.
@@ -84,37 +94,82 @@ impl DataPlane {
         interfaces: &[InterfaceSpec],
         options: DataPlaneOptions,
         table: ServiceTable,
-        ended: impl FnOnce() + Send + 'static,
+        calls: Calls,
     ) -> Result<Self, String> {
-        let waker = Waker::new().map_err(|error| format!("creating an eventfd: {error}"))?;
-        let wish = Options {
-            wish: options.xdp,
-            services: options.steered,
+        let seed = || {
+            random::seed()
+                .map_err(|error| format!("drawing the seeds of the connection tables: {error}"))
         };
-        let hash_seed = random::seed()
-            .map_err(|error| format!("drawing the seed of the connection table: {error}"))?;
-        let start = Start {
+        let allowed = affinity::allowed_cpus().unwrap_or_default();
+        let queues = interfaces
+            .iter()
+            .filter_map(|spec| device::queues(spec).ok());
+        let place =
+            |queues, workers| Placement::new(queues, workers, options.cpus.as_ref(), &allowed);
+        let placement = place(queues.max().unwrap_or(1), options.workers)?;
+        let begin = Begin {
             interfaces: interfaces.to_vec(),
-            hash_seed,
+            seeds: [seed()?, seed()?],
             table,
             connections: options.connections,
-            waker: waker.clone(),
-            ended: Box::new(ended),
+            calls,
         };
-        let af_packet = |note: Option<String>, start: Start| {
-            let opened = AfPacket::open(interfaces, &wish.services, start.waker.clone());
-            start.worker(opened.map_err(|error| error.to_string())?, note)
+        let wish = Options {
+            wish: options.xdp,
+            matches: options.steered,
+            busy_poll: options.busy_poll,
+        };
+        let asked = placement.0.len();
+        let af_packet = |note: Option<String>, begin: Begin| {
+            let placement = place(1, None)?;
+            let wakers = wakers(&placement)?;
+            let opened = AfPacket::open(interfaces, &wish.matches, wakers[0].clone());
+            let mut notes: Vec<String> = note.into_iter().collect();
+            if wish.busy_poll {
+                notes.push("no busy polling: AF_PACKET has none".to_owned());
+            }
+            if asked > 1 {
+                notes.push(format!(
+                    "one worker instead of {asked}, as an AF_PACKET socket gets the packets of all queues"
+                ));
+            }
+            begin.with(
+                opened.map_err(|error| error.to_string())?,
+                &placement,
+                wakers,
+                notes,
+            )
         };
         if options.io == IoWish::AfPacket {
-            return af_packet(None, start);
+            return af_packet(None, begin);
         }
-        match AfXdp::open(interfaces, &wish, waker) {
-            Ok(opened) => start.worker(opened, None),
+        let wakers = wakers(&placement)?;
+        let opened = near(placement.0.first().copied().flatten(), || {
+            AfXdp::open(interfaces, &wish, &wakers)
+        });
+        match opened {
+            Ok(opened) => begin.with(opened, &placement, wakers, Vec::new()),
             Err(error) if options.io == IoWish::Auto && error.is_xdp_refusal() => {
-                af_packet(Some(error.to_string()), start)
+                let note = format!("AF_XDP was refused: {error}");
+                af_packet(Some(note), begin)
             }
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Several workers, which are to be told of each other's connections from time to time.
+    pub(super) fn has_several(&self) -> bool {
+        self.workers.stats().len() > 1
+    }
+
+    /// Tells each worker what the others have of these real servers' connections.
+    pub(super) fn compare(&self, reals: impl IntoIterator<Item = RealRef>) {
+        self.workers.compare(reals);
+    }
+
+    /// A neighbour whose MAC address a worker needs, and the port that it is behind.
+    pub(super) fn asked(&self) -> Option<(PortId, IpAddr)> {
+        self.publisher.asked()
     }
 
     /// How frames come and go, one line an interface.
@@ -122,7 +177,7 @@ impl DataPlane {
         &self.report
     }
 
-    /// Connections that the table has room for.
+    /// Connections that the tables have room for, together.
     pub(super) const fn connections(&self) -> usize {
         self.connections
     }
@@ -146,7 +201,9 @@ impl DataPlane {
             name: name.to_owned(),
             count,
         };
-        self.drops.occurred().map(named).collect()
+        let workers = self.drops.iter().map(|drops| &**drops);
+        let all: Vec<&IoDrops> = workers.chain([&self.kernel_drops]).collect();
+        IoDrops::occurred(&all).map(named).collect()
     }
 
     /// Asks the kernel what it counted for each socket.
@@ -157,7 +214,7 @@ impl DataPlane {
                 if level == Level::AfPacket {
                     // Reading them makes them zero.
                     let dropped = packet_socket::dropped(socket).unwrap_or(0);
-                    self.drops.of(IoDrop::PacketSocketFull).add(dropped);
+                    self.kernel_drops.of(IoDrop::PacketSocketFull).add(dropped);
                 } else if let Ok(one) = xsk::statistics(socket) {
                     xsk += one;
                     only_empty += one.rx_fill_ring_empty.saturating_sub(one.rx_dropped);
@@ -173,7 +230,7 @@ impl DataPlane {
             (IoDrop::XskFillRingEmpty, only_empty),
             (IoDrop::XskInvalidDescriptors, xsk.invalid_descriptors),
         ] {
-            self.drops.of(what).set(count);
+            self.kernel_drops.of(what).set(count);
         }
     }
 
@@ -192,9 +249,9 @@ impl DataPlane {
         ports.map(|(level, port)| (PortId(port), *level))
     }
 
-    /// The worker's counters.
-    pub(super) fn stats(&self) -> &WorkerStats {
-        &self.stats
+    /// The workers' counters.
+    pub(super) fn stats(&self) -> AllStats<'_> {
+        AllStats(self.workers.stats())
     }
 
     /// The number of the next table.
@@ -202,13 +259,13 @@ impl DataPlane {
         self.publisher.generation() + 1
     }
 
-    /// Makes `table` the one that the worker forwards by, from its next turn on.
+    /// Makes `table` the one that the workers forward by, each from its next turn on.
     pub(super) fn publish(&mut self, table: ServiceTable) {
         self.publisher.publish(table);
-        self.waker.wake();
+        self.workers.wake();
     }
 
-    /// Frees the tables that the worker has left.
+    /// Frees the tables that all workers have left.
     pub(super) fn collect(&mut self) {
         self.publisher.collect();
     }
@@ -218,28 +275,17 @@ impl DataPlane {
         &mut self.steering
     }
 
-    /// Whether the worker has ended without being asked to.
+    /// Whether a worker has ended without being asked to.
     pub(super) fn has_ended(&self) -> bool {
-        self.worker
-            .as_ref()
-            .is_none_or(thread::JoinHandle::is_finished)
+        self.workers.has_ended()
     }
 
-    /// Stops the worker and says where its frames are.
+    /// Stops the workers and says where their frames are.
     ///
     /// # Errors
-    /// Why the worker ended before it was asked to.
+    /// Why one ended before it was asked to.
     pub(super) fn stop(&mut self) -> Result<FrameAccount, String> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.waker.wake();
-        let Some(worker) = self.worker.take() else {
-            return Err("the worker has ended".to_owned());
-        };
-        match worker.join() {
-            Ok(Ok(account)) => Ok(account),
-            Ok(Err(error)) => Err(format!("the worker cannot wait for frames: {error}")),
-            Err(_) => Err("the worker panicked".to_owned()),
-        }
+        self.workers.stop()
     }
 
     /// Detaches the steering program: the host sees all packets again.
@@ -247,47 +293,47 @@ impl DataPlane {
     /// # Errors
     /// What an interface said.
     pub(super) fn detach(&mut self) -> Result<(), String> {
+        self.deferrals.iter().for_each(Deferral::end);
         self.steering.detach().map_err(|error| error.to_string())
     }
 }
 
-/// What a worker is started with, whatever carries its frames.
-struct Start {
+/// What workers begin with, whatever carries their frames.
+struct Begin {
     interfaces: Vec<InterfaceSpec>,
-    hash_seed: u64,
+    seeds: [u64; 2],
     table: ServiceTable,
     connections: usize,
-    waker: Waker,
-    ended: Box<dyn FnOnce() + Send>,
+    calls: Calls,
 }
 
-impl Start {
-    fn worker<Io>(self, opened: Opened<Io>, note: Option<String>) -> Result<DataPlane, String>
+impl Begin {
+    fn with<Io>(
+        self,
+        opened: Opened<Io>,
+        placement: &Placement,
+        wakers: Vec<Waker>,
+        notes: Vec<String>,
+    ) -> Result<DataPlane, String>
     where
         Io: PacketIo + Send + 'static,
     {
-        let mut publisher = Publisher::new(self.table);
-        let reader = publisher.reader();
-        let stats = Arc::new(WorkerStats::new());
-        let stop = Arc::new(AtomicBool::new(false));
-        let run = {
-            let (stats, stop) = (Arc::clone(&stats), Arc::clone(&stop));
-            let (io, ended) = (opened.io, self.ended);
-            let options = WorkerOptions {
+        let mut publisher = Publisher::with_call(self.table, self.calls.asked);
+        let [hash_seed, division_seed] = self.seeds;
+        let start = Start {
+            placement,
+            wakers,
+            options: WorkerOptions {
                 connections: self.connections,
-                hash_seed: self.hash_seed,
-            };
-            move || {
-                let _ended = CallOnDrop(Some(ended));
-                run_worker(io, reader, stats, &stop, options)
-            }
+                hash_seed,
+            },
+            division_seed,
+            ended: Arc::from(self.calls.ended),
         };
-        let worker = thread::Builder::new()
-            .name("xvs-worker-0".to_owned())
-            .spawn(run)
-            .map_err(|error| format!("starting the worker thread: {error}"))?;
+        let workers = Workers::start(opened.io, &mut publisher, start)?;
         let mut report: Vec<String> = opened.report.iter().map(ToString::to_string).collect();
-        report.extend(note.map(|note| format!("AF_XDP was refused: {note}")));
+        let about = [&opened.notes, workers.notes(), &notes].concat().join("; ");
+        report.push(format!("{placement}; {about}"));
         // An AF_PACKET socket gets the packets of all queues.
         let served = self.interfaces.into_iter().zip(&opened.report);
         let served = served
@@ -298,38 +344,34 @@ impl Start {
             levels: opened.report.iter().map(|report| report.level).collect(),
             steering: opened.steering,
             publisher,
-            stats,
+            workers,
             drops: opened.drops,
-            waker: self.waker,
-            stop,
-            worker: Some(worker),
+            kernel_drops: IoDrops::default(),
             report,
             connections: self.connections,
+            deferrals: opened.deferrals,
         })
     }
 }
 
-fn run_worker<Io: PacketIo>(
-    io: Io,
-    reader: Reader,
-    stats: Arc<WorkerStats>,
-    stop: &AtomicBool,
-    options: WorkerOptions,
-) -> io::Result<FrameAccount> {
-    let mut worker = Worker::new(io, reader, stats, options);
-    worker.run(clock::now, stop)?;
-    Ok(worker.account())
+/// A waker for each worker.
+fn wakers(placement: &Placement) -> Result<Vec<Waker>, String> {
+    let wakers = placement.0.iter().map(|_| Waker::new());
+    let wakers: Result<_, _> = wakers.collect();
+    wakers.map_err(|error| format!("creating an eventfd: {error}"))
 }
 
-/// Calls when it is dropped, so that a panicking thread is noticed too.
-struct CallOnDrop(Option<Box<dyn FnOnce() + Send>>);
-
-impl Drop for CallOnDrop {
-    fn drop(&mut self) {
-        if let Some(call) = self.0.take() {
-            call();
-        }
-    }
+/// Calls `open` on a thread that is tied to `cpu`: the kernel takes memory for the frames from the node of
+/// who asks for it first.
+fn near<T: Send>(cpu: Option<usize>, open: impl FnOnce() -> T + Send) -> T {
+    let Some(cpu) = cpu else { return open() };
+    let open = || {
+        // Elsewhere it works as well, if more slowly.
+        let _ = affinity::pin_current_thread(cpu);
+        open()
+    };
+    let thread = std::thread::scope(|scope| scope.spawn(open).join());
+    thread.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Lifts the limits that the data plane and thousands of checks need; what cannot be lifted is said.

@@ -73,6 +73,10 @@ impl Kernel for Netlink {
 pub(super) struct Hop {
     pub(super) ifindex: u32,
     pub(super) destination: Option<MacAddr>,
+    /// The address of this host that packets of its own would come from.
+    pub(super) source: Option<IpAddr>,
+    /// Largest packet in bytes, where the route says one.
+    pub(super) mtu: Option<u32>,
 }
 
 /// Why there is no way to a real server.
@@ -105,7 +109,7 @@ impl std::fmt::Display for Problem {
         f.write_str(match self {
             Self::NoRoute => "has no route to it: it takes no connections",
             Self::Local => {
-                "is this host itself, which DR cannot reach here: it takes no connections"
+                "is this host itself, which cannot be reached from here: it takes no connections"
             }
             Self::NotOpened => {
                 "is behind an interface that was not opened at start: it takes no connections until \
@@ -127,6 +131,8 @@ struct Via {
 #[derive(Debug)]
 struct Target {
     via: Result<Via, Problem>,
+    /// What else the route says: the source of packets of our own, and the largest packet.
+    own: (Option<IpAddr>, Option<u32>),
     /// When its route is looked up by itself: it never was, or that failed.
     due: Option<Instant>,
 }
@@ -178,6 +184,7 @@ impl NextHops {
         if let Entry::Vacant(free) = self.targets.entry(addr) {
             free.insert(Target {
                 via: Err(Problem::Unresolved),
+                own: (None, None),
                 due: Some(now),
             });
             self.due.insert((now, Task::Route(addr)));
@@ -279,10 +286,12 @@ impl NextHops {
                 return Err(error);
             }
         };
+        let own = route.map_or((None, None), |route| (route.preferred_source, route.mtu));
+        let changed = std::mem::replace(&mut target.own, own) != own;
         let former = std::mem::replace(&mut target.via, via(addr, route));
         let via = target.via;
         if via == former {
-            return Ok(false);
+            return Ok(changed);
         }
         if let Ok(via) = former {
             self.leave(via);
@@ -354,6 +363,8 @@ impl NextHops {
         Ok(Hop {
             ifindex: via.ifindex,
             destination: self.neighbours.get(&via).and_then(|known| known.mac),
+            source: target.own.0,
+            mtu: target.own.1,
         })
     }
 
@@ -437,6 +448,7 @@ pub(super) mod tests {
             ifindex,
             gateway: None,
             preferred_source: None,
+            mtu: None,
         }
     }
 
@@ -506,6 +518,8 @@ pub(super) mod tests {
             Ok(Hop {
                 ifindex,
                 destination,
+                source: None,
+                mtu: None,
             })
         };
         assert_eq!(hops.hop(real(0)), hop(1, Some(mac(real(0)))));
@@ -705,46 +719,51 @@ pub(super) mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever happened before, after a quiet second the next hops are those of the kernel,
-        /// and every neighbour in use, and no other one, is due.
-        #[test]
-        fn what_is_known_follows_what_is(
-            steps in proptest::collection::vec((0_u16..6, 0_u8..5, 0_u64..400), 1..60),
-        ) {
-            let mut kernel = FakeKernel::default();
-            let mut hops = track(6);
-            let mut now = 0;
-            for (n, what, wait) in steps {
-                let addr = real(n);
-                match what {
-                    0 => { kernel.routes.insert(addr, None); }
-                    1 => { kernel.routes.remove(&addr); }
-                    2 => {
-                        let routed = Route { gateway: Some(real(100)), ..route(RouteKind::Unicast, 2) };
-                        kernel.routes.insert(addr, Some(routed));
-                    }
-                    3 => { kernel.failing.insert(addr); }
-                    _ => { kernel.failing.remove(&addr); }
-                }
-                hops.handle_routes(at(now));
-                settle(&mut hops, at(now), &mut kernel);
-                now += wait;
-            }
-            kernel.failing.clear();
-            // A failed look-up is repeated after a second, and the probe it leads to at once.
-            settle(&mut hops, at(now + 1000), &mut kernel);
-            let mut used = BTreeSet::new();
-            for n in 0..6 {
-                let route = kernel.route_to(real(n)).unwrap();
-                let is = via(real(n), route).map(|via| {
-                    used.insert(via);
-                    Hop { ifindex: via.ifindex, destination: Some(mac(via.ip)) }
-                });
-                proptest::prop_assert_eq!(hops.hop(real(n)), is);
-            }
-            let tasks: BTreeSet<Task> = hops.due.iter().map(|(_, task)| *task).collect();
-            proptest::prop_assert_eq!(tasks.len(), hops.due.len());
-            proptest::prop_assert_eq!(tasks, used.into_iter().map(Task::Neighbour).collect());
-        }
+           /// Whatever happened before, after a quiet second the next hops are those of the kernel,
+           /// and every neighbour in use, and no other one, is due.
+           #[test]
+           fn what_is_known_follows_what_is(
+               steps in proptest::collection::vec((0_u16..6, 0_u8..5, 0_u64..400), 1..60),
+           ) {
+               let mut kernel = FakeKernel::default();
+               let mut hops = track(6);
+               let mut now = 0;
+               for (n, what, wait) in steps {
+                   let addr = real(n);
+                   match what {
+                       0 => { kernel.routes.insert(addr, None); }
+                       1 => { kernel.routes.remove(&addr); }
+                       2 => {
+                           let routed = Route { gateway: Some(real(100)), ..route(RouteKind::Unicast, 2) };
+                           kernel.routes.insert(addr, Some(routed));
+                       }
+                       3 => { kernel.failing.insert(addr); }
+                       _ => { kernel.failing.remove(&addr); }
+                   }
+                   hops.handle_routes(at(now));
+                   settle(&mut hops, at(now), &mut kernel);
+                   now += wait;
+               }
+               kernel.failing.clear();
+               // A failed look-up is repeated after a second, and the probe it leads to at once.
+               settle(&mut hops, at(now + 1000), &mut kernel);
+               let mut used = BTreeSet::new();
+               for n in 0..6 {
+                   let route = kernel.route_to(real(n)).unwrap();
+                   let is = via(real(n), route).map(|via| {
+                       used.insert(via);
+                       Hop {
+    ifindex: via.ifindex,
+    destination: Some(mac(via.ip)),
+    source: None,
+    mtu: None,
     }
+                   });
+                   proptest::prop_assert_eq!(hops.hop(real(n)), is);
+               }
+               let tasks: BTreeSet<Task> = hops.due.iter().map(|(_, task)| *task).collect();
+               proptest::prop_assert_eq!(tasks.len(), hops.due.len());
+               proptest::prop_assert_eq!(tasks, used.into_iter().map(Task::Neighbour).collect());
+           }
+       }
 }

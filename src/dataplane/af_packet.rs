@@ -17,7 +17,7 @@ use crate::{
         open_error::OpenError,
         packet_socket::{PacketSocket, Received},
         poll::PollSet,
-        steer::{Hook, Service, Steering},
+        steer::{Hook, Match, Steering},
         waker::Waker,
     },
 };
@@ -63,24 +63,26 @@ pub struct AfPacket {
 }
 
 impl AfPacket {
-    /// Opens `interfaces` (in port order) and sets the ingress filters. `services` is what to take
+    /// Opens `interfaces` (in port order) and sets the ingress filters. `matches` is what to take
     /// from the first packet on, `waker` ends [`PacketIo::wait`].
     ///
     /// # Errors
     /// [`OpenError`]; then no filter is set that was not before.
     pub fn open(
         interfaces: &[InterfaceSpec],
-        services: &[Service],
+        matches: &[Match],
         waker: Waker,
     ) -> Result<Opened<Self>, OpenError> {
-        let mut steering = Steering::load(Hook::Ingress, interfaces, services)?;
+        let mut steering = Steering::load(Hook::Ingress, interfaces, matches)?;
         let opened = Self::open_sockets(interfaces, &mut steering, waker);
         match opened {
             Ok((io, report)) => Ok(Opened {
-                drops: Arc::clone(&io.drops),
-                io,
+                drops: vec![Arc::clone(&io.drops)],
+                io: vec![io],
                 steering,
                 report,
+                notes: Vec::new(),
+                deferrals: Vec::new(),
             }),
             Err(e) => {
                 steering.undo();
@@ -269,6 +271,8 @@ impl FrameBuf for PacketFrame {
 
 impl PacketIo for AfPacket {
     type Frame = PacketFrame;
+    /// There is one worker only, as there is one socket an interface.
+    type Parted = PacketFrame;
 
     /// Nothing to do: the kernel copies, and keeps no frame.
     fn reclaim(&mut self) {}
@@ -311,7 +315,21 @@ impl PacketIo for AfPacket {
         self.free.push(frame.buffer);
     }
 
-    fn spare(&mut self, ingress: PortId) -> Option<PacketFrame> {
+    fn part(&mut self, frame: PacketFrame) -> PacketFrame {
+        self.in_hand -= 1;
+        frame
+    }
+
+    fn take_over(&mut self, parted: PacketFrame) -> PacketFrame {
+        self.in_hand += 1;
+        parted
+    }
+
+    fn carrier(&self, _egress: PortId) -> Option<u32> {
+        None
+    }
+
+    fn blank(&mut self, ingress: PortId) -> Option<PacketFrame> {
         let buffer = self.free.pop()?;
         self.in_hand += 1;
         Some(PacketFrame {
@@ -330,6 +348,8 @@ impl PacketIo for AfPacket {
 
     fn account(&mut self) -> FrameAccount {
         FrameAccount {
+            whole: FRAMES as u64,
+            spare: 0,
             total: FRAMES as u64,
             in_kernel: 0,
             in_rings: 0,

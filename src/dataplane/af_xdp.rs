@@ -2,7 +2,7 @@
 //! and all sockets share one set of frames.
 //!
 //! Opening chooses the best level that the interfaces take and says why not a better one. The
-//! sockets go to the worker, the program and its tables to the control thread.
+//! sockets go to the workers, the program and its tables to the control thread.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -11,11 +11,12 @@ use crate::{
     addr::PortId,
     stats::{IoDrop, IoDrops},
     sys::{
+        busy_poll::Deferral,
         device::{self, InterfaceSpec, Properties},
         open_error::OpenError,
         poll::PollSet,
-        steer::{Hook, Service, Steering},
-        umem::{Frame, ROOM},
+        steer::{Hook, Match, Steering},
+        umem::{Frame, Parted, ROOM},
         waker::Waker,
         xdp_link::XdpMode,
         xsk::{CopyMode, XskSet},
@@ -54,7 +55,9 @@ pub struct Options {
     pub wish: XdpWish,
     /// What to steer from the first packet on. After a crash this must be all there is: what is not
     /// named goes to the host as soon as the program is replaced.
-    pub services: Vec<Service>,
+    pub matches: Vec<Match>,
+    /// Whether the workers do the drivers' receive work (`--busy-poll`).
+    pub busy_poll: bool,
 }
 
 /// How an interface's packets are got, best first.
@@ -114,14 +117,18 @@ pub type Report = Vec<InterfaceReport>;
 
 /// The two halves of opened packet I/O, and what was reached.
 pub struct Opened<Io> {
-    /// For the worker.
-    pub io: Io,
+    /// For the workers, one each; at least one.
+    pub io: Vec<Io>,
     /// For the control thread.
     pub steering: Steering,
     /// To be told.
     pub report: Report,
-    /// What the worker's half counts of what goes wrong.
-    pub drops: Arc<IoDrops>,
+    /// What else to know, that is of no interface.
+    pub notes: Vec<String>,
+    /// What each worker's half counts of what goes wrong.
+    pub drops: Vec<Arc<IoDrops>>,
+    /// What is to be ended at a clean stop.
+    pub deferrals: Vec<Deferral>,
 }
 
 /// Packet I/O over AF_XDP.
@@ -160,50 +167,68 @@ impl Unsent {
 }
 
 impl AfXdp {
-    /// Opens `interfaces` (in port order) and attaches the steering program. `waker` ends
-    /// [`PacketIo::wait`].
+    /// Opens `interfaces` (in port order) and attaches the steering program. Each of `wakers` ends the
+    /// [`PacketIo::wait`] of one worker; of more than the most queues of an interface, some find no work.
     ///
     /// # Errors
     /// [`OpenError`]; then nothing is attached that was not before.
     pub fn open(
         interfaces: &[InterfaceSpec],
         options: &Options,
-        waker: Waker,
+        wakers: &[Waker],
     ) -> Result<Opened<Self>, OpenError> {
         let mut ports = Vec::with_capacity(interfaces.len());
         for spec in interfaces {
             ports.push((spec.clone(), checked_properties(spec)?));
         }
-        let mut steering = Steering::load(Hook::Xdp, interfaces, &options.services)?;
+        let mut steering = Steering::load(Hook::Xdp, interfaces, &options.matches)?;
         for (spec, properties) in &ports {
             steering
                 .add_station(spec.ifindex, properties.mac)
                 .map_err(|e| OpenError::from_errno(&spec.name, "set its address", e))?;
         }
-        let opened = Self::bind_and_attach(&ports, options.wish, &mut steering);
-        let (sockets, report) = match opened {
+        let workers = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
+        let opened = Self::bind_and_attach(&ports, options.wish, workers, &mut steering);
+        let (mut sets, mut report) = match opened {
             Ok(opened) => opened,
             Err(e) => {
                 steering.undo();
                 return Err(e);
             }
         };
+        let deferrals = if options.busy_poll {
+            start_busy_polling(interfaces, &mut sets, &mut report)
+        } else {
+            Vec::new()
+        };
+        let huge = sets.iter().any(XskSet::is_huge);
+        let io: Vec<_> = sets
+            .into_iter()
+            .zip(wakers)
+            .map(|(sockets, waker)| Self::new(sockets, waker.clone()))
+            .collect();
+        let size = if huge { "huge" } else { "small" };
+        Ok(Opened {
+            drops: io.iter().map(|io| Arc::clone(&io.drops)).collect(),
+            io,
+            steering,
+            report,
+            notes: vec![format!("frames in {size} pages")],
+            deferrals,
+        })
+    }
+
+    fn new(sockets: XskSet, waker: Waker) -> Self {
         let mut poll = PollSet::new(waker);
         for (_, _, socket) in sockets.sockets() {
             poll.add(socket);
         }
-        let drops = Arc::new(IoDrops::default());
-        Ok(Opened {
-            io: Self {
-                poll,
-                sockets,
-                unsent: Unsent::default(),
-                drops: Arc::clone(&drops),
-            },
-            steering,
-            report,
-            drops,
-        })
+        Self {
+            poll,
+            sockets,
+            unsent: Unsent::default(),
+            drops: Arc::default(),
+        }
     }
 
     /// Sockets first: their queues are the proof that no other engine runs, before its program is
@@ -211,13 +236,14 @@ impl AfXdp {
     fn bind_and_attach(
         ports: &[(InterfaceSpec, Properties)],
         wish: XdpWish,
+        workers: u32,
         steering: &mut Steering,
-    ) -> Result<(XskSet, Report), OpenError> {
+    ) -> Result<(Vec<XskSet>, Report), OpenError> {
         let queues: Vec<_> = ports
             .iter()
             .map(|(spec, properties)| (spec.clone(), properties.queues))
             .collect();
-        let bind = |mode| XskSet::bind(&queues, mode, FRAMES_PER_QUEUE);
+        let bind = |mode| XskSet::bind(&queues, mode, FRAMES_PER_QUEUE, workers);
         let mut no_zero_copy = None;
         let mut sockets = match wish {
             XdpWish::Native | XdpWish::Generic => bind(CopyMode::Copy)?,
@@ -285,6 +311,33 @@ impl AfXdp {
     }
 }
 
+/// Has the workers do the drivers' receive work, as far as the kernel lets them: without it all works the
+/// same. What is to be ended some day.
+fn start_busy_polling(
+    interfaces: &[InterfaceSpec],
+    sets: &mut [XskSet],
+    report: &mut Report,
+) -> Vec<Deferral> {
+    let preferred = sets
+        .iter_mut()
+        .try_for_each(XskSet::prefer_busy_polling)
+        .map_err(|error| error.to_string());
+    let mut deferrals = Vec::new();
+    for (spec, report) in interfaces.iter().zip(report) {
+        let deferral = preferred
+            .clone()
+            .and_then(|()| Deferral::begin(spec).map_err(|error| error.to_string()));
+        report.notes.push(match deferral {
+            Ok(deferral) => {
+                deferrals.push(deferral);
+                "busy polling".to_owned()
+            }
+            Err(error) => format!("no busy polling: {error}"),
+        });
+    }
+    deferrals
+}
+
 /// What the interface is, if packets can be had from it.
 fn checked_properties(spec: &InterfaceSpec) -> Result<Properties, OpenError> {
     let properties = device::properties(spec)?;
@@ -298,8 +351,8 @@ fn checked_properties(spec: &InterfaceSpec) -> Result<Properties, OpenError> {
 }
 
 /// Tells the steering program which socket serves which queue.
-fn connect(sockets: &XskSet, steering: &mut Steering) -> Result<(), OpenError> {
-    for (port, queue, socket) in sockets.sockets() {
+fn connect(sets: &[XskSet], steering: &mut Steering) -> Result<(), OpenError> {
+    for (port, queue, socket) in sets.iter().flat_map(XskSet::sockets) {
         steering
             .set_socket(port, queue, socket)
             .map_err(|source| OpenError::Refused {
@@ -384,6 +437,7 @@ impl FrameBuf for Frame {
 
 impl PacketIo for AfXdp {
     type Frame = Frame;
+    type Parted = Parted;
 
     fn reclaim(&mut self) {
         self.sockets.reclaim();
@@ -410,8 +464,20 @@ impl PacketIo for AfXdp {
         self.sockets.release(frame);
     }
 
-    fn spare(&mut self, ingress: PortId) -> Option<Frame> {
-        self.sockets.spare(ingress)
+    fn part(&mut self, frame: Frame) -> Parted {
+        self.sockets.part(frame)
+    }
+
+    fn take_over(&mut self, parted: Parted) -> Frame {
+        self.sockets.take_over(parted)
+    }
+
+    fn carrier(&self, egress: PortId) -> Option<u32> {
+        self.sockets.carrier(egress)
+    }
+
+    fn blank(&mut self, ingress: PortId) -> Option<Frame> {
+        self.sockets.blank(ingress)
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
@@ -424,6 +490,8 @@ impl PacketIo for AfXdp {
     fn account(&mut self) -> FrameAccount {
         let frames = self.sockets.frames();
         FrameAccount {
+            whole: frames.whole,
+            spare: frames.spare,
             total: frames.total,
             in_kernel: frames.in_kernel,
             in_rings: frames.in_rings,

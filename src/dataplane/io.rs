@@ -3,7 +3,7 @@
 //! A frame is a token: it is not `Copy` or `Clone`, and every call takes or returns it by value, so
 //! the compiler keeps each one in exactly one place. Backends are chosen by generics, not `dyn`.
 
-use std::{io, time::Duration};
+use std::{io, iter::Sum, time::Duration};
 
 use crate::addr::PortId;
 
@@ -31,12 +31,17 @@ pub trait FrameBuf {
     fn ingress(&self) -> PortId;
 }
 
-/// Where frames are, for the conservation check: `total == in_kernel + free + in_hand`, by counts that
-/// are kept as frames move. What the rings hold is asked of them, and shows whether the counts are true
-/// once traffic has ended.
+/// Where a worker's frames are, for the conservation check: `total == in_kernel + free + in_hand`, by
+/// counts that are kept as frames move. What the rings hold is asked of them, and shows whether the counts
+/// are true once traffic has ended. Workers that share their frames share `whole` and `spare`; their sum
+/// is complete when no frame is on its way between two of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FrameAccount {
-    /// Frames that exist.
+    /// Frames that exist, over all workers that share them.
+    pub whole: u64,
+    /// Free frames that any of them may take.
+    pub spare: u64,
+    /// Frames that this worker is answerable for.
     pub total: u64,
     /// Frames in a ring or in flight in the kernel.
     pub in_kernel: u64,
@@ -46,26 +51,45 @@ pub struct FrameAccount {
     pub in_rings: u64,
     /// Frames in the backend's free list.
     pub free: u64,
-    /// Frames received and not yet transmitted or released.
+    /// Frames received or taken over and not yet transmitted, released or handed over.
     pub in_hand: u64,
 }
 
 impl FrameAccount {
-    /// Whether every frame is accounted for.
+    /// Whether every frame is accounted for that this worker, or all whose sum this is, has.
     pub const fn is_conserved(&self) -> bool {
         self.total == self.in_kernel + self.free + self.in_hand
     }
 
-    /// Whether every frame is accounted for and none is with the worker: so it must be when it has ended.
+    /// Whether this is the account of all frames that there are, each is accounted for, and none is with a
+    /// worker or between two: so it must be when all have ended.
     pub const fn is_settled(&self) -> bool {
-        self.is_conserved() && self.in_hand == 0
+        self.is_conserved() && self.in_hand == 0 && self.whole == self.total + self.spare
+    }
+}
+
+/// The account of several workers that share their frames.
+impl Sum for FrameAccount {
+    fn sum<I: Iterator<Item = Self>>(accounts: I) -> Self {
+        accounts.fold(Self::default(), |sum, one| Self {
+            whole: one.whole,
+            spare: one.spare,
+            total: sum.total + one.total,
+            in_kernel: sum.in_kernel + one.in_kernel,
+            in_rings: sum.in_rings + one.in_rings,
+            free: sum.free + one.free,
+            in_hand: sum.in_hand + one.in_hand,
+        })
     }
 }
 
 /// A source and sink of frames, owned by one worker.
 pub trait PacketIo {
     /// The token for one frame.
-    type Frame: FrameBuf;
+    type Frame: FrameBuf + Send;
+
+    /// A frame between two workers.
+    type Parted: Send;
 
     /// Takes back frames whose transmission is complete and hands the kernel empty ones to fill.
     fn reclaim(&mut self);
@@ -88,9 +112,19 @@ pub trait PacketIo {
     /// Gives back a frame that is not transmitted.
     fn release(&mut self, frame: Self::Frame);
 
+    /// Lets go of a frame that another worker on the same frames is to take over.
+    fn part(&mut self, frame: Self::Frame) -> Self::Parted;
+
+    /// Takes over a frame that another worker on the same frames has let go of.
+    fn take_over(&mut self, parted: Self::Parted) -> Self::Frame;
+
+    /// The number of the worker that transmits on `egress` for this one, which cannot: an interface may
+    /// have fewer queues than there are workers. `None` when this one can, or there is no such port.
+    fn carrier(&self, egress: PortId) -> Option<u32>;
+
     /// A free frame without bytes, as if received on `ingress`, for a packet that must be made of nothing: the second
     /// fragment of one that is cut. `None` when none is free.
-    fn spare(&mut self, ingress: PortId) -> Option<Self::Frame>;
+    fn blank(&mut self, ingress: PortId) -> Option<Self::Frame>;
 
     /// Sleeps until a frame may be waiting, the worker's waker fired, or `timeout` passed.
     ///
@@ -109,6 +143,8 @@ mod tests {
     #[test]
     fn an_account_that_cannot_be_is_told_from_one_that_can() {
         let good = FrameAccount {
+            whole: 100,
+            spare: 0,
             total: 100,
             in_kernel: 60,
             in_rings: 58,
@@ -124,5 +160,35 @@ mod tests {
             ..good
         };
         assert!(held.is_conserved() && !held.is_settled());
+    }
+
+    #[test]
+    fn of_workers_that_share_frames_only_all_together_are_settled() {
+        let one = FrameAccount {
+            whole: 200,
+            spare: 20,
+            total: 110,
+            in_kernel: 60,
+            in_rings: 60,
+            free: 50,
+            in_hand: 0,
+        };
+        let other = FrameAccount {
+            total: 70,
+            free: 10,
+            ..one
+        };
+        assert!(one.is_conserved() && other.is_conserved() && !one.is_settled());
+        let sum: FrameAccount = [one, other].into_iter().sum();
+        assert!(sum.is_settled(), "{sum:?}");
+        assert_eq!((sum.in_kernel, sum.in_rings, sum.free), (120, 120, 60));
+        // One is between the two.
+        let less = FrameAccount {
+            total: 69,
+            free: 9,
+            ..other
+        };
+        let sum: FrameAccount = [one, less].into_iter().sum();
+        assert!(sum.is_conserved() && !sum.is_settled(), "{sum:?}");
     }
 }

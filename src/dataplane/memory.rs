@@ -138,8 +138,12 @@ pub struct MemoryIo {
     /// Frames that may be in `transmitted`.
     ring: usize,
     refusing: usize,
-    total: u64,
+    begun: u64,
+    /// Frames let go of, less those taken over.
+    parted: i64,
     in_hand: u64,
+    /// For each port, the worker that transmits on it for this one.
+    carriers: Vec<Option<u32>>,
 }
 
 impl MemoryIo {
@@ -157,9 +161,20 @@ impl MemoryIo {
             transmitted: Ring::new(frames),
             ring,
             refusing: 0,
-            total: frames as u64,
+            begun: frames as u64,
+            parted: 0,
             in_hand: 0,
+            carriers: Vec::new(),
         }
+    }
+
+    /// Leaves what is to be transmitted on `egress` to another worker.
+    pub fn leave_to(&mut self, egress: PortId, worker: u32) {
+        let port = usize::from(egress.0);
+        if self.carriers.len() <= port {
+            self.carriers.resize(port + 1, None);
+        }
+        self.carriers[port] = Some(worker);
     }
 
     /// Puts a frame on the wire to `ingress`; `false` when no frame is free or it does not fit.
@@ -204,6 +219,7 @@ impl MemoryIo {
 
 impl PacketIo for MemoryIo {
     type Frame = MemoryFrame;
+    type Parted = MemoryFrame;
 
     fn reclaim(&mut self) {}
 
@@ -217,7 +233,7 @@ impl PacketIo for MemoryIo {
 
     #[inline]
     fn transmit(&mut self, egress: PortId, mut frame: MemoryFrame) -> Result<(), MemoryFrame> {
-        if self.transmitted.len() == self.ring {
+        if self.transmitted.len() == self.ring || self.carrier(egress).is_some() {
             return Err(frame);
         }
         frame.port = egress;
@@ -239,7 +255,24 @@ impl PacketIo for MemoryIo {
         self.in_hand -= 1;
     }
 
-    fn spare(&mut self, ingress: PortId) -> Option<MemoryFrame> {
+    fn part(&mut self, frame: MemoryFrame) -> MemoryFrame {
+        self.in_hand -= 1;
+        self.parted += 1;
+        frame
+    }
+
+    fn take_over(&mut self, parted: MemoryFrame) -> MemoryFrame {
+        self.in_hand += 1;
+        self.parted -= 1;
+        parted
+    }
+
+    #[inline]
+    fn carrier(&self, egress: PortId) -> Option<u32> {
+        self.carriers.get(usize::from(egress.0)).copied().flatten()
+    }
+
+    fn blank(&mut self, ingress: PortId) -> Option<MemoryFrame> {
         let mut frame = self.free.pop()?;
         frame.load(ingress, &[], 0);
         self.in_hand += 1;
@@ -252,8 +285,11 @@ impl PacketIo for MemoryIo {
 
     fn account(&mut self) -> FrameAccount {
         let in_rings = (self.received.len() + self.transmitted.len()) as u64;
+        let total = self.begun.saturating_add_signed(-self.parted);
         FrameAccount {
-            total: self.total,
+            whole: total,
+            spare: 0,
+            total,
             in_kernel: in_rings,
             in_rings,
             free: self.free.len() as u64,
@@ -284,11 +320,11 @@ mod tests {
         let two = io.transmit(PortId(1), two).unwrap_err();
         io.release(two);
         assert!(io.account().is_conserved());
-        let mut spare = io.spare(PortId(5)).unwrap();
+        let mut spare = io.blank(PortId(5)).unwrap();
         assert_eq!((spare.bytes().len(), spare.ingress()), (0, PortId(5)));
         assert!(!spare.resize(ROOM + 1) && spare.resize(ROOM) && spare.resize(3));
         assert_eq!(spare.bytes().len(), 3);
-        assert!(io.spare(PortId(5)).is_none(), "the other is on the wire");
+        assert!(io.blank(PortId(5)).is_none(), "the other is on the wire");
         io.release(spare);
         assert!(io.account().is_conserved());
         assert_eq!(io.collect().unwrap().0, PortId(1));

@@ -2,6 +2,7 @@
 
 pub mod af_packet;
 pub mod af_xdp;
+pub mod handover;
 pub mod io;
 mod limit;
 pub mod memory;

@@ -2,6 +2,7 @@
 //! dropped.
 
 use super::{
+    handover::{Errand, Handover, Parcel},
     io::{FrameBuf, PacketIo},
     limit::ReplyLimit,
     parking::Parking,
@@ -37,6 +38,8 @@ pub(super) struct Output<'a, Io: PacketIo> {
     /// Identification of the last outer IPv4 header.
     pub(super) ids: &'a mut u16,
     pub(super) turn: Turn<'a>,
+    /// The way to other workers, where there are any.
+    pub(super) handover: Option<&'a mut Handover<Io::Parted>>,
 }
 
 /// Why a frame does not go where it was meant to.
@@ -65,13 +68,23 @@ impl<Io: PacketIo> Output<'_, Io> {
             Verdict::Reply(reason) => self.reply(&mut frame, packet, reason),
             Verdict::Park(reason) => Err(Stop::Park(reason)),
             Verdict::Drop(reason) => Err(Stop::Drop(reason)),
-            Verdict::Undecided => Err(Stop::Drop(DropReason::NoService)),
+            Verdict::Undecided | Verdict::Elsewhere(_) => Err(Stop::Drop(DropReason::NoService)),
         };
         let left = match egress {
             Ok(port) | Err(Stop::Answer(port)) => match self.io.transmit(port, frame) {
                 Ok(()) if self.second.is_none() => return 1,
                 Ok(()) => return 1 + self.send_second(port),
-                Err(frame) => (frame, DropReason::TransmitFull),
+                Err(frame) => match self.io.carrier(port) {
+                    Some(worker) => {
+                        self.hand_over(frame, worker, Errand::Transmit(port));
+                        if let Some(second) = self.second.take() {
+                            self.turn.stats.cut.add(1);
+                            self.hand_over(second, worker, Errand::Transmit(port));
+                        }
+                        return 0;
+                    }
+                    None => (frame, DropReason::TransmitFull),
+                },
             },
             Err(Stop::Drop(reason)) => (frame, reason),
             Err(Stop::Park(reason)) => {
@@ -96,12 +109,29 @@ impl<Io: PacketIo> Output<'_, Io> {
         let Some(second) = self.second.take() else {
             return 0;
         };
+        self.turn.stats.cut.add(1);
         match self.io.transmit(port, second) {
             Ok(()) => 1,
             Err(second) => {
                 self.drop_frame(second, DropReason::TransmitFull);
                 0
             }
+        }
+    }
+
+    /// Keeps a frame for another worker.
+    #[cold]
+    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, errand: Errand) {
+        let Some(handover) = &mut self.handover else {
+            self.turn.stats.drops(DropReason::HandoverFull).add(1);
+            self.io.release(frame);
+            return;
+        };
+        let parted = self.io.part(frame);
+        if let Err(parted) = handover.put(worker, Parcel { parted, errand }) {
+            self.turn.stats.drops(DropReason::HandoverFull).add(1);
+            let frame = self.io.take_over(parted);
+            self.io.release(frame);
         }
     }
 
@@ -244,7 +274,7 @@ impl<Io: PacketIo> Output<'_, Io> {
 
     #[cold]
     fn cut_at(&mut self, frame: &mut Io::Frame, network: u8, mtu: u16) -> Result<(), Stop> {
-        let spare = self.io.spare(frame.ingress());
+        let spare = self.io.blank(frame.ingress());
         let mut second = spare.ok_or(Stop::Drop(DropReason::TransmitFull))?;
         // As long as the whole: the second fragment never is.
         let lengths = if second.resize(frame.bytes().len()) {
@@ -393,8 +423,8 @@ impl<Io: PacketIo> Output<'_, Io> {
     fn way<K: FlowKey>(&self, packet: &Packet<K>) -> Result<NextHop, Stop> {
         match self.table().routes().way(packet.key.client()) {
             Way::Known(hop) => Ok(hop),
-            Way::Unresolved(neighbour) => {
-                self.reader.ask(neighbour);
+            Way::Unresolved(port, neighbour) => {
+                self.reader.ask(port, neighbour);
                 Err(Stop::Park(DropReason::NoNextHop))
             }
             Way::None => Err(Stop::Drop(DropReason::NoRoute)),
@@ -417,7 +447,9 @@ impl<Io: PacketIo> Output<'_, Io> {
                 let length = rewrite::reset(frame.bytes_mut(), packet.network);
                 self.replied(frame, length, reason)
             }
-            ReplyReason::NoReal => self.icmp(frame, packet, Problem::PortUnreachable, reason),
+            ReplyReason::NoReal | ReplyReason::NoConnection => {
+                self.icmp(frame, packet, Problem::PortUnreachable, reason)
+            }
             ReplyReason::TtlExpired => self.icmp(frame, packet, Problem::TimeExceeded, reason),
             // Said where the size is known.
             ReplyReason::TooBig | ReplyReason::TunnelError => Err(Stop::Drop(DropReason::TooBig)),

@@ -6,6 +6,7 @@
 //! frees it.
 
 use std::{
+    fmt,
     net::IpAddr,
     sync::{
         Arc,
@@ -16,7 +17,7 @@ use std::{
 use arc_swap::ArcSwap;
 use crossbeam::{queue::ArrayQueue, utils::CachePadded};
 
-use crate::balance::ServiceTable;
+use crate::{addr::PortId, balance::ServiceTable};
 
 /// What a [`Ticket`] says when its reader is gone: no table is in use.
 const GONE: u64 = u64::MAX;
@@ -33,7 +34,17 @@ pub struct Publisher {
 struct Shared {
     generation: CachePadded<AtomicU64>,
     table: ArcSwap<ServiceTable>,
-    asked: ArrayQueue<IpAddr>,
+    asked: ArrayQueue<(PortId, IpAddr)>,
+    call: Call,
+}
+
+/// How a worker tells control that it has asked for something.
+struct Call(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
 }
 
 /// Neighbours that workers may ask for between two looks at them. What has no room is asked for
@@ -43,11 +54,17 @@ const ASKED: usize = 1024;
 impl Publisher {
     /// Publishes `table` as the first one.
     pub fn new(table: ServiceTable) -> Self {
+        Self::with_call(table, || ())
+    }
+
+    /// The same; a worker uses `call` when it has asked for something, see [`Self::asked`].
+    pub fn with_call(table: ServiceTable, call: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
                 generation: CachePadded::new(AtomicU64::new(table.generation())),
                 table: ArcSwap::from_pointee(table),
                 asked: ArrayQueue::new(ASKED),
+                call: Call(Box::new(call)),
             }),
             readers: Vec::new(),
             retired: Vec::new(),
@@ -75,8 +92,8 @@ impl Publisher {
         self.collect();
     }
 
-    /// A neighbour whose MAC address some worker needs.
-    pub fn asked(&self) -> Option<IpAddr> {
+    /// A neighbour whose MAC address some worker needs, and the port that it is behind.
+    pub fn asked(&self) -> Option<(PortId, IpAddr)> {
         self.shared.asked.pop()
     }
 
@@ -151,9 +168,13 @@ impl Reader {
 
     /// Asks control for the MAC address of a neighbour. It comes with a new table, if at all.
     #[cold]
-    pub fn ask(&self, neighbour: IpAddr) {
-        // A full queue is one that is not empty: what is lost here is asked for again.
-        let _ = self.shared.asked.push(neighbour);
+    pub fn ask(&self, port: PortId, neighbour: IpAddr) {
+        let first = self.shared.asked.is_empty();
+        // What has no room is asked for again by a later packet.
+        let _ = self.shared.asked.push((port, neighbour));
+        if first {
+            (self.shared.call.0)();
+        }
     }
 
     /// The table in use.

@@ -2,6 +2,7 @@
 //! when the next needs it.
 
 use super::{
+    handover::{Errand, Handover},
     io::{BURST, FrameBuf, PacketIo},
     output::Output,
 };
@@ -22,6 +23,9 @@ pub(super) struct Metas {
     families: [Family; BURST],
     four: [Packet<Key4>; BURST],
     six: [Packet<Key6>; BURST],
+    /// Workers that looked for a frame's flow before this one, or [`Errand::OWNED`]. Only where there are
+    /// several.
+    pub(super) hops: [u16; BURST],
 }
 
 impl Metas {
@@ -31,15 +35,17 @@ impl Metas {
         families: [Family::V4; BURST],
         four: [Packet::NONE; BURST],
         six: [Packet::NONE; BURST],
+        hops: [0; BURST],
     };
 }
 
-/// Reads each frame's headers once and asks for the lines where its flow may be. The bytes that
-/// came in.
+/// Reads each frame's headers once and asks for the lines where its flow may be. The bytes of those from
+/// `new` on: the others came in before.
 ///
 /// Of a frame that goes nowhere only the verdict is written; its packet is one of a burst before.
 pub(super) fn classify_burst<F: FrameBuf>(
     frames: &[F],
+    new: usize,
     metas: &mut Metas,
     balancer: &mut Balancer,
     table: &ServiceTable,
@@ -49,9 +55,9 @@ pub(super) fn classify_burst<F: FrameBuf>(
     let mut bytes_in = 0;
     let places = metas.four.iter_mut().zip(&mut metas.six);
     let places = places.zip(metas.verdicts.iter_mut().zip(&mut metas.families));
-    for (frame, ((four, six), (verdict, family))) in frames.iter().zip(places) {
+    for (at, (frame, ((four, six), (verdict, family)))) in frames.iter().zip(places).enumerate() {
         let bytes = frame.bytes();
-        bytes_in += bytes.len() as u64;
+        bytes_in += if at < new { 0 } else { bytes.len() as u64 };
         *verdict = match classifier.classify(bytes, frame.ingress(), four, six) {
             Ok(Family::V4) => {
                 prefetch_lines(classifier.conns.0, four);
@@ -76,6 +82,55 @@ pub(super) fn classify_burst<F: FrameBuf>(
 fn prefetch_lines<K: FlowKey>(conns: &ConnTable<K>, packet: &Packet<K>) {
     for line in conns.lines(packet.home) {
         prefetch::read(line);
+    }
+}
+
+/// ICMP errors of one burst that are passed on to the next worker when their flow is not known here: more
+/// are a flood, which must not cost every worker a look.
+const ICMP_ROUNDS: u32 = 4;
+
+/// Finds the frames whose flows other workers have, where there are several.
+pub(super) fn assign_burst<P>(
+    frames: usize,
+    metas: &mut Metas,
+    table: &ServiceTable,
+    handover: &Handover<P>,
+) {
+    if !table.has_owners() {
+        return;
+    }
+    let (ownership, this) = (handover.ownership(), handover.number());
+    for at in 0..frames.min(BURST) {
+        if metas.verdicts[at] != Verdict::Undecided || metas.hops[at] != 0 {
+            continue;
+        }
+        let owner = match metas.families[at] {
+            Family::V4 => ownership.owner(&metas.four[at], table),
+            Family::V6 => ownership.owner(&metas.six[at], table),
+        };
+        if let Some(owner) = owner {
+            metas.hops[at] = Errand::OWNED;
+            if owner != this {
+                metas.verdicts[at] = Verdict::Elsewhere(owner);
+            }
+        }
+    }
+}
+
+/// Passes ICMP errors on whose flows this worker does not know: where the NIC decided who has a flow, only
+/// the flow's worker knows, and an error about it may come in on any queue.
+pub(super) fn pass_on_burst<P>(frames: usize, metas: &mut Metas, handover: &Handover<P>) {
+    let mut left = ICMP_ROUNDS;
+    let verdicts = metas.verdicts.iter_mut().zip(&mut metas.hops);
+    for (verdict, hops) in verdicts.take(frames) {
+        if *verdict == Verdict::Drop(DropReason::IcmpUnknownFlow)
+            && u32::from(*hops) + 1 < handover.ownership().workers()
+            && left > 0
+        {
+            left -= 1;
+            *hops += 1;
+            *verdict = Verdict::Elsewhere(handover.next());
+        }
     }
 }
 
@@ -117,17 +172,25 @@ pub(super) fn decide_burst(
     }
 }
 
-/// Rewrites each frame in place and passes it on. How many were transmitted, with those that were cut off another. `waited` says of the first ones since when
-/// they wait.
+/// Rewrites each frame in place and passes it on. How many were transmitted, with those that were cut off
+/// another. `waited` says of those from `parked` on since when they wait.
 pub(super) fn rewrite_burst<Io: PacketIo>(
     frames: &mut Vec<Io::Frame>,
-    waited: &[Tick],
+    (parked, waited): (usize, &[Tick]),
     metas: &Metas,
     output: &mut Output<'_, Io>,
 ) -> u64 {
     let mut out = 0;
     for (at, frame) in frames.drain(..).enumerate().take(BURST) {
-        let (verdict, since) = (metas.verdicts[at], waited.get(at).copied());
+        let since = at
+            .checked_sub(parked)
+            .and_then(|at| waited.get(at))
+            .copied();
+        let (verdict, hops) = (metas.verdicts[at], metas.hops[at]);
+        if let Verdict::Elsewhere(worker) = verdict {
+            output.hand_over(frame, worker, Errand::Decide { hops });
+            continue;
+        }
         out += match metas.families[at] {
             Family::V4 => output.send(frame, verdict, &metas.four[at], since),
             Family::V6 => output.send(frame, verdict, &metas.six[at], since),

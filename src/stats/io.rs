@@ -15,10 +15,11 @@ impl IoDrops {
         &self.counters[what as usize]
     }
 
-    /// The names and counts of what occurred.
-    pub fn occurred(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    /// The names and counts of what occurred, over all of `drops`.
+    pub fn occurred(drops: &[&Self]) -> impl Iterator<Item = (&'static str, u64)> {
+        let sum = |what: &IoDrop| drops.iter().map(|drops| drops.of(*what).get()).sum();
         let all = IoDrop::ALL.iter();
-        all.map(|what| (what.name(), self.of(*what).get()))
+        all.map(move |what| (what.name(), sum(what)))
             .filter(|(_, count)| *count > 0)
     }
 }
@@ -32,7 +33,9 @@ mod tests {
         let drops = IoDrops::default();
         drops.of(IoDrop::XskRxRingFull).add(2);
         drops.of(IoDrop::SocketErrors).add(1);
-        let told: Vec<_> = drops.occurred().collect();
-        assert_eq!(told, [("xsk-rx-ring-full", 2), ("socket-errors", 1)]);
+        let other = IoDrops::default();
+        other.of(IoDrop::SocketErrors).add(4);
+        let told: Vec<_> = IoDrops::occurred(&[&drops, &other]).collect();
+        assert_eq!(told, [("xsk-rx-ring-full", 2), ("socket-errors", 5)]);
     }
 }

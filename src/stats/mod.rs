@@ -7,12 +7,16 @@
 
 mod counter;
 mod io;
+mod rates;
 mod reasons;
+mod timing;
 mod worker;
 
 pub use self::{
     counter::Counter,
     io::IoDrops,
-    reasons::{DropReason, IoDrop, ReplyReason},
-    worker::{MAX_REALS, RealCounters, WorkerStats},
+    rates::{Averages, Estimator, Rates, Totals},
+    reasons::{DropReason, IoDrop, ReplyReason, Stage},
+    timing::{StageTimes, TIME_BUCKETS},
+    worker::{AllStats, MAX_REALS, RealCounters, WorkerStats},
 };

@@ -1,4 +1,5 @@
-//! Why a frame did not simply go on: one list makes the enum, the names and the documentation.
+//! Why a frame did not simply go on, and where time goes: one list makes the enum, the names and the
+//! documentation.
 
 /// Defines a closed list of reasons that can index an array of counters.
 macro_rules! reasons {
@@ -104,6 +105,8 @@ reasons! {
         /// The transmit ring was full, or the kernel refused to send the frame; `io_drops` tells why. Or
         /// there was no free frame for the second one of a packet that had to be cut in two.
         TransmitFull => "transmit-full",
+        /// The frame was another worker's to decide on or to send, and the ring to that one was full.
+        HandoverFull => "handover-full",
     }
 }
 
@@ -117,12 +120,30 @@ reasons! {
         RealDown => "reset-real-down",
         /// No real server of the virtual server takes new connections: ICMP port unreachable, as IPVS sends.
         NoReal => "unreachable-no-real",
+        /// A real server's packet that answers no connection (`nat_icmp_send`): ICMP port unreachable.
+        NoConnection => "unreachable-no-connection",
         /// The TTL or hop limit does not allow another hop: ICMP time exceeded.
         TtlExpired => "time-exceeded",
         /// The packet is too large for its way and may not be fragmented: ICMP says how large it may be.
         TooBig => "packet-too-big",
         /// An ICMP error about one of our tunnel packets, passed on to the client whose packet was in it.
         TunnelError => "tunnel-error",
+    }
+}
+
+reasons! {
+    /// A part of a worker's turn, whose time is taken now and then.
+    Stage {
+        /// Taking back sent frames, refilling, and taking in received ones.
+        Receive => "receive",
+        /// Reading headers, and saying which worker has the flow.
+        Classify => "classify",
+        /// Finding the flow, or giving it a real server.
+        Decide => "decide",
+        /// Rewriting frames and putting them into transmit rings.
+        Rewrite => "rewrite",
+        /// Having the kernel send, and handing over to other workers.
+        Transmit => "transmit",
     }
 }
 

@@ -1,6 +1,8 @@
 //! The counters of one worker.
 
-use super::{Counter, DropReason, ReplyReason};
+use std::sync::Arc;
+
+use super::{Counter, DropReason, ReplyReason, StageTimes, Totals};
 
 /// Real servers that can exist at a time, over all virtual servers: slots of per-real counters.
 ///
@@ -62,6 +64,17 @@ impl RealCounters {
     pub fn is_for(&self, epoch: u32) -> bool {
         self.epoch.get() == u64::from(epoch)
     }
+
+    /// What went through so far.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            connections: self.connections.get(),
+            packets_in: self.packets.get(),
+            packets_out: self.packets_out.get(),
+            bytes_in: self.bytes.get(),
+            bytes_out: self.bytes_out.get(),
+        }
+    }
 }
 
 /// Everything one worker counts. Written by that worker only.
@@ -74,6 +87,14 @@ pub struct WorkerStats {
     pub bytes_in: Counter,
     /// Frames handed to a transmit ring: forwarded ones and replies.
     pub frames_out: Counter,
+    /// Frames handed over to other workers.
+    pub handed_over: Counter,
+    /// Frames taken over from other workers; they are not in `frames_in`.
+    pub taken_over: Counter,
+    /// How long the stages take.
+    pub times: StageTimes,
+    /// Frames beyond those received: second fragments of packets that were too large for their way.
+    pub cut: Counter,
     /// Connections in the table.
     pub connections: Counter,
     /// Persistence templates in the table.
@@ -94,6 +115,10 @@ impl WorkerStats {
             frames_in: Counter::default(),
             bytes_in: Counter::default(),
             frames_out: Counter::default(),
+            cut: Counter::default(),
+            handed_over: Counter::default(),
+            taken_over: Counter::default(),
+            times: StageTimes::default(),
             connections: Counter::default(),
             templates: Counter::default(),
             evicted: Counter::default(),
@@ -127,6 +152,31 @@ impl WorkerStats {
     }
 }
 
+/// The counters of all workers, read as one.
+#[derive(Clone, Copy, Debug)]
+pub struct AllStats<'a>(pub &'a [Arc<WorkerStats>]);
+
+impl AllStats<'_> {
+    /// The sum of one number over the workers.
+    pub fn sum(self, number: impl Fn(&WorkerStats) -> u64) -> u64 {
+        self.0.iter().map(|stats| number(stats)).sum()
+    }
+
+    /// The sum of one number of a real server, by its slot and which holder of it it is.
+    pub fn real(self, slot: u32, epoch: u32, number: impl Fn(&RealCounters) -> &Counter) -> u64 {
+        let counters = self.0.iter().map(|stats| stats.real(slot));
+        let own = counters.filter(|counters| counters.is_for(epoch));
+        own.map(|counters| number(counters).get()).sum()
+    }
+
+    /// What went through a real server so far, by its slot and which holder of it it is.
+    pub fn totals(self, slot: u32, epoch: u32) -> Totals {
+        let counters = self.0.iter().map(|stats| stats.real(slot));
+        let own = counters.filter(|counters| counters.is_for(epoch));
+        own.map(RealCounters::totals).sum()
+    }
+}
+
 impl Default for WorkerStats {
     fn default() -> Self {
         Self::new()
@@ -150,6 +200,35 @@ mod tests {
             (real.active.get(), real.is_for(2), real.is_for(1)),
             (0, true, false)
         );
+    }
+
+    #[test]
+    fn a_sum_is_of_all_workers_and_of_one_holder_of_a_slot() {
+        let workers = [(), (), ()].map(|()| Arc::new(WorkerStats::new()));
+        for (worker, n) in workers.iter().zip(1..) {
+            worker.frames_in.add(n);
+            worker.real(7).claim(if n == 2 { 5 } else { 6 });
+            worker.real(7).active.add(10 * n);
+        }
+        let all = AllStats(&workers);
+        assert_eq!(all.sum(|stats| stats.frames_in.get()), 6);
+        assert_eq!(all.real(7, 6, |real| &real.active), 40);
+        assert_eq!(all.real(7, 5, |real| &real.active), 20);
+        for (worker, n) in workers.iter().zip(1..) {
+            worker.real(7).connections.add(n);
+            worker.real(7).packets.add(10 * n);
+            worker.real(7).packets_out.add(100 * n);
+            worker.real(7).bytes.add(1000 * n);
+            worker.real(7).bytes_out.add(10_000 * n);
+        }
+        let totals = Totals {
+            connections: 4,
+            packets_in: 40,
+            packets_out: 400,
+            bytes_in: 4000,
+            bytes_out: 40_000,
+        };
+        assert_eq!(all.totals(7, 6), totals);
     }
 
     #[test]

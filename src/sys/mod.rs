@@ -5,9 +5,11 @@
 
 pub mod affinity;
 mod bpf;
+pub mod busy_poll;
 pub mod clock;
 pub mod device;
 pub mod guardian;
+pub mod huge_pages;
 mod ingress_filter;
 pub mod instance_lock;
 pub mod interface_conf;

@@ -18,11 +18,13 @@ use crate::sys::{
 
 /// The groups that are subscribed to. Neighbours come in one group for IPv4 and IPv6; addresses
 /// and routes of IPv6 have their own.
-const GROUPS: [libc::c_uint; 4] = [
+const GROUPS: [libc::c_uint; 6] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_NEIGH,
     libc::RTNLGRP_IPV4_IFADDR,
     libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV6_ROUTE,
 ];
 
 /// Room for some 10,000 notifications while the control thread is busy.

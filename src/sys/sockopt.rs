@@ -36,7 +36,8 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<libc::ucred
     }
 }
 
-fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+/// Sets an option whose value is an integer.
+pub(super) fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the pointer and the length describe `value`, which outlives the call; the
     // descriptor is open as long as `socket` is borrowed.
     let status = unsafe {

@@ -92,7 +92,7 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// Loads the program once for every interface, with `services` in its tables, and attaches
+    /// Loads the program once for every interface, with `matches` in its tables, and attaches
     /// nothing yet: sockets come first, or a takeover would lose packets.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl Steering {
     pub fn load(
         hook: Hook,
         interfaces: &[InterfaceSpec],
-        services: &[Service],
+        matches: &[Match],
     ) -> Result<Self, OpenError> {
         let programs: &[&CStr] = match hook {
             Hook::Xdp => &[c"xvs_steer"],
@@ -142,13 +142,11 @@ impl Steering {
             ports,
             tables,
         };
-        for service in services {
-            steering
-                .add_service(*service)
-                .map_err(|source| OpenError::Refused {
-                    action: format!("steer {} {}", service.proto, service.endpoint),
-                    source,
-                })?;
+        for wanted in matches {
+            steering.add(wanted).map_err(|source| OpenError::Refused {
+                action: format!("steer {wanted}"),
+                source,
+            })?;
         }
         Ok(steering)
     }
@@ -173,22 +171,6 @@ impl Steering {
     /// What the kernel answered.
     pub fn remove(&mut self, unwanted: &Match) -> io::Result<()> {
         self.tables.remove(unwanted)
-    }
-
-    /// [`Self::add`] of a [`Match::Service`].
-    ///
-    /// # Errors
-    /// Those of [`Self::add`].
-    pub fn add_service(&mut self, service: Service) -> io::Result<()> {
-        self.add(&Match::Service(service))
-    }
-
-    /// [`Self::remove`] of a [`Match::Service`].
-    ///
-    /// # Errors
-    /// Those of [`Self::remove`].
-    pub fn remove_service(&mut self, service: Service) -> io::Result<()> {
-        self.remove(&Match::Service(service))
     }
 
     /// Accepts packets addressed to `mac` on interface `ifindex`: its own address, or a VRRP virtual

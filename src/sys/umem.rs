@@ -4,23 +4,32 @@
 //! to it meanwhile. Here each descriptor is in exactly one of these places, and moves between them
 //! by value:
 //!
-//! - the free list of the pool;
-//! - a ring, or the kernel's hands (which the pool counts);
-//! - one [`Frame`], which is not `Copy` or `Clone` and is minted only from a descriptor that the
+//! - the free list of a pool (one a worker), or the spare ones that pools share;
+//! - a ring, or the kernel's hands (which a pool counts);
+//! - one [`Frame`] (or [`Parted`], between two pools), which is not `Copy` or `Clone` and is minted only from a descriptor that the
 //!   kernel just gave up.
 //!
 //! So the holder of a `Frame` is the only one who can reach its chunk: that is what makes
-//! [`Frame::bytes_mut`] sound. The umem outlives every `Frame`, as the pool frees it only when none is
-//! out, and leaks it otherwise.
+//! [`Frame::bytes_mut`] sound. The umem outlives every `Frame`, as the last pool frees it only when
+//! none is out, and leaks it otherwise.
 
-use std::{io, num::NonZeroU32, ptr::NonNull, sync::OnceLock};
+use std::{
+    io,
+    num::NonZeroU32,
+    ptr::NonNull,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
+use crossbeam::queue::ArrayQueue;
 use xsk_rs::{
     FrameDesc, Umem,
     config::{FrameSize, QueueSize, UmemConfig},
 };
 
-use super::open_error::OpenError;
+use super::{huge_pages, open_error::OpenError};
 use crate::addr::PortId;
 
 /// Bytes of a chunk: the smaller of the two sizes that every zero-copy driver takes. It holds a
@@ -31,6 +40,8 @@ pub const CHUNK: u32 = 2048;
 pub const HEADROOM: u32 = 64;
 /// Entries of each ring of each socket. A burst of 64 every 30 µs is 2 Mpps: this is 1 ms of that.
 pub const RING: u32 = 2048;
+/// Descriptors moved in one ring access.
+pub(super) const BATCH: usize = 64;
 /// Bytes that a received frame can have: what is left of a chunk.
 pub const ROOM: u32 = CHUNK - HEADROOM - 256;
 const _: () = assert!(
@@ -42,7 +53,7 @@ const _: () = assert!(
 /// that is just dropped counts as in hand for ever.
 #[derive(Debug)]
 pub struct Frame {
-    /// `'static` by the pool's promise to free the umem only when no frame is out.
+    /// `'static` by the region's promise to free the umem only when no frame is out.
     umem: &'static Umem,
     desc: FrameDesc,
     port: PortId,
@@ -115,101 +126,157 @@ impl Frame {
     }
 }
 
-/// Owns the umem and knows where each of its frames is. One worker's.
-pub(super) struct Pool {
+/// The umem, and what its pools share.
+struct Region {
     umem: NonNull<Umem>,
-    free: Vec<FrameDesc>,
-    total: u64,
-    in_kernel: u64,
-    in_hand: u64,
+    /// Frames that exist.
+    frames: u64,
+    /// Whether it lies in huge pages.
+    huge: bool,
+    /// Free descriptors of pools that have more than they need, for those that have fewer: frames move
+    /// to where they are sent from when workers hand them over. Room for all, so that giving never fails.
+    /// None where there is one pool.
+    spare: Option<ArrayQueue<FrameDesc>>,
+    /// Tokens that pools left behind when they were dropped.
+    out: AtomicI64,
 }
 
-// SAFETY: the pool owns its umem, which is `Send` and `Sync`; frames hold shared references only.
-unsafe impl Send for Pool {}
+// SAFETY: the umem is `Send` and `Sync`, and the pointer to it is only changed by `drop`.
+unsafe impl Send for Region {}
+// SAFETY: as above; all else is made to be shared.
+unsafe impl Sync for Region {}
 
-impl Pool {
-    /// A umem of `frames` frames, all free.
-    pub(super) fn new(frames: NonZeroU32) -> Result<Self, OpenError> {
-        let needed = u64::from(frames.get()) * u64::from(CHUNK);
-        raise_memlock_limit();
-        let refused = |source| OpenError::Refused {
-            action: "make the memory for packets".to_owned(),
-            source,
-        };
-        let size = |n| QueueSize::new(n).map_err(|e| refused(io::Error::other(e.to_string())));
-        let config = UmemConfig::builder()
-            .frame_size(
-                FrameSize::new(CHUNK).map_err(|e| refused(io::Error::other(e.to_string())))?,
-            )
-            .frame_headroom(HEADROOM)
-            .fill_queue_size(size(RING)?)
-            .comp_queue_size(size(RING)?)
-            .build()
-            .map_err(|e| refused(io::Error::other(e.to_string())))?;
-        let (umem, free) = Umem::new(config, frames, false).map_err(|e| {
-            let source = errno_of(&e);
-            match source.raw_os_error() {
-                // The kernel says ENOBUFS when the limit of locked memory is reached.
-                Some(libc::ENOBUFS) => OpenError::LockedMemory { needed },
-                Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ENOPROTOOPT) => {
-                    OpenError::NoAfXdp
-                }
-                Some(libc::EPERM | libc::EACCES) => OpenError::Privilege {
-                    action: "open an AF_XDP socket",
-                    needs: "CAP_NET_RAW",
-                },
-                _ => refused(source),
-            }
-        })?;
-        if addr_offset().is_none() {
-            return Err(refused(io::Error::other(
-                "xsk-rs's descriptors are not as expected; build with xsk-rs 0.11",
-            )));
-        }
-        Ok(Self {
-            umem: NonNull::from(Box::leak(Box::new(umem))),
-            total: free.len() as u64,
-            free,
-            in_kernel: 0,
-            in_hand: 0,
-        })
-    }
-
-    /// The umem, to bind sockets to.
-    pub(super) fn umem(&self) -> &'static Umem {
+impl Region {
+    /// The umem.
+    fn umem(&self) -> &'static Umem {
         // SAFETY: the box is freed only by `drop`, and then only when no frame holds this reference;
         // sockets keep handles of their own, not the reference.
         unsafe { self.umem.as_ref() }
     }
+}
 
-    /// Takes up to `limit` free descriptors, to be given to the kernel.
-    pub(super) fn take_free(&mut self, limit: usize) -> std::vec::Drain<'_, FrameDesc> {
-        let keep = self.free.len().saturating_sub(limit);
-        self.in_kernel += (self.free.len() - keep) as u64;
-        self.free.drain(keep..)
+impl Drop for Region {
+    fn drop(&mut self) {
+        // A token that is still out may be used: its memory must stay. Then the umem is leaked. The last
+        // pool's `drop` came before this one, and with it (by the reference count) all others.
+        if *self.out.get_mut() == 0 {
+            // SAFETY: made by `Box::leak` in `pools` and freed only here; no frame refers to it.
+            drop(unsafe { Box::from_raw(self.umem.as_ptr()) });
+        }
+    }
+}
+
+/// A frame on its way from one pool to another of the same umem.
+#[derive(Debug)]
+pub struct Parted(Frame);
+
+/// Frames of the umem that one worker is answerable for, and where each of them is.
+pub(super) struct Pool {
+    region: Arc<Region>,
+    books: Books,
+}
+
+/// Makes a umem for pools that begin with so many frames each, all free. In huge pages, if there are
+/// enough.
+pub(super) fn pools(frames: &[u32]) -> Result<Vec<Pool>, OpenError> {
+    let total = frames.iter().copied().fold(0, u32::saturating_add);
+    let Some(count) = NonZeroU32::new(total) else {
+        return Ok(Vec::new());
+    };
+    let needed = u64::from(total) * u64::from(CHUNK);
+    raise_memlock_limit();
+    let huge_wanted = huge_pages::are_free_for(needed);
+    let (umem, mut free, huge) = match create(count, huge_wanted) {
+        Ok((umem, free)) => (umem, free, huge_wanted),
+        // Somebody else was faster: it goes without.
+        Err(_) if huge_wanted => {
+            let (umem, free) = create(count, false)?;
+            (umem, free, false)
+        }
+        Err(error) => return Err(error),
+    };
+    if addr_offset().is_none() {
+        return Err(refused(io::Error::other(
+            "xsk-rs's descriptors are not as expected; build with xsk-rs 0.11",
+        )));
+    }
+    let region = Arc::new(Region {
+        umem: NonNull::from(Box::leak(Box::new(umem))),
+        frames: free.len() as u64,
+        huge,
+        spare: (frames.len() > 1).then(|| ArrayQueue::new(free.len())),
+        out: AtomicI64::new(0),
+    });
+    let pool = |share: &u32| {
+        let rest = free.len() - (*share as usize).min(free.len());
+        Pool {
+            region: Arc::clone(&region),
+            books: Books::new(free.split_off(rest)),
+        }
+    };
+    Ok(frames.iter().map(pool).collect())
+}
+
+fn create(frames: NonZeroU32, huge: bool) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
+    let size = |n| QueueSize::new(n).map_err(|e| refused(io::Error::other(e.to_string())));
+    let config = UmemConfig::builder()
+        .frame_size(FrameSize::new(CHUNK).map_err(|e| refused(io::Error::other(e.to_string())))?)
+        .frame_headroom(HEADROOM)
+        .fill_queue_size(size(RING)?)
+        .comp_queue_size(size(RING)?)
+        .build()
+        .map_err(|e| refused(io::Error::other(e.to_string())))?;
+    Umem::new(config, frames, huge).map_err(|e| {
+        let source = errno_of(&e);
+        match source.raw_os_error() {
+            // The kernel says ENOBUFS when the limit of locked memory is reached.
+            Some(libc::ENOBUFS) => OpenError::LockedMemory {
+                needed: u64::from(frames.get()) * u64::from(CHUNK),
+            },
+            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ENOPROTOOPT) => {
+                OpenError::NoAfXdp
+            }
+            Some(libc::EPERM | libc::EACCES) => OpenError::Privilege {
+                action: "open an AF_XDP socket",
+                needs: "CAP_NET_RAW",
+            },
+            _ => refused(source),
+        }
+    })
+}
+
+fn refused(source: io::Error) -> OpenError {
+    OpenError::Refused {
+        action: "make the memory for packets".to_owned(),
+        source,
+    }
+}
+
+impl Pool {
+    /// The umem, to bind sockets to.
+    pub(super) fn umem(&self) -> &'static Umem {
+        self.region.umem()
     }
 
-    /// Takes back descriptors of [`Self::take_free`] that did not go into a ring.
-    pub(super) fn give_back(&mut self, descs: &[FrameDesc]) {
-        self.in_kernel -= descs.len() as u64;
-        self.free.extend_from_slice(descs);
+    /// The books, where descriptors are moved that stand for no token.
+    pub(super) const fn books(&mut self) -> &mut Books {
+        &mut self.books
     }
 
-    /// Free descriptors there are.
-    pub(super) fn free(&self) -> usize {
-        self.free.len()
-    }
-
-    /// Takes back descriptors whose transmission the kernel has completed.
-    pub(super) fn completed(&mut self, descs: &[FrameDesc]) {
-        self.in_kernel -= descs.len() as u64;
-        self.free.extend_from_slice(descs);
+    /// Evens out with the other pools: takes spare frames when short of free ones, gives when there are
+    /// more than enough.
+    #[inline]
+    pub(super) fn even_out(&mut self) {
+        if let Some(spare) = &self.region.spare {
+            self.books.even_out(spare);
+        }
     }
 
     /// The token for a descriptor that the kernel has filled.
+    #[inline]
     pub(super) fn received(&mut self, desc: FrameDesc, port: PortId) -> Frame {
-        self.in_kernel -= 1;
-        self.in_hand += 1;
+        self.books.in_kernel -= 1;
+        self.books.in_hand += 1;
         Frame {
             umem: self.umem(),
             desc,
@@ -217,13 +284,27 @@ impl Pool {
         }
     }
 
+    /// The descriptor of a frame that is to be sent: the token ends here.
+    #[inline]
+    pub(super) fn sent(&mut self, frame: Frame) -> FrameDesc {
+        let desc = self.redeem(frame);
+        self.books.in_kernel += 1;
+        desc
+    }
+
+    /// Makes a frame free again.
+    pub(super) fn release(&mut self, frame: Frame) {
+        let desc = self.redeem(frame);
+        self.books.free.push(desc);
+    }
+
     /// The token for a free frame, empty and with all its headroom, as if received on `port`.
-    pub(super) fn spare(&mut self, port: PortId) -> Option<Frame> {
-        let mut desc = self.free.pop()?;
+    pub(super) fn blank(&mut self, port: PortId) -> Option<Frame> {
+        let mut desc = self.books.free.pop()?;
         let start = desc.addr() - desc.addr() % CHUNK as usize;
         set_addr(&mut desc, start + (CHUNK - ROOM) as usize);
         desc.set_options(0);
-        self.in_hand += 1;
+        self.books.in_hand += 1;
         let mut frame = Frame {
             umem: self.umem(),
             desc,
@@ -233,31 +314,140 @@ impl Pool {
         Some(frame)
     }
 
-    /// The descriptor of a frame that is to be sent: the token ends here.
-    pub(super) fn sent(&mut self, frame: Frame) -> FrameDesc {
-        let desc = self.redeem(frame);
-        self.in_kernel += 1;
-        desc
+    /// Lets go of a frame that another pool of the umem is to take over.
+    pub(super) fn part(&mut self, frame: Frame) -> Parted {
+        assert!(
+            std::ptr::eq(frame.umem, self.umem()),
+            "a frame of another umem"
+        );
+        self.books.in_hand -= 1;
+        self.books.parted += 1;
+        Parted(frame)
     }
 
-    /// Makes a frame free again.
-    pub(super) fn release(&mut self, frame: Frame) {
-        let desc = self.redeem(frame);
-        self.free.push(desc);
+    /// Takes over a frame that another pool of the umem has let go of.
+    pub(super) fn take_over(&mut self, parted: Parted) -> Frame {
+        assert!(
+            std::ptr::eq(parted.0.umem, self.umem()),
+            "a frame of another umem"
+        );
+        self.books.in_hand += 1;
+        self.books.parted -= 1;
+        parted.0
     }
 
     fn redeem(&mut self, frame: Frame) -> FrameDesc {
         assert!(
-            std::ptr::eq(frame.umem, self.umem.as_ptr()),
+            std::ptr::eq(frame.umem, self.umem()),
             "a frame of another umem"
         );
-        self.in_hand -= 1;
+        self.books.in_hand -= 1;
         frame.desc
     }
 
-    /// Frames that exist.
-    pub(super) const fn total(&self) -> u64 {
-        self.total
+    /// Frames of the whole umem.
+    pub(super) fn whole(&self) -> u64 {
+        self.region.frames
+    }
+
+    /// Frames that no pool is answerable for now, as one has given them away.
+    pub(super) fn spare(&self) -> u64 {
+        let spare = self.region.spare.as_ref();
+        spare.map_or(0, |spare| spare.len() as u64)
+    }
+
+    /// Whether the umem lies in huge pages.
+    pub(super) fn is_huge(&self) -> bool {
+        self.region.huge
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // What a frame's last pool let go of, the next one took over: over all pools it is what is out.
+        let out = i64::try_from(self.books.in_hand).unwrap_or(i64::MAX) + self.books.parted;
+        self.region.out.fetch_add(out, Ordering::Relaxed);
+    }
+}
+
+/// A pool's counts, and its free frames. Each frame is in exactly one place:
+/// `total == in_kernel + free + in_hand` at any time.
+pub(super) struct Books {
+    free: Vec<FrameDesc>,
+    /// Frames that the pool began with.
+    begun: u64,
+    /// Spare frames taken, less those given.
+    drawn: i64,
+    /// Frames let go of, less those taken over.
+    parted: i64,
+    in_kernel: u64,
+    in_hand: u64,
+}
+
+impl Books {
+    /// Books of a pool that begins with these frames.
+    fn new(mut free: Vec<FrameDesc>) -> Self {
+        let begun = free.len();
+        // What comes back between two times of evening out: full completion rings, and a burst.
+        free.reserve_exact(begun + 4 * BATCH);
+        Self {
+            free,
+            begun: begun as u64,
+            drawn: 0,
+            parted: 0,
+            in_kernel: 0,
+            in_hand: 0,
+        }
+    }
+
+    /// Takes up to `limit` free descriptors, to be given to the kernel.
+    pub(super) fn take_free(&mut self, limit: usize) -> std::vec::Drain<'_, FrameDesc> {
+        let keep = self.free.len().saturating_sub(limit);
+        self.in_kernel += (self.free.len() - keep) as u64;
+        self.free.drain(keep..)
+    }
+
+    /// Takes back descriptors of [`Self::take_free`] that did not go into a ring, or those whose
+    /// transmission the kernel has completed.
+    pub(super) fn give_back(&mut self, descs: &[FrameDesc]) {
+        self.in_kernel -= descs.len() as u64;
+        self.free.extend_from_slice(descs);
+    }
+
+    /// Frames that are free when all else is as it was meant: half of the share fills the fill rings.
+    const fn enough(&self) -> usize {
+        // No more than fit in memory.
+        (self.begun / 2) as usize
+    }
+
+    fn even_out(&mut self, spare: &ArrayQueue<FrameDesc>) {
+        if self.free.len() < BATCH {
+            // Two bursts: one is what the next turn takes, the other makes up leeway.
+            let taken = std::iter::from_fn(|| spare.pop()).take(2 * BATCH);
+            let before = self.free.len();
+            self.free.extend(taken);
+            self.drawn += (self.free.len() - before).cast_signed() as i64;
+        } else if self.free.len() >= self.enough() + BATCH {
+            while self.free.len() > self.enough()
+                && let Some(desc) = self.free.pop()
+            {
+                if let Err(desc) = spare.push(desc) {
+                    self.free.push(desc);
+                    return;
+                }
+                self.drawn -= 1;
+            }
+        }
+    }
+
+    /// Free descriptors there are.
+    pub(super) const fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Frames that the pool is answerable for.
+    pub(super) fn total(&self) -> u64 {
+        self.begun.saturating_add_signed(self.drawn - self.parted)
     }
 
     /// Frames in a ring or in the kernel's hands.
@@ -268,16 +458,6 @@ impl Pool {
     /// Frames whose token somebody holds.
     pub(super) const fn in_hand(&self) -> u64 {
         self.in_hand
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // A token that is still out may be used: its memory must stay. Then the umem is leaked.
-        if self.in_hand == 0 {
-            // SAFETY: made by `Box::leak` in `new` and freed only here; no frame refers to it.
-            drop(unsafe { Box::from_raw(self.umem.as_ptr()) });
-        }
     }
 }
 
@@ -367,5 +547,68 @@ mod tests {
         set_addr(&mut desc, 4096 + 20);
         assert_eq!(desc.addr(), 4116);
         assert_eq!((desc.options(), desc.lengths().data()), (7, 0));
+    }
+
+    fn books(frames: usize) -> Books {
+        Books::new(vec![FrameDesc::default(); frames])
+    }
+
+    fn conserved(books: &[&Books], spare: &ArrayQueue<FrameDesc>, whole: u64) -> bool {
+        let kept = |b: &&Books| b.total() == b.in_kernel() + b.free() as u64 + b.in_hand();
+        let total: u64 = books.iter().map(|books| books.total()).sum();
+        books.iter().all(kept) && total + spare.len() as u64 == whole
+    }
+
+    #[test]
+    fn frames_that_pile_up_in_one_pool_come_back_to_the_other() {
+        // What one receives the other sends: without evening out, the first would run dry.
+        const SHARE: usize = 1024;
+        let (mut receiver, mut sender) = (books(SHARE), books(SHARE));
+        let spare = ArrayQueue::new(2 * SHARE);
+        // Both fill their rings, as at start.
+        receiver.take_free(SHARE / 2);
+        sender.take_free(SHARE / 2);
+        for turn in 0..1000 {
+            receiver.even_out(&spare);
+            sender.even_out(&spare);
+            assert_eq!(receiver.take_free(BATCH).len(), BATCH, "turn {turn}");
+            // A burst comes in, is handed over, and sent.
+            receiver.in_kernel -= BATCH as u64;
+            receiver.parted += BATCH as i64;
+            sender.parted -= BATCH as i64;
+            sender.in_kernel += BATCH as u64;
+            sender.give_back(&[FrameDesc::default(); BATCH]);
+            let all = [&receiver, &sender];
+            assert!(conserved(&all, &spare, 2 * SHARE as u64), "turn {turn}");
+        }
+        // The surplus is for whoever needs it, and none is with one that has enough.
+        assert!(sender.free() < sender.enough() + 2 * BATCH);
+        assert!(!spare.is_empty());
+    }
+
+    #[test]
+    fn a_pool_that_has_enough_and_not_too_much_leaves_the_others_alone() {
+        let mut books = books(1024);
+        let spare = ArrayQueue::new(1024);
+        books.take_free(512);
+        books.even_out(&spare);
+        assert_eq!((books.free(), spare.len()), (512, 0));
+        books.take_free(512 - BATCH);
+        books.even_out(&spare);
+        assert_eq!((books.free(), spare.len()), (BATCH, 0));
+        // Short, and nobody has any: it stays so.
+        books.take_free(1);
+        books.even_out(&spare);
+        assert_eq!(books.free(), BATCH - 1);
+        assert!(conserved(&[&books], &spare, 1024));
+    }
+
+    #[test]
+    fn what_nobody_has_room_for_is_kept() {
+        let mut books = books(1024);
+        let spare = ArrayQueue::new(3);
+        books.even_out(&spare);
+        assert_eq!((books.free(), spare.len()), (1021, 3));
+        assert!(conserved(&[&books], &spare, 1024));
     }
 }

@@ -1,13 +1,13 @@
-//! AF_XDP sockets: every receive queue of every interface, on one umem, for one worker.
+//! AF_XDP sockets: every receive queue of every interface, on one umem, divided among the workers.
 //!
-//! The rings are xsk-rs's. What is added is who owns a frame (`umem`), how many the kernel has, and
+//! Queue q of each interface is worker q's (by the remainder, where there are more queues than workers):
+//! all sockets of one queue number are one worker's, so that no ring has two users. The rings are
+//! xsk-rs's. What is added is who owns a frame (`umem`), how many the kernel has, and
 //! the wake-ups: at most one round a ring, and only where the kernel asked.
 
 use std::{
     ffi::CString,
-    io,
-    num::NonZeroU32,
-    ops,
+    io, ops,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     thread,
     time::Duration,
@@ -19,14 +19,13 @@ use xsk_rs::{
 };
 
 use super::{
+    busy_poll,
     device::InterfaceSpec,
     open_error::OpenError,
-    umem::{Frame, Pool, RING, errno_of},
+    umem::{self, BATCH, Books, Frame, Parted, Pool, RING, errno_of},
 };
 use crate::addr::PortId;
 
-/// Descriptors moved in one ring access.
-const BATCH: usize = 64;
 /// Descriptors that the kernel sends in one call in copy mode: TX_BATCH_SIZE of net/xdp/xsk.c.
 const KERNEL_TX_BATCH: u32 = 32;
 /// How often a queue that is in use is tried again, and how long between: the kernel lets go of a
@@ -85,7 +84,11 @@ struct Queue {
 /// Where the frames of a set are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XskFrames {
-    /// Frames that exist.
+    /// Frames of the umem, which is that of all sets.
+    pub whole: u64,
+    /// Free ones that any set may take.
+    pub spare: u64,
+    /// Frames that this set is answerable for.
     pub total: u64,
     /// Free ones.
     pub free: u64,
@@ -100,14 +103,21 @@ pub struct XskFrames {
     pub in_rings: u64,
 }
 
-/// All sockets of one worker and the frames they share.
+/// All sockets of one worker, and its frames.
 pub struct XskSet {
     /// Grouped by port, in queue order.
     queues: Vec<Queue>,
-    /// For each port, its first queue: the one that its packets are sent from.
+    /// For each port, the first of its queues here: the one that its packets are sent from. Out of
+    /// range for a port that has none here.
     first: Vec<usize>,
+    /// For each port, the number of the set that has a queue of it for this one.
+    carriers: Vec<u32>,
+    /// Which set it is.
+    number: u32,
     /// The queue to ask first next time, so that none starves.
     next: usize,
+    /// Whether the driver's receive work is done in our calls.
+    polling: bool,
     /// Wake-ups that the kernel answered with an error.
     wake_errors: u64,
     /// Where descriptors lie on their way between a ring and the pool; nothing is kept here.
@@ -117,7 +127,8 @@ pub struct XskSet {
 
 impl XskSet {
     /// Binds a socket to each of the `queues` of each interface, with `frames_per_queue` frames for
-    /// each. One umem has one mode: with [`CopyMode::ZeroCopy`], all interfaces must take it.
+    /// each, for so many `workers`: at most as many as an interface has queues, at least one. One umem
+    /// has one mode: with [`CopyMode::ZeroCopy`], all interfaces must take it.
     ///
     /// # Errors
     /// [`OpenError::QueueBusy`] when somebody else has a queue, or what the kernel refused.
@@ -125,25 +136,55 @@ impl XskSet {
         interfaces: &[(InterfaceSpec, u32)],
         mode: CopyMode,
         frames_per_queue: u32,
-    ) -> Result<Self, OpenError> {
-        let total: u32 = interfaces.iter().map(|(_, queues)| queues).sum();
-        let frames = NonZeroU32::new(total.saturating_mul(frames_per_queue)).ok_or_else(|| {
-            OpenError::NoInterface {
+        workers: u32,
+    ) -> Result<Vec<Self>, OpenError> {
+        let most = interfaces.iter().map(|(_, queues)| *queues).max();
+        let workers = workers.clamp(1, most.unwrap_or(1).max(1));
+        let share = |worker: u32| {
+            let queues = interfaces.iter().map(|(_, queues)| *queues);
+            let own = queues.flat_map(|n| queues_of(worker, workers, n));
+            own.fold(0_u32, |sum, _| sum.saturating_add(frames_per_queue))
+        };
+        let shares: Vec<u32> = (0..workers).map(share).collect();
+        let pools = umem::pools(&shares)?;
+        if pools.is_empty() {
+            return Err(OpenError::NoInterface {
                 interface: "(none named)".to_owned(),
-            }
-        })?;
+            });
+        }
+        let numbered = (0..).zip(pools);
+        numbered
+            .map(|(worker, pool)| Self::bind_one(interfaces, mode, (worker, workers), pool))
+            .collect()
+    }
+
+    fn bind_one(
+        interfaces: &[(InterfaceSpec, u32)],
+        mode: CopyMode,
+        (number, workers): (u32, u32),
+        pool: Pool,
+    ) -> Result<Self, OpenError> {
         let mut set = Self {
             queues: Vec::new(),
             first: Vec::new(),
+            carriers: Vec::new(),
+            number,
             next: 0,
+            polling: false,
             wake_errors: 0,
             scratch: [FrameDesc::default(); BATCH],
-            pool: Pool::new(frames)?,
+            pool,
         };
         for (port, (spec, queues)) in interfaces.iter().enumerate() {
-            set.first.push(set.queues.len());
+            let has_some = number < *queues;
+            set.first.push(if has_some {
+                set.queues.len()
+            } else {
+                usize::MAX
+            });
+            set.carriers.push(number % queues.clamp(&1, &workers));
             let port = PortId(u8::try_from(port).unwrap_or(u8::MAX));
-            for number in 0..*queues {
+            for number in queues_of(number, workers, *queues) {
                 set.queues
                     .push(Queue::bind(&set.pool, spec, port, number, mode)?);
             }
@@ -154,10 +195,12 @@ impl XskSet {
 
     /// Takes back what the kernel has sent, and gives it empty frames to fill.
     pub fn reclaim(&mut self) {
+        let books = self.pool.books();
         for queue in &mut self.queues {
-            queue.collect(&mut self.pool, &mut self.scratch);
-            queue.refill(&mut self.pool, &mut self.scratch);
+            queue.collect(books, &mut self.scratch);
+            queue.refill(books, &mut self.scratch);
         }
+        self.pool.even_out();
     }
 
     /// Appends up to `limit` received frames to `burst`, a share from every queue in turn.
@@ -171,15 +214,38 @@ impl XskSet {
             let queue = &mut self.queues[at];
             // SAFETY: the ring belongs to a socket on the pool's umem. What comes out was handed to the
             // kernel by `refill`, and is written by nobody any more.
-            let count = unsafe { queue.rx.consume(descs) };
-            for desc in &descs[..count] {
+            let got = unsafe { queue.rx.consume(descs) };
+            for desc in &descs[..got] {
                 burst.push(self.pool.received(*desc, queue.port));
             }
-            left -= count;
+            left -= got;
             if left == 0 {
                 self.next = (at + 1) % count;
                 return;
             }
+        }
+        if self.polling && left == limit {
+            self.poll_drivers();
+        }
+    }
+
+    /// Has every socket's queue polled by the calls that ask for frames, from now on.
+    ///
+    /// # Errors
+    /// What the kernel refused; then frames come as before.
+    pub fn prefer_busy_polling(&mut self) -> io::Result<()> {
+        for queue in &self.queues {
+            busy_poll::prefer(queue.socket())?;
+        }
+        self.polling = true;
+        Ok(())
+    }
+
+    /// What comes of it is there at the next turn.
+    #[cold]
+    fn poll_drivers(&self) {
+        for queue in &self.queues {
+            busy_poll::poll_once(queue.socket());
         }
     }
 
@@ -223,9 +289,31 @@ impl XskSet {
         self.pool.release(frame);
     }
 
+    /// Lets go of a frame that another set on the same umem is to take over.
+    pub fn part(&mut self, frame: Frame) -> Parted {
+        self.pool.part(frame)
+    }
+
+    /// Takes over a frame that another set on the same umem has let go of.
+    pub fn take_over(&mut self, parted: Parted) -> Frame {
+        self.pool.take_over(parted)
+    }
+
+    /// The set that sends on `egress` for this one, which has no queue there. `None` when this one has,
+    /// or when there is no such port.
+    pub fn carrier(&self, egress: PortId) -> Option<u32> {
+        let carrier = self.carriers.get(usize::from(egress.0)).copied();
+        carrier.filter(|carrier| *carrier != self.number)
+    }
+
+    /// Whether the frames lie in huge pages.
+    pub fn is_huge(&self) -> bool {
+        self.pool.is_huge()
+    }
+
     /// A free frame without bytes, as if received on `port`.
-    pub fn spare(&mut self, port: PortId) -> Option<Frame> {
-        self.pool.spare(port)
+    pub fn blank(&mut self, port: PortId) -> Option<Frame> {
+        self.pool.blank(port)
     }
 
     /// Each socket, with the port and queue that it is bound to.
@@ -237,11 +325,15 @@ impl XskSet {
 
     /// Where the frames are.
     pub fn frames(&mut self) -> XskFrames {
+        let (whole, spare) = (self.pool.whole(), self.pool.spare());
+        let books = self.pool.books();
         XskFrames {
-            total: self.pool.total(),
-            free: self.pool.free() as u64,
-            in_kernel: self.pool.in_kernel(),
-            in_hand: self.pool.in_hand(),
+            whole,
+            spare,
+            total: books.total(),
+            free: books.free() as u64,
+            in_kernel: books.in_kernel(),
+            in_hand: books.in_hand(),
             in_rings: self.queues.iter_mut().map(Queue::in_rings).sum(),
         }
     }
@@ -300,12 +392,12 @@ impl Queue {
     }
 
     /// Takes completed frames from the completion ring.
-    fn collect(&mut self, pool: &mut Pool, descs: &mut [FrameDesc; BATCH]) {
+    fn collect(&mut self, books: &mut Books, descs: &mut [FrameDesc; BATCH]) {
         loop {
             // SAFETY: the ring belongs to a socket on the pool's umem. What comes out was handed to the
             // kernel by `flush` and is written by nobody any more.
             let count = unsafe { self.comp.consume(descs) };
-            pool.completed(&descs[..count]);
+            books.give_back(&descs[..count]);
             if count < BATCH {
                 return;
             }
@@ -313,15 +405,15 @@ impl Queue {
     }
 
     /// Fills the fill ring as far as there are free frames.
-    fn refill(&mut self, pool: &mut Pool, descs: &mut [FrameDesc; BATCH]) {
+    fn refill(&mut self, books: &mut Books, descs: &mut [FrameDesc; BATCH]) {
         let mut filled = false;
         loop {
             let room = self.fill.nb_free(RING).min(RING) as usize;
-            let count = room.min(BATCH).min(pool.free());
+            let count = room.min(BATCH).min(books.free());
             if count == 0 {
                 break;
             }
-            for (to, from) in descs.iter_mut().zip(pool.take_free(count)) {
+            for (to, from) in descs.iter_mut().zip(books.take_free(count)) {
                 *to = from;
             }
             // SAFETY: the descriptors are of this socket's umem and were in the free list: no token and
@@ -329,7 +421,7 @@ impl Queue {
             let done = unsafe { self.fill.produce(&descs[..count]) };
             filled |= done > 0;
             // There was room for all; but a frame that the ring did not take must not be lost.
-            pool.give_back(&descs[done..count]);
+            books.give_back(&descs[done..count]);
             if done < count {
                 break;
             }
@@ -395,6 +487,11 @@ impl Queue {
     }
 }
 
+/// The queues of an interface of so many `queues` that are `worker`'s, one of `workers`.
+fn queues_of(worker: u32, workers: u32, queues: u32) -> impl Iterator<Item = u32> {
+    (worker..queues).step_by(workers as usize)
+}
+
 /// What the kernel counted for an AF_XDP socket.
 ///
 /// # Errors
@@ -452,5 +549,23 @@ fn busy(spec: &InterfaceSpec, queue: u32) -> OpenError {
     OpenError::QueueBusy {
         interface: spec.name.clone(),
         queue,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_queue_is_one_workers() {
+        for workers in 1..9 {
+            for queues in 0..20 {
+                let all = (0..workers).flat_map(|worker| queues_of(worker, workers, queues));
+                let mut all: Vec<_> = all.collect();
+                all.sort_unstable();
+                assert_eq!(all, Vec::from_iter(0..queues), "{workers} workers");
+            }
+        }
+        assert_eq!(Vec::from_iter(queues_of(1, 3, 8)), [1, 4, 7]);
     }
 }

@@ -522,6 +522,11 @@ impl<K: FlowKey> ConnTable<K> {
         self.used == 0
     }
 
+    /// All of its memory, for those who place it.
+    pub const fn parts(&self) -> (&[Bucket], &[Record<K>]) {
+        (&self.buckets, &self.records)
+    }
+
     /// Buckets: the steps of a whole sweep.
     pub const fn buckets(&self) -> usize {
         self.buckets.len()

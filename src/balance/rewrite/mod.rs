@@ -131,3 +131,31 @@ fn turn_around(frame: &mut [u8]) {
 mod fixtures;
 #[cfg(test)]
 mod ipvs_tests;
+#[cfg(test)]
+mod tests {
+    use super::{fixtures::*, *};
+
+    #[test]
+    fn direct_routing_changes_stations_and_ttl_only() {
+        for six in [false, true] {
+            for tags in 0..3 {
+                let spec = Spec {
+                    tags,
+                    padding: 3,
+                    options: true,
+                    ..Spec::new(six, L4Proto::Udp)
+                };
+                let mut frame = spec.frame();
+                if six {
+                    direct_routing_v6(&mut frame, spec.network(), &HOP);
+                } else {
+                    direct_routing(&mut frame, spec.network(), &HOP);
+                }
+                let mut expected = Spec { ttl: 63, ..spec }.frame();
+                expected[..6].copy_from_slice(&HOP.destination.0);
+                expected[6..12].copy_from_slice(&HOP.source.0);
+                assert_eq!(frame, expected);
+            }
+        }
+    }
+}

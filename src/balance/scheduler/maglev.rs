@@ -2,25 +2,30 @@
 //! client keeps its real server when another box takes over, and most clients keep theirs when a
 //! real server comes or goes.
 //!
-//! Every real server has an order of its own in which it wants the slots of the table. They take
-//! turns, each with the next slot on its list that is still free. The turns follow the last weight
-//! that was not 0: a weight of 0 moves nobody, its slots are only not served.
+//! Every real server has an order of its own in which it wants the slots of the table, and its
+//! share of them follows the last weight that was not 0: a weight of 0 moves nobody, its slots are
+//! only not served. Who gets which is settled in one of two ways, by the size of the table:
 //!
-//! There are two ways to take turns, by the size of the table:
-//!
-//! - At IPVS's sizes ([`MaglevSize::IPVS`]) the table is IPVS's, slot by slot: turns in the order
-//!   of the list, as many slots in a row as the weight says, fixed keys, addresses folded to 32
-//!   bits. A box with IPVS whose list is the other way round answers alike.
-//! - At any other size, so by default, turns go by address and port, whatever the order of the
-//!   list, and a weight is spread over the laps instead of taken in a row.
+//! - At IPVS's sizes ([`MaglevSize::IPVS`]) the table is IPVS's, slot by slot: they take turns in
+//!   the order of the list, with as many free slots in a row as the weight says; fixed keys,
+//!   addresses folded to 32 bits. A box with IPVS whose list is the other way round answers alike.
+//! - At any other size, so by default, the order of the list does not matter, shares are exact to
+//!   a slot, and fewer clients move: see [`fill`].
 
-use std::{cmp::Reverse, collections::BinaryHeap, hash::Hasher, net::IpAddr};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    hash::Hasher,
+    net::IpAddr,
+    sync::{Arc, Weak},
+};
 
+use rapidhash::v3::rapidhash_v3;
 use siphasher::sip::SipHasher13;
 
 use super::{Ask, Choice, Entry, View, hash::fold, index, turn::gcd};
 
-/// Slots of a Maglev table: a prime number.
+/// Slots of a Maglev table: a prime number. Default 65,537.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MaglevSize(u32);
 
@@ -71,23 +76,22 @@ const OFFERS: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Maglev {
     /// For each slot the position in the list; empty when no real server has ever had a weight.
-    slots: Box<[u16]>,
+    pub(super) slots: Arc<[u16]>,
     ipvs: bool,
     port: bool,
     fallback: bool,
 }
 
 impl Maglev {
-    pub(super) fn new(entries: &[Entry], size: MaglevSize, port: bool, fallback: bool) -> Self {
-        let ipvs = size.is_of_ipvs();
-        let slots = if ipvs {
-            fill_as_ipvs(entries, size.0)
-        } else {
-            fill(entries, size.0)
-        };
+    pub(super) fn new(
+        entries: &[Entry],
+        size: MaglevSize,
+        (port, fallback): (bool, bool),
+        known: &mut MaglevTables,
+    ) -> Self {
         Self {
-            slots,
-            ipvs,
+            slots: known.table(entries, size),
+            ipvs: size.is_of_ipvs(),
             port,
             fallback,
         }
@@ -165,6 +169,46 @@ fn count_through(choices: &[Choice], hash: u64, view: View<'_>) -> Option<usize>
     open().nth(usize::try_from(nth).ok()?).map(|(at, _)| at)
 }
 
+/// The tables in use. Filling one takes milliseconds, and most changes of a configuration or of the
+/// network leave it as it was.
+#[derive(Debug, Default)]
+pub struct MaglevTables(HashMap<u64, Weak<[u16]>>);
+
+impl MaglevTables {
+    /// The table of these real servers: the one in use, or a new one.
+    fn table(&mut self, entries: &[Entry], size: MaglevSize) -> Arc<[u16]> {
+        let name = name(entries, size);
+        let known = self.0.get(&name).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let slots: Arc<[u16]> = if size.is_of_ipvs() {
+                fill_as_ipvs(entries, size.0).into()
+            } else {
+                fill(entries, size.0).into()
+            };
+            self.0.retain(|_, table| table.strong_count() > 0);
+            self.0.insert(name, Arc::downgrade(&slots));
+            slots
+        })
+    }
+}
+
+/// A number that differs when tables do.
+fn name(entries: &[Entry], size: MaglevSize) -> u64 {
+    let mut bytes = Vec::with_capacity(4 + entries.len() * 24);
+    bytes.extend(size.0.to_ne_bytes());
+    for entry in entries {
+        match entry.endpoint.addr {
+            IpAddr::V4(addr) => bytes.extend(addr.to_ipv6_mapped().octets()),
+            IpAddr::V6(addr) => bytes.extend(addr.octets()),
+        }
+        bytes.extend(entry.endpoint.port.to_ne_bytes());
+        bytes.extend(entry.last_weight.to_ne_bytes());
+        bytes.push(u8::from(entry.endpoint.addr.is_ipv4()));
+        bytes.push(u8::from(entry.listed));
+    }
+    rapidhash_v3(&bytes)
+}
+
 /// The order in which a real server wants the slots.
 struct Wishes {
     next: u32,
@@ -180,14 +224,20 @@ impl Wishes {
         }
     }
 
+    /// To the next slot of a table of `size`.
+    #[inline]
+    const fn go_on(&mut self, size: u32) {
+        self.next += self.skip;
+        if self.next >= size {
+            self.next -= size;
+        }
+    }
+
     /// Takes the first free slot on the list for `position`. There must be a free one.
     fn take(&mut self, slots: &mut [Option<u16>], position: u16) {
         let size = index(slots.len());
         while slots.get(self.next as usize).is_some_and(Option::is_some) {
-            self.next += self.skip;
-            if self.next >= size {
-                self.next -= size;
-            }
+            self.go_on(size);
         }
         if let Some(slot) = slots.get_mut(self.next as usize) {
             *slot = Some(position);
@@ -231,38 +281,103 @@ fn fill_as_ipvs(entries: &[Entry], size: u32) -> Box<[u16]> {
     slots.into_iter().flatten().collect()
 }
 
-/// The table for other sizes than IPVS's. Each real server has one slot in the first lap; from then
-/// on the heaviest has one in every lap and the others as many as is their share of that.
+/// The table for other sizes than IPVS's. All walk through their orders at the pace of their
+/// weights, take what is free on their way, and stop when they have their share.
+///
+/// Maglev's own rule, to go on to the next free slot in every turn, makes the last slots a race
+/// whose outcome changes with any real server: of 100, one less moves 1.6 times its share. A walk
+/// that does not wait for a free slot gives nearly every slot to who wants it most: 1.3 times.
 fn fill(entries: &[Entry], size: u32) -> Box<[u16]> {
-    let mut servers: Vec<(u16, &Entry)> = placed(entries).collect();
-    servers.sort_by_key(|(_, entry)| (entry.endpoint.addr, entry.endpoint.port));
-    let heaviest = servers.iter().map(|(_, e)| e.last_weight).max();
-    let Some(heaviest) = heaviest.map(u64::from) else {
-        return Box::default();
-    };
-    let mut wishes: Vec<Wishes> = servers
+    let mut placed: Vec<(u16, &Entry)> = placed(entries).collect();
+    placed.sort_by_key(|(_, entry)| (entry.endpoint.addr, entry.endpoint.port));
+    let mut walkers: Vec<Walker> = placed
         .iter()
-        .map(|(_, entry)| {
+        .zip(shares(&placed, size))
+        .map(|((at, entry), share)| {
             let hash = |key| whole(key, entry.endpoint.addr, entry.endpoint.port);
-            Wishes::new(hash(KEYS[0]), hash(KEYS[1]), size)
+            Walker {
+                position: *at,
+                weight: entry.last_weight,
+                credit: 0,
+                share,
+                wishes: Wishes::new(hash(KEYS[0]), hash(KEYS[1]), size),
+            }
         })
         .collect();
     let mut slots = vec![None; size as usize];
-    // In which lap whose turn is next, and how many it has had.
-    let mut turns: BinaryHeap<_> = (0..servers.len()).map(|n| Reverse((0, n, 0))).collect();
-    for _ in 0..size {
-        let Some(mut turn) = turns.peek_mut() else {
+    // So that a weight too small for a share has a slot all the same.
+    for walker in &mut walkers {
+        walker.wishes.take(&mut slots, walker.position);
+        walker.share = walker.share.saturating_sub(1);
+    }
+    let mut free = slots.iter().filter(|slot| slot.is_none()).count();
+    let fastest = |walkers: &[Walker]| walkers.iter().map(|w| u64::from(w.weight)).max();
+    while free > 0 {
+        walkers.retain(|walker| walker.share > 0);
+        let Some(pace) = fastest(&walkers) else {
             break;
         };
-        let Reverse((lap, n, had)) = &mut *turn;
-        let (Some((at, entry)), Some(wishes)) = (servers.get(*n), wishes.get_mut(*n)) else {
-            break;
-        };
-        wishes.take(&mut slots, *at);
-        *had += 1_u64;
-        *lap = (*had * heaviest).div_ceil(u64::from(entry.last_weight));
+        let mut all_walk = true;
+        while all_walk && free > 0 {
+            for walker in &mut walkers {
+                walker.credit += u64::from(walker.weight);
+                if walker.credit >= pace {
+                    walker.credit -= pace;
+                    let took = walker.share > 0 && walker.step(&mut slots);
+                    free -= usize::from(took);
+                    all_walk &= walker.share > 0;
+                }
+            }
+        }
     }
     slots.into_iter().flatten().collect()
+}
+
+/// How many slots each has by its weight: rounded down, and one more for those that lost most by
+/// that, until all slots are given.
+fn shares(placed: &[(u16, &Entry)], size: u32) -> Vec<u32> {
+    let weight = |entry: &Entry| u64::from(entry.last_weight);
+    let total: u64 = placed.iter().map(|(_, entry)| weight(entry)).sum();
+    let slots = |entry: &Entry| weight(entry) * u64::from(size);
+    let whole = |entry: &Entry| slots(entry).checked_div(total).map(u32::try_from);
+    let lost = |entry: &Entry| slots(entry).checked_rem(total);
+    let mut shares: Vec<u32> = placed
+        .iter()
+        .map(|(_, entry)| whole(entry).and_then(Result::ok).unwrap_or_default())
+        .collect();
+    let left = size - shares.iter().sum::<u32>();
+    let mut by_loss: Vec<(&mut u32, _)> = shares
+        .iter_mut()
+        .zip(placed.iter().map(|(_, entry)| lost(entry)))
+        .collect();
+    by_loss.sort_by_key(|(_, lost)| Reverse(*lost));
+    for (share, _) in by_loss.into_iter().take(left as usize) {
+        *share += 1;
+    }
+    shares
+}
+
+/// A real server on its walk.
+struct Walker {
+    position: u16,
+    weight: u32,
+    /// Its pace adds up here; a step costs as much as the fastest pace.
+    credit: u64,
+    /// Slots that it is still to have.
+    share: u32,
+    wishes: Wishes,
+}
+
+impl Walker {
+    /// Takes the next slot of its order if that is free. Whether it was.
+    fn step(&mut self, slots: &mut [Option<u16>]) -> bool {
+        let slot = slots.get_mut(self.wishes.next as usize);
+        let free = slot.filter(|slot| slot.is_none());
+        let took = free.map(|slot| *slot = Some(self.position)).is_some();
+        self.share -= u32::from(took);
+        self.wishes.go_on(index(slots.len()));
+        took
+    }
 }
 
 /// IPVS's hash of an address and a port, which it adds up.

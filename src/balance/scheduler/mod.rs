@@ -37,7 +37,7 @@ use self::{
 };
 pub use self::{
     loads::{Load, Others},
-    maglev::MaglevSize,
+    maglev::{MaglevSize, MaglevTables},
     overload::Limits,
     state::SchedulerState,
 };
@@ -92,6 +92,21 @@ pub enum Scheduler {
 }
 
 impl Scheduler {
+    /// Whether it picks by how many connections real servers have.
+    pub const fn counts_connections(self) -> bool {
+        matches!(
+            self,
+            Self::Lc
+                | Self::Wlc
+                | Self::Sed
+                | Self::Nq
+                | Self::Ovf
+                | Self::Lblc
+                | Self::Lblcr
+                | Self::Twos
+        )
+    }
+
     /// The keyword, as in `lb_algo` and in ipvsadm's output.
     pub const fn name(self) -> &'static str {
         match self {
@@ -212,6 +227,16 @@ impl Picker {
     /// Prepares `scheduler` over `entries` in the order of the configuration. `owner` tells one
     /// virtual server's state from another's and is not 0.
     pub fn new(owner: u64, scheduler: Scheduler, entries: &[Entry]) -> Self {
+        Self::build(owner, scheduler, entries, &mut MaglevTables::default())
+    }
+
+    /// As [`Self::new`], with the tables of `mh` that are known.
+    pub(super) fn build(
+        owner: u64,
+        scheduler: Scheduler,
+        entries: &[Entry],
+        known: &mut MaglevTables,
+    ) -> Self {
         let kind = match scheduler {
             Scheduler::Rr => Kind::Rr(turn::next_eligible(entries)),
             Scheduler::Wrr => Kind::Wrr(Laps::new(entries)),
@@ -227,7 +252,7 @@ impl Picker {
                 port,
                 fallback,
                 size,
-            } => Kind::Mh(Maglev::new(entries, size, port, fallback)),
+            } => Kind::Mh(Maglev::new(entries, size, (port, fallback), known)),
             Scheduler::Lblc => Kind::Lblc,
             Scheduler::Lblcr => Kind::Lblcr,
             Scheduler::Twos => Kind::Twos(Draw::new(entries)),
@@ -320,3 +345,6 @@ fn stamp(entries: &[Entry]) -> u64 {
     }
     rapidhash_v3(&bytes)
 }
+
+#[cfg(test)]
+mod tests;

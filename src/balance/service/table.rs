@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     addr::{L4Proto, PortId},
-    balance::{Entry, Limits, Picker, Policy, Routes, Timeouts, rewrite::TunnelKind, state},
+    balance::{
+        Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, rewrite::TunnelKind, state,
+    },
 };
 
 /// A real server in the table.
@@ -77,6 +79,7 @@ pub struct Service {
     /// Its scheduler with the list of its real servers.
     pub picker: Picker,
     pub(in crate::balance) persistence: Option<Templates>,
+    sees_answers: bool,
 }
 
 impl Service {
@@ -84,6 +87,12 @@ impl Service {
     /// then a real server's answer is translated by this alone.
     pub fn stateless(&self) -> Option<ServiceKey> {
         self.first.filter(|_| self.one_packet && !self.any_port)
+    }
+
+    /// Whether answers of any of its real servers pass here.
+    #[inline]
+    pub const fn sees_answers(&self) -> bool {
+        self.sees_answers
     }
 
     /// Whether clients stay with their real servers, and by how many leading bits of their
@@ -105,6 +114,10 @@ pub struct ServiceTable {
     returns: HashMap<(IpAddr, u32), u32, SeedableState<'static>>,
     /// Whether any of them answers from every port.
     any_return: bool,
+    /// Whether any virtual server's flows have an owner among several workers.
+    owned: bool,
+    /// Of IPv4 and IPv6: the shortest client prefix of persistent virtual servers with NAT.
+    nat_prefixes: [Option<u8>; 2],
     reals: Box<[Option<Real>]>,
     /// Where our tunnels end: address, and destination port of GUE or 0.
     tunnels: HashSet<(IpAddr, u16), SeedableState<'static>>,
@@ -119,6 +132,24 @@ impl ServiceTable {
         generation: u64,
         services: &[ServiceSpec],
         environment: Environment,
+    ) -> Result<Self, BuildError> {
+        Self::build_with(
+            generation,
+            services,
+            environment,
+            &mut MaglevTables::default(),
+        )
+    }
+
+    /// As [`Self::build`], without filling tables of `mh` anew that are in use.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn build_with(
+        generation: u64,
+        services: &[ServiceSpec],
+        environment: Environment,
+        known: &mut MaglevTables,
     ) -> Result<Self, BuildError> {
         let mut built = Vec::with_capacity(services.len());
         let mut reals = Vec::new();
@@ -149,7 +180,7 @@ impl ServiceTable {
                 Method::Tunnel(_) => Some((real.endpoint.addr, 0)),
                 Method::DirectRouting | Method::Nat => None,
             }));
-            built.push(Service::build(spec)?);
+            built.push(Service::build(spec, known)?);
         }
         Ok(Self {
             generation,
@@ -157,6 +188,14 @@ impl ServiceTable {
             services: built.into(),
             lookup,
             any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
+            nat_prefixes: [false, true].map(|ipv6| {
+                let family = services.iter().filter(|spec| spec.has_family(ipv6));
+                let nat = family.filter(|spec| spec.sees_answers());
+                nat.filter_map(|spec| Some(spec.persistence?.prefix)).min()
+            }),
+            owned: services
+                .iter()
+                .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
             returns,
             reals: reals.into(),
             tunnels,
@@ -172,6 +211,8 @@ impl ServiceTable {
             lookup: Lookup::default(),
             returns: HashMap::with_hasher(SeedableState::fixed()),
             any_return: false,
+            owned: false,
+            nat_prefixes: [None; 2],
             reals: Box::default(),
             tunnels: HashSet::with_hasher(SeedableState::fixed()),
         }
@@ -198,6 +239,21 @@ impl ServiceTable {
     #[inline]
     pub const fn policy(&self) -> &Policy {
         &self.environment.policy
+    }
+
+    /// Whether any flow has an owner among several workers ([`Ownership::owner`]); else each flow is
+    /// that of the worker that receives it.
+    ///
+    /// [`Ownership::owner`]: crate::balance::Ownership::owner
+    #[inline]
+    pub const fn has_owners(&self) -> bool {
+        self.owned
+    }
+
+    /// By how many leading bits of their addresses clients are told apart when flows with NAT are divided
+    /// among workers; `None`: by address and port.
+    pub(in crate::balance) const fn nat_prefix(&self, ipv6: bool) -> Option<u8> {
+        self.nat_prefixes[ipv6 as usize]
     }
 
     /// The ways to clients.
@@ -276,19 +332,25 @@ impl ServiceSpec {
         })
     }
 
+    /// Whether answers of any of its real servers pass here.
+    fn sees_answers(&self) -> bool {
+        self.reals.iter().any(|real| real.method.sees_answers())
+    }
+
+    /// Whether any of its packets are of this family.
+    fn has_family(&self, ipv6: bool) -> bool {
+        self.matches.iter().any(|what| what.is_ipv6() == ipv6)
+    }
+
     /// Whether its packets are IPv6's.
     fn is_ipv6(&self) -> bool {
-        self.matches.first().is_some_and(|what| match what {
-            Match::Address(key) => key.endpoint.addr.is_ipv6(),
-            Match::Range { first, .. } => first.is_ipv6(),
-            Match::Mark { ipv6, .. } => *ipv6,
-        })
+        self.matches.first().is_some_and(Match::is_ipv6)
     }
 }
 
 impl Service {
-    fn build(spec: &ServiceSpec) -> Result<Self, BuildError> {
-        let whole = if spec.is_ipv6() { 128 } else { 32 };
+    fn build(spec: &ServiceSpec, known: &mut MaglevTables) -> Result<Self, BuildError> {
+        let whole = if spec.has_family(true) { 128 } else { 32 };
         let persistence = match spec.persistence {
             Some(p) if p.prefix > whole => return Err(BuildError::Prefix(spec.id)),
             Some(p) => Some(Templates {
@@ -330,8 +392,9 @@ impl Service {
             mark,
             any_port,
             one_packet: spec.one_packet,
-            picker: Picker::new(owner, spec.scheduler, &entries),
+            picker: Picker::build(owner, spec.scheduler, &entries, known),
             persistence,
+            sees_answers: spec.sees_answers(),
         })
     }
 }

@@ -119,19 +119,7 @@ impl Match {
         match self {
             Self::Address(endpoint) => Some((endpoint.addr, endpoint.addr)),
             Self::Range { first, last, .. } => Some((*first, *last)),
-            Self::Prefix { prefix, .. } => {
-                let last = match prefix.addr() {
-                    IpAddr::V4(addr) => {
-                        let hosts = u32::MAX.checked_shr(prefix.len().into()).unwrap_or(0);
-                        IpAddr::from(Ipv4Addr::from(u32::from(addr) | hosts))
-                    }
-                    IpAddr::V6(addr) => {
-                        let hosts = u128::MAX.checked_shr(prefix.len().into()).unwrap_or(0);
-                        IpAddr::from(Ipv6Addr::from(u128::from(addr) | hosts))
-                    }
-                };
-                Some((prefix.addr(), last))
-            }
+            Self::Prefix { prefix, .. } => Some((prefix.addr(), prefix.last())),
             Self::Mark { .. } => None,
         }
     }

@@ -19,9 +19,10 @@ pub struct Settings {
     pub reset_on_failure: bool,
     /// `udp_move`: whether UDP flows move at once when their real server fails. Default true.
     pub udp_move: bool,
-    /// `tunnel_source_spread`: whether the outer source of TUN differs by flow, so that the real
-    /// server's NIC spreads flows over its queues. Default false: this host's address.
-    pub tunnel_source_spread: bool,
+    /// `tunnel_source`: networks of this host's, at most one a family, from which each flow in a tunnel (TUN)
+    /// takes an outer source address of its own, so that the real server's receive queues share the
+    /// work. Default none: the address on the way there.
+    pub tunnel_source: Vec<IpPrefix>,
     /// `maglev_table_size`: entries of the table of `lb_algo mh`, a prime. Default
     /// [`defaults::MAGLEV_TABLE_SIZE`].
     pub maglev_table_size: u32,
@@ -40,7 +41,7 @@ impl Default for Settings {
             ipvs: Ipvs::default(),
             reset_on_failure: false,
             udp_move: true,
-            tunnel_source_spread: false,
+            tunnel_source: Vec::new(),
             maglev_table_size: defaults::MAGLEV_TABLE_SIZE,
             workers: None,
             cpus: Vec::new(),
@@ -81,7 +82,7 @@ impl Default for Ipvs {
     fn default() -> Self {
         Self {
             conn_reuse_mode: defaults::CONN_REUSE_MODE,
-            expire_nodest_conn: false,
+            expire_nodest_conn: true,
             expire_quiescent_template: false,
             sloppy_tcp: false,
             sloppy_sctp: false,
@@ -132,6 +133,14 @@ impl AddressSet {
         match self {
             Self::Prefix(prefix) => prefix.addr(),
             Self::Range { first, .. } => *first,
+        }
+    }
+
+    /// The lowest and the highest of the addresses.
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        match self {
+            Self::Prefix(prefix) => (prefix.addr(), prefix.last()),
+            Self::Range { first, last } => (*first, *last),
         }
     }
 }

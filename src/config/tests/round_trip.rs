@@ -574,13 +574,19 @@ fn settings() -> impl Strategy<Value = Settings> {
                 ipvs,
                 reset_on_failure: flags[0],
                 udp_move: flags[1],
-                tunnel_source_spread: flags[2],
+                tunnel_source: tunnel_source(flags[2]),
                 maglev_table_size,
                 workers,
                 cpus: cpus.into_iter().collect(),
                 busy_poll: flags[3],
             },
         )
+}
+
+fn tunnel_source(some: bool) -> Vec<IpPrefix> {
+    let both = ["172.16.0.0/12", "2001:db8:7::/64"];
+    let networks = both.iter().filter(|_| some);
+    networks.map(|network| network.parse().unwrap()).collect()
 }
 
 proptest! {

@@ -26,17 +26,17 @@ fn nothing_said_is_what_ipvs_does() {
     assert_eq!(ipvs.conn_reuse_mode, 1);
     assert!(ipvs.pmtu_disc);
     let off = [
-        ipvs.expire_nodest_conn,
         ipvs.expire_quiescent_template,
         ipvs.sloppy_tcp,
         ipvs.sloppy_sctp,
         ipvs.schedule_icmp,
         ipvs.nat_icmp_send,
         settings.reset_on_failure,
-        settings.tunnel_source_spread,
         settings.busy_poll,
     ];
-    assert_eq!(off, [false; 9]);
+    assert_eq!(off, [false; 7]);
+    assert!(ipvs.expire_nodest_conn, "not IPVS's default");
+    assert_eq!(settings.tunnel_source, []);
     assert!(settings.udp_move);
     assert_eq!(settings.maglev_table_size, 65_537);
     assert_eq!((settings.workers, settings.cpus), (None, vec![]));
@@ -63,10 +63,10 @@ fn each_setting_is_read_and_written() {
         "busy_poll yes",
         "reset_on_failure yes",
         "udp_move no",
-        "tunnel_source_spread yes",
+        "tunnel_source 172.16.0.0/12",
         "maglev_table_size 251",
         "conn_reuse_mode 0",
-        "expire_nodest_conn 1",
+        "expire_nodest_conn 0",
         "expire_quiescent_template 1",
         "sloppy_tcp 1",
         "sloppy_sctp 1",

@@ -5,12 +5,15 @@ use mio::Registry;
 use super::{
     super::{
         admin::AdminSocket,
-        api::{FrameCounts, Lateness, NamedCount, Request, Response, ServiceList, VrrpStatus},
+        api::{
+            FrameCounts, Lateness, NamedCount, Request, Response, ServiceList, StageTiming,
+            TimeBucket, VrrpStatus, WorkerCounts,
+        },
     },
     Engine,
 };
 use crate::{
-    stats::{DropReason, ReplyReason},
+    stats::{AllStats, DropReason, ReplyReason, Stage, TIME_BUCKETS, WorkerStats},
     sys::clock,
     time::Instant,
 };
@@ -56,27 +59,57 @@ impl Engine {
         let stats = data_plane.stats();
         let replied = ReplyReason::ALL
             .iter()
-            .map(|reason| stats.replies(*reason).get())
+            .map(|reason| stats.sum(|worker| worker.replies(*reason).get()))
             .sum();
         let drops = DropReason::ALL.iter().map(|reason| NamedCount {
             name: reason.name().to_owned(),
-            count: stats.drops(*reason).get(),
+            count: stats.sum(|worker| worker.drops(*reason).get()),
         });
         ServiceList {
             io: data_plane.report().to_vec(),
             connection_table_size: data_plane.connections() as u64,
             steering: data_plane.steering_counts(),
             frames: FrameCounts {
-                received: stats.frames_in.get(),
-                forwarded: stats.frames_out.get().saturating_sub(replied),
+                received: stats.sum(|worker| worker.frames_in.get()),
+                forwarded: stats
+                    .sum(|worker| worker.frames_out.get())
+                    .saturating_sub(replied),
                 replied,
-                dropped: stats.dropped(),
+                dropped: stats.sum(WorkerStats::dropped),
             },
             drops: drops.filter(|drop| drop.count > 0).collect(),
             io_drops: data_plane.io_drops(),
+            workers: stats.0.iter().map(|worker| counts(worker)).collect(),
+            timing: Stage::ALL
+                .iter()
+                .map(|stage| timing(stats, *stage))
+                .collect(),
             services: self
                 .services
                 .status(&self.health, &self.hops, &self.ports, stats),
         }
+    }
+}
+
+fn counts(worker: &WorkerStats) -> WorkerCounts {
+    WorkerCounts {
+        received: worker.frames_in.get(),
+        sent: worker.frames_out.get(),
+        dropped: worker.dropped(),
+        handed_over: worker.handed_over.get(),
+        taken_over: worker.taken_over.get(),
+        connections: worker.connections.get(),
+    }
+}
+
+fn timing(stats: AllStats<'_>, stage: Stage) -> StageTiming {
+    let bucket = |n: usize| TimeBucket {
+        below_ns: (n + 1 < TIME_BUCKETS).then_some(1 << n),
+        bursts: stats.sum(|worker| worker.times.buckets(stage)[n]),
+    };
+    let all = (0..TIME_BUCKETS).map(bucket);
+    StageTiming {
+        stage: stage.name().to_owned(),
+        buckets: all.filter(|bucket| bucket.bursts > 0).collect(),
     }
 }

@@ -5,11 +5,15 @@
 
 mod answers;
 mod start;
+mod ways;
 
 pub(super) use start::lock_path;
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -20,6 +24,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     admin::AdminSocket,
+    client_ways::ClientWays,
     data_plane::{DataPlane, IoWish, XdpWish, raise_limits},
     interfaces::Interfaces,
     last_will,
@@ -27,14 +32,17 @@ use super::{
     next_hops::NextHops,
     outages::Outages,
     pace::Pace,
+    placement::CpuList,
     probes::TcpProbes,
+    sampling::Sampling,
     services::{PortInfo, Services},
     vrrp_io::{Env, VrrpIo},
 };
 use crate::{
-    balance::{Environment, ServiceTable},
+    balance::{MaglevTables, ServiceTable},
     check::{Action, Health, Probe},
     config::Config,
+    stats::WorkerStats,
     sys::{
         clock,
         guardian::Guardian,
@@ -48,7 +56,7 @@ use crate::{
 
 const SIGNALS: Token = Token(0);
 const MONITOR: Token = Token(1);
-const WORKER_ENDED: Token = Token(2);
+const WORKERS: Token = Token(2);
 const GUARDIAN: Token = Token(3);
 const FIRST_ADMIN: usize = 16;
 const FIRST_VRRP: usize = FIRST_ADMIN + AdminSocket::TOKENS;
@@ -63,6 +71,11 @@ const PROBES_PER_TURN: usize = 64;
 const NOTIFICATIONS_PER_TURN: usize = 256;
 /// How often old tables are freed and lasting problems looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Least time between two looks at all addresses of this host: a MASTER adds its VIPs one by one.
+const ADDRESSES: Duration = Duration::from_millis(100);
+/// How often several workers are told of each other's connections: their schedulers and thresholds lag by
+/// as much.
+const COMPARE: Duration = Duration::from_millis(100);
 /// Least time between two tables: thousands of checks can change their minds in a second, and a
 /// table of 10,000 real servers takes 1 to 4 ms to build.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
@@ -76,8 +89,15 @@ pub struct Options {
     pub io: IoWish,
     /// How far to go with XDP.
     pub xdp: XdpWish,
-    /// Connections that the worker's table has room for.
+    /// Connections that the workers' tables have room for, together.
     pub connections: usize,
+    /// How many workers; `None`: one for each queue of the interface that has most, at most one for each
+    /// processor.
+    pub workers: Option<u32>,
+    /// The processors of the workers, in their order.
+    pub cpus: Option<CpuList>,
+    /// Whether the workers do the drivers' receive work, instead of interrupts.
+    pub busy_poll: bool,
 }
 
 /// Runs the daemon until it is told to stop.
@@ -131,7 +151,14 @@ struct Engine {
     health: Health,
     probes: TcpProbes,
     hops: NextHops,
+    /// The ways to clients, where answers pass here.
+    ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
+    maglev: MaglevTables,
+    /// The addresses of this host may have changed.
+    addresses: Pace,
+    /// The addresses of this host that the steering program knows.
+    locals: BTreeSet<IpAddr>,
     interface_locks: Vec<InterfaceLock>,
     data_plane: Option<DataPlane>,
     admin: Option<AdminSocket>,
@@ -140,7 +167,10 @@ struct Engine {
     /// The table in use is not what it should be.
     stale: bool,
     publishing: Pace,
+    sampling: Sampling,
     housekeeping_at: Instant,
+    /// When several workers are told of each other's connections next.
+    compare_at: Instant,
     /// How late VRRP timers were served, in microseconds.
     lateness: Histogram<u64>,
     outages: Outages,
@@ -149,13 +179,15 @@ struct Engine {
 }
 
 impl Engine {
-    fn build_table(&self, generation: u64) -> Result<ServiceTable, String> {
+    fn build_table(&mut self, generation: u64) -> Result<ServiceTable, String> {
         let specs = self.services.specs(&self.health, &self.hops, &self.ports);
-        let environment = Environment {
-            timeouts: self.services.timeouts().clone(),
-            ..Environment::default()
+        let routes = match &mut self.ways {
+            Some(ways) => ways.table(&self.ports),
+            None => Arc::default(),
         };
-        ServiceTable::build(generation, &specs, environment).map_err(|error| error.to_string())
+        let environment = self.services.environment(&self.ports, routes);
+        ServiceTable::build_with(generation, &specs, environment, &mut self.maglev)
+            .map_err(|error| error.to_string())
     }
 
     fn run(mut self) -> Result<(), String> {
@@ -190,7 +222,11 @@ impl Engine {
             match event.token() {
                 SIGNALS => self.handle_signals(),
                 MONITOR => self.notified = true,
-                WORKER_ENDED => self.fail("the worker has ended".to_owned()),
+                // What they ask for is looked up below in any case.
+                WORKERS if self.data_plane.as_ref().is_some_and(DataPlane::has_ended) => {
+                    self.fail("a worker has ended".to_owned());
+                }
+                WORKERS => {}
                 GUARDIAN if !self.guardian.is_alive() => {
                     self.say(
                         "the guardian has ended: a crash now would leave the virtual addresses",
@@ -216,19 +252,31 @@ impl Engine {
             self.housekeeping_at = now + HOUSEKEEPING;
             self.keep_house(wall);
         }
+        self.sample_rates(now);
+        if now >= self.compare_at {
+            self.compare_at = now + COMPARE;
+            if let Some(data_plane) = &self.data_plane {
+                data_plane.compare(self.services.counted());
+            }
+        }
         self.publish(now);
         more
     }
 
     fn timeout(&self) -> Option<Duration> {
+        let several = self.data_plane.as_ref().filter(|it| it.has_several());
         let next = [
+            several.map(|_| self.compare_at),
             self.vrrp.poll_timeout(),
             self.health.poll_timeout(),
             self.probes.poll_timeout(),
             self.hops.poll_timeout(),
+            self.ways.as_ref().and_then(ClientWays::poll_timeout),
+            self.addresses.poll_timeout(),
             self.admin_timeout(),
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
+            Some(self.sampling.poll_timeout()),
         ];
         let now = clock::now();
         next.into_iter().flatten().min().map(|at| at - now)
@@ -267,21 +315,19 @@ impl Engine {
             log,
         };
         let changed = vrrp.carry_out(&mut env, &mut |env, vips, on| {
-            let concerned = services.steer(on, |address, _| {
-                vips.iter().any(|vip| vip.prefix.addr() == address)
-            });
+            let change = services.hold(on, vips.iter().map(|vip| vip.prefix.addr()));
             let Some(data_plane) = data_plane else { return };
-            for service in concerned {
-                let steering = data_plane.steering();
-                let done = if on {
-                    steering.add_service(service)
-                } else {
-                    steering.remove_service(service)
-                };
-                if let Err(error) = done {
-                    let (endpoint, how) = (service.endpoint, if on { "start" } else { "stop" });
+            let steering = data_plane.steering();
+            for what in &change.added {
+                if let Err(error) = steering.add(what) {
                     env.log
-                        .line(env.wall, format_args!("{how} steering {endpoint}: {error}"));
+                        .line(env.wall, format_args!("start steering {what}: {error}"));
+                }
+            }
+            for what in &change.removed {
+                if let Err(error) = steering.remove(what) {
+                    env.log
+                        .line(env.wall, format_args!("stop steering {what}: {error}"));
                 }
             }
         });
@@ -358,16 +404,26 @@ impl Engine {
             monitor::Event::LinkRemoved(link) => self.handle_link_removed(now, &link),
             monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
                 touched.push(address.ifindex);
-                self.hops.handle_routes(now);
+                self.routes_changed(now);
+                self.addresses.want(now);
             }
             monitor::Event::Neighbour(neighbour) => {
                 self.stale |= self.hops.handle_neighbour(&neighbour);
+                if let Some(ways) = &mut self.ways {
+                    self.stale |= ways.handle_neighbour(&neighbour);
+                }
             }
-            monitor::Event::NeighbourRemoved(_) => {}
-            monitor::Event::RouteChanged => self.hops.handle_routes(now),
+            monitor::Event::NeighbourRemoved(neighbour) => {
+                if let Some(ways) = &mut self.ways {
+                    self.stale |= ways.handle_neighbour_removed(&neighbour);
+                }
+            }
+            monitor::Event::RouteChanged => self.routes_changed(now),
             monitor::Event::Overflow => {
                 self.say("netlink notifications were lost: looking everything up again");
                 self.hops.handle_overflow(now);
+                self.routes_changed(now);
+                self.addresses.want(now);
                 match self.netlink.links() {
                     Ok(links) => {
                         for link in self.interfaces.absent(&links) {
@@ -407,7 +463,7 @@ impl Engine {
 
     fn link_changed(&mut self, now: Instant, link: &Link, usable: bool) {
         self.vrrp.handle_link(now, link, usable);
-        self.hops.handle_routes(now);
+        self.routes_changed(now);
         let port = self
             .ports
             .iter_mut()
@@ -415,11 +471,18 @@ impl Engine {
         let (Some(port), Some(mac)) = (port, link.mac) else {
             return;
         };
+        if (port.mtu, port.mac) == (link.mtu, mac) {
+            return;
+        }
+        port.mtu = link.mtu;
+        if let Some(ways) = &mut self.ways {
+            ways.handle_port();
+        }
+        self.stale = true;
         if port.mac == mac {
             return;
         }
         let former = std::mem::replace(&mut port.mac, mac);
-        self.stale = true;
         let Some(data_plane) = &mut self.data_plane else {
             return;
         };
@@ -469,6 +532,10 @@ impl Engine {
     }
 
     fn drive_next_hops(&mut self, now: Instant, wall: SystemTime) {
+        self.drive_client_ways(now, wall);
+        if self.addresses.take(now) {
+            self.learn_addresses();
+        }
         if self.hops.poll_timeout().is_none_or(|at| at > now) {
             return;
         }
@@ -486,16 +553,23 @@ impl Engine {
         if !self.publishing.take(now) {
             return;
         }
-        let Some(data_plane) = &self.data_plane else {
+        let Some(generation) = self.data_plane.as_ref().map(DataPlane::next_generation) else {
             return;
         };
-        match self.build_table(data_plane.next_generation()) {
+        match self.build_table(generation) {
             Ok(table) => {
                 if let Some(data_plane) = &mut self.data_plane {
                     data_plane.publish(table);
                 }
             }
             Err(error) => self.say(format_args!("the table is not renewed: {error}")),
+        }
+    }
+
+    fn sample_rates(&mut self, now: Instant) {
+        let share = self.sampling.take(now, self.services.real_count());
+        if let (Some(share), Some(data_plane)) = (share, &self.data_plane) {
+            self.services.estimate(share, data_plane.stats());
         }
     }
 
@@ -508,7 +582,7 @@ impl Engine {
             self.log.line(wall, line);
         }
         if data_plane.has_ended() {
-            self.fail("the worker has ended".to_owned());
+            self.fail("a worker has ended".to_owned());
         }
         let problems = self.services.unreachable(&self.hops, &self.ports);
         for report in self.outages.handle_tick(problems) {
@@ -516,7 +590,7 @@ impl Engine {
         }
     }
 
-    /// Gives way to other routers, takes the addresses off, stops the worker, detaches the program.
+    /// Gives way to other routers, takes the addresses off, stops the workers, detaches the program.
     fn stop(mut self) -> Result<(), String> {
         let (now, wall) = (clock::now(), clock::wall());
         self.say("stopping");
@@ -541,10 +615,11 @@ impl Engine {
 
     fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
         let stats = data_plane.stats();
+        // With what came of cutting packets in two.
         let (received, sent, dropped) = (
-            stats.frames_in.get(),
-            stats.frames_out.get(),
-            stats.dropped(),
+            stats.sum(|worker| worker.frames_in.get() + worker.cut.get()),
+            stats.sum(|worker| worker.frames_out.get()),
+            stats.sum(WorkerStats::dropped),
         );
         let kept = account.is_settled() && received == sent + dropped;
         let verdict = if kept {
@@ -555,7 +630,11 @@ impl Engine {
         self.say(format_args!(
             "{verdict}: {received} received = {sent} sent + {dropped} dropped; {} in all = {} in the \
              kernel ({} in rings) + {} free + {} in hand",
-            account.total, account.in_kernel, account.in_rings, account.free, account.in_hand
+            account.whole,
+            account.in_kernel,
+            account.in_rings,
+            account.free + account.spare,
+            account.in_hand
         ));
         if !kept {
             self.failure = Some("frames were lost".to_owned());

@@ -1,7 +1,7 @@
 //! Starting: everything that can fail without harm first, what the kernel keeps last.
 
 use std::{
-    net::IpAddr,
+    collections::BTreeSet,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,20 +16,23 @@ use signal_hook_mio::v1_0::Signals;
 use super::{
     super::{
         admin::AdminSocket,
-        data_plane::{DataPlane, DataPlaneOptions},
+        client_ways::ClientWays,
+        data_plane::{Calls, DataPlane, DataPlaneOptions},
         interfaces::Interfaces,
         log::Log,
         next_hops::NextHops,
         outages::Outages,
         pace::Pace,
         probes::TcpProbes,
+        sampling::Sampling,
         services::{PortInfo, Services},
         vrrp_io::{Env, VrrpIo},
     },
-    Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR, Options,
-    PUBLISH_PERIOD, SIGNALS, WORKER_ENDED,
+    ADDRESSES, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR,
+    Options, PUBLISH_PERIOD, SIGNALS, WORKERS,
 };
 use crate::{
+    balance::MaglevTables,
     check::{Health, MAX_PROBES},
     config::Config,
     sys::{
@@ -39,6 +42,7 @@ use crate::{
         instance_lock::{InstanceLock, InterfaceLock, LockError},
         monitor::Monitor,
         netlink::{Link, Netlink},
+        steer,
     },
 };
 
@@ -125,7 +129,7 @@ impl Engine {
         let vrrp = VrrpIo::open(config, &mut env, registry, FIRST_VRRP)?;
         let mut interfaces = Interfaces::default();
         vrrp.links().for_each(|link| interfaces.watch(link));
-        let services = Services::new(config, |address| vrrp.manages(address));
+        let services = Services::new(config);
         let mut hops = NextHops::new();
         services
             .real_addresses()
@@ -155,7 +159,11 @@ impl Engine {
             health,
             probes,
             hops,
+            ways: None,
             ports: Vec::new(),
+            maglev: MaglevTables::default(),
+            addresses: Pace::new(ADDRESSES),
+            locals: BTreeSet::new(),
             interface_locks: Vec::new(),
             data_plane: None,
             admin: None,
@@ -163,7 +171,9 @@ impl Engine {
             notified: true,
             stale: false,
             publishing: Pace::new(PUBLISH_PERIOD),
+            sampling: Sampling::new(now),
             housekeeping_at: now + HOUSEKEEPING,
+            compare_at: now,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
             outages: Outages::default(),
             stopping: false,
@@ -193,10 +203,19 @@ impl Engine {
         self.ports = interfaces
             .iter()
             .map(|link| PortInfo {
+                name: link.name.clone(),
                 ifindex: link.index,
                 mac: link.mac.unwrap_or_default(),
+                mtu: link.mtu,
+                v4: None,
+                v6: None,
             })
             .collect();
+        self.learn_addresses();
+        if self.services.sees_answers() {
+            self.ways = Some(ClientWays::new(clock::now()));
+            self.drive_client_ways(clock::now(), clock::wall());
+        }
         let specs: Vec<InterfaceSpec> = interfaces
             .iter()
             .map(|link| InterfaceSpec {
@@ -210,19 +229,32 @@ impl Engine {
                 .push(lock.map_err(|error| error.to_string())?);
         }
         let table = self.build_table(1)?;
-        let ended = mio::Waker::new(self.poll.registry(), WORKER_ENDED)
+        // One for all that workers have to say: a poll has only one.
+        let waker = mio::Waker::new(self.poll.registry(), WORKERS)
             .map_err(|error| format!("creating a waker: {error}"))?;
-        let ended = Arc::new(ended);
+        let ended = Arc::new(waker);
+        let asked = Arc::clone(&ended);
         let wishes = DataPlaneOptions {
             io: options.io,
             xdp: options.xdp,
             connections: options.connections,
-            steered: self.services.steer(true, |_, managed| !managed),
+            workers: options.workers,
+            cpus: options.cpus.clone(),
+            busy_poll: options.busy_poll,
+            // Own addresses first: what is sent to them is never an answer to a client.
+            steered: self
+                .locals
+                .iter()
+                .map(|addr| steer::Match::Local(*addr))
+                .chain(self.services.steer().added)
+                .collect(),
         };
-        let data_plane = DataPlane::open(&specs, wishes, table, move || {
+        let calls = Calls {
             // The loop notices at its next housekeeping if this fails.
-            let _ = ended.wake();
-        })?;
+            ended: Box::new(move || drop(ended.wake())),
+            asked: Box::new(move || drop(asked.wake())),
+        };
+        let data_plane = DataPlane::open(&specs, wishes, table, calls)?;
         for line in data_plane.report() {
             self.log
                 .line(clock::wall(), format_args!("packet I/O: {line}"));
@@ -235,7 +267,6 @@ impl Engine {
         let mut wanted: Vec<u32> = self.vrrp.vip_interfaces().collect();
         wanted.extend(self.hops.interfaces());
         let links = self.netlink.links().map_err(|error| error.to_string())?;
-        let unmanaged: Vec<IpAddr> = self.services.unmanaged_addresses().collect();
         for link in &links {
             let addresses = self
                 .netlink
@@ -243,7 +274,7 @@ impl Engine {
                 .map_err(|error| error.to_string())?;
             if addresses
                 .iter()
-                .any(|address| unmanaged.contains(&address.prefix.addr()))
+                .any(|address| self.services.has_unmanaged(address.prefix.addr()))
             {
                 wanted.push(link.index);
             }

@@ -5,6 +5,7 @@ mod flood;
 mod fragments;
 mod frames;
 mod fuzzlike;
+mod handover_tests;
 mod icmp;
 mod ipv6;
 mod nat;
@@ -13,6 +14,7 @@ mod persistence;
 mod policy;
 mod scheduling;
 mod sctp;
+mod timing_tests;
 mod tunnel;
 mod udp;
 

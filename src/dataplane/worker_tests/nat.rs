@@ -395,7 +395,10 @@ fn an_answer_waits_for_the_clients_mac_address() {
         assert_eq!(lab.answer(11, &answer), None);
         assert_eq!(lab.worker.account().in_hand, 1, "it waits");
         let gateway = if six { "fe80::fe" } else { "10.1.0.254" };
-        assert_eq!(lab.publisher.asked(), Some(gateway.parse().unwrap()));
+        assert_eq!(
+            lab.publisher.asked(),
+            Some((INGRESS, gateway.parse().unwrap()))
+        );
         assert_eq!(lab.traffic(11)[2..], [0, 0], "it is counted when it goes");
         lab.advance(1);
         lab.publish_with(&specs, |_| {});

@@ -287,7 +287,7 @@ fn a_packet_is_not_cut_without_a_free_frame() {
     let mut taken = Vec::new();
     let large = udp(from, to).with_data(1472).frame();
     assert!(lab.worker.io_mut().inject(INGRESS, &large));
-    while let Some(frame) = lab.worker.io_mut().spare(INGRESS) {
+    while let Some(frame) = lab.worker.io_mut().blank(INGRESS) {
         taken.push(frame);
     }
     assert!(lab.turn().is_empty());

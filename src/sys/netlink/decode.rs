@@ -3,7 +3,7 @@
 //! A message is not parsed as a whole: an attribute that a newer kernel lays out differently then
 //! costs that attribute, not the interface it belongs to.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netlink_packet_core::{
     NLMSG_ALIGNTO, NetlinkBuffer, NlaBuffer, NlasIterator, Parseable, ParseableParametrized,
@@ -13,10 +13,13 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressHeader, AddressHeaderFlags},
     link::{LinkAttribute, LinkFlags, LinkHeader, LinkInfo},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourHeader},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteLwEnCapType, RouteType, RouteVia},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteLwEnCapType, RouteMetric, RouteType,
+        RouteVia,
+    },
 };
 
-use super::types::{Address, Link, Neighbour, Route, RouteKind, Scope};
+use super::types::{Address, Link, Neighbour, Route, RouteKind, Scope, TableRoute};
 use crate::addr::{IpPrefix, MacAddr};
 
 /// One message of a datagram.
@@ -145,7 +148,7 @@ pub(in crate::sys) fn neighbour(payload: &[u8]) -> Option<Neighbour> {
 /// The answer to a route look-up.
 pub(super) fn route(payload: &[u8]) -> Option<Route> {
     let header = RouteHeader::parse(payload).ok()?;
-    let (mut ifindex, mut gateway, mut preferred_source) = (None, None, None);
+    let (mut ifindex, mut gateway, mut preferred_source, mut mtu) = (None, None, None, None);
     let context = (header.address_family, header.kind, RouteLwEnCapType::None);
     for attribute in attributes(payload, 12) {
         match RouteAttribute::parse_with_param(&attribute, context) {
@@ -154,18 +157,81 @@ pub(super) fn route(payload: &[u8]) -> Option<Route> {
             Ok(RouteAttribute::Via(RouteVia::Inet(v4))) => gateway = Some(IpAddr::V4(v4)),
             Ok(RouteAttribute::Via(RouteVia::Inet6(v6))) => gateway = Some(IpAddr::V6(v6)),
             Ok(RouteAttribute::PrefSource(address)) => preferred_source = ip(&address),
+            Ok(RouteAttribute::Metrics(metrics)) => mtu = mtu_of(&metrics),
             _ => {}
         }
     }
     Some(Route {
-        kind: match header.kind {
-            RouteType::Unicast => RouteKind::Unicast,
-            RouteType::Local => RouteKind::Local,
-            _ => RouteKind::Other,
-        },
+        kind: kind_of(header.kind),
         ifindex: ifindex?,
         gateway,
         preferred_source,
+        mtu,
+    })
+}
+
+/// An entry of the main routing table; `None` for one of another table.
+pub(super) fn table_route(payload: &[u8]) -> Option<TableRoute> {
+    let header = RouteHeader::parse(payload).ok()?;
+    if header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let any = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let mut route = TableRoute {
+        to: IpPrefix::new(any, header.destination_prefix_length)?,
+        kind: kind_of(header.kind),
+        ifindex: None,
+        gateway: None,
+        metric: 0,
+        mtu: None,
+    };
+    let context = (header.address_family, header.kind, RouteLwEnCapType::None);
+    for attribute in attributes(payload, 12) {
+        match RouteAttribute::parse_with_param(&attribute, context) {
+            Ok(RouteAttribute::Destination(address)) => {
+                route.to = IpPrefix::new(ip(&address)?, header.destination_prefix_length)?;
+            }
+            Ok(RouteAttribute::Priority(metric)) => route.metric = metric,
+            Ok(RouteAttribute::Metrics(metrics)) => route.mtu = mtu_of(&metrics),
+            Ok(RouteAttribute::MultiPath(hops)) => {
+                if let Some(first) = hops.first() {
+                    route.ifindex = Some(first.interface_index);
+                    first.attributes.iter().for_each(|it| leads(&mut route, it));
+                }
+            }
+            Ok(attribute) => leads(&mut route, &attribute),
+            Err(_) => {}
+        }
+    }
+    Some(route)
+}
+
+fn leads(route: &mut TableRoute, attribute: &RouteAttribute) {
+    match attribute {
+        RouteAttribute::Oif(index) => route.ifindex = Some(*index),
+        RouteAttribute::Gateway(address) => route.gateway = ip(address),
+        RouteAttribute::Via(RouteVia::Inet(v4)) => route.gateway = Some(IpAddr::V4(*v4)),
+        RouteAttribute::Via(RouteVia::Inet6(v6)) => route.gateway = Some(IpAddr::V6(*v6)),
+        _ => {}
+    }
+}
+
+const fn kind_of(kind: RouteType) -> RouteKind {
+    match kind {
+        RouteType::Unicast => RouteKind::Unicast,
+        RouteType::Local => RouteKind::Local,
+        _ => RouteKind::Other,
+    }
+}
+
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+        _ => None,
     })
 }
 

@@ -26,7 +26,7 @@ pub use self::{
     error::{Cause, Error},
     types::{
         Added, Address, AddressOptions, Link, Neighbour, NeighbourState, Removed, Route, RouteKind,
-        Scope,
+        Scope, TableRoute,
     },
 };
 use crate::addr::IpPrefix;
@@ -204,6 +204,21 @@ impl Netlink {
                 cause,
             )),
         }
+    }
+
+    /// The main routing tables of IPv4 and IPv6.
+    pub fn main_routes(&mut self) -> Result<Vec<TableRoute>, Error> {
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let request = RouteNetlinkMessage::GetRoute(message);
+            let found = self
+                .channel
+                .dump(request, libc::RTM_NEWROUTE, decode::table_route);
+            all.extend(found.map_err(|cause| Error::new("listing the routes", cause))?);
+        }
+        Ok(all)
     }
 
     /// Every neighbour that the kernel knows, on all interfaces, IPv4 and IPv6.

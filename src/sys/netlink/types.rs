@@ -142,6 +142,26 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// The source address that the host would use.
     pub preferred_source: Option<IpAddr>,
+    /// Largest packet of the way in bytes, where the route or a path that was probed says one.
+    pub mtu: Option<u32>,
+}
+
+/// An entry of the main routing table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableRoute {
+    /// Where it leads.
+    pub to: IpPrefix,
+    /// To the network, or nowhere.
+    pub kind: RouteKind,
+    /// The interface that packets leave by; of several next hops the first. `None` for routes that
+    /// lead nowhere.
+    pub ifindex: Option<u32>,
+    /// The router; `None` when the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// Of several routes to one prefix the one with the least counts.
+    pub metric: u32,
+    /// Largest packet of the way in bytes, where the route says one.
+    pub mtu: Option<u32>,
 }
 
 /// What a route leads to.

@@ -1,6 +1,9 @@
 //! What can be steered: virtual servers in all their forms, and what goes with them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use crate::addr::{Endpoint, IpPrefix, L4Proto};
 
@@ -109,6 +112,21 @@ pub enum Match {
     },
     /// An address of this host, VIPs included: what a real server sends there is an answer to the host.
     Local(IpAddr),
+}
+
+impl fmt::Display for Match {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(service) => write!(f, "{} {}", service.proto, service.endpoint),
+            Self::Prefix { dst, port, proto } => write!(f, "{proto} {dst} port {port}"),
+            Self::Rule(rule) => write!(f, "{} {} by a mark", rule.proto, rule.dst),
+            Self::Return(service) => {
+                write!(f, "answers from {} {}", service.proto, service.endpoint)
+            }
+            Self::Tunnel { addr, .. } => write!(f, "errors about the tunnel to {addr}"),
+            Self::Local(addr) => write!(f, "the own address {addr}"),
+        }
+    }
 }
 
 /// Ports up to which a rule is taken apart into a table entry for each. More entries would crowd the

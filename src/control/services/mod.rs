@@ -1,21 +1,31 @@
 //! Virtual servers: from the configuration, the health checks and the next hops to the table that
 //! the workers forward by.
 
-use std::{net::IpAddr, num::NonZeroU32, time::Duration};
+mod status;
+mod steered;
+mod translate;
 
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::Arc,
+};
+
+pub(super) use self::steered::Change;
+use self::steered::{Steered, within};
 use super::{
-    api::{RealStatus, ServiceStatus},
+    client_ways::port_of,
     next_hops::{NextHops, Problem},
 };
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId,
-        ServiceKey, ServiceSpec, State, Timeouts,
+        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealRef,
+        RealSpec, Routes, Scheduler, ServiceId, ServiceSpec,
     },
     check::{self, Health},
     config::{self, Config},
-    stats::WorkerStats,
+    stats::Estimator,
     sys::steer,
 };
 
@@ -25,8 +35,12 @@ struct Real {
     epoch: NonZeroU32,
     endpoint: Endpoint,
     method: Method,
+    /// As configured.
+    weight: u32,
+    limits: Limits,
     /// Its number in the health checks; the sorry server is not checked.
     checked: Option<check::RealId>,
+    rates: Estimator,
 }
 
 /// A virtual server.
@@ -34,70 +48,87 @@ struct Service {
     config: config::VirtualServer,
     id: ServiceId,
     vs: check::VsId,
+    matches: Vec<Match>,
+    scheduler: Scheduler,
     reals: Vec<Real>,
-    /// Whether a VRRP instance decides when this host has the address.
-    managed: bool,
+    /// Whether any of its packets are steered to the workers.
     steered: bool,
 }
 
 /// An interface of the data plane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PortInfo {
+    pub(super) name: String,
     pub(super) ifindex: u32,
     pub(super) mac: MacAddr,
+    pub(super) mtu: u32,
+    /// Addresses of its own, for packets of ours.
+    pub(super) v4: Option<Ipv4Addr>,
+    pub(super) v6: Option<Ipv6Addr>,
 }
 
 /// All virtual servers.
 pub(super) struct Services {
     services: Vec<Service>,
-    timeouts: Timeouts,
+    settings: config::Settings,
+    told: config::Timeouts,
+    steered: Steered,
 }
 
 impl Services {
-    /// Numbers the virtual and real servers of `config`. `managed` says which addresses VRRP
-    /// instances of this host manage.
-    pub(super) fn new(config: &Config, managed: impl Fn(IpAddr) -> bool) -> Self {
+    /// Numbers the virtual and real servers of `config`.
+    pub(super) fn new(config: &Config) -> Self {
         let mut next_real = 0_u32;
-        let mut real = |endpoint, kind, checked| {
+        let mut real = |endpoint, kind, weight, limits, checked| {
             let id = RealId(next_real);
             next_real += 1;
             Real {
                 id,
                 epoch: NonZeroU32::MIN,
                 endpoint,
-                method: method(kind),
+                method: translate::method(kind),
+                weight,
+                limits,
                 checked,
+                rates: Estimator::default(),
             }
         };
+        // The configuration lets no other size through.
+        let size =
+            MaglevSize::new(config.settings.maglev_table_size).unwrap_or(MaglevSize::DEFAULT);
         let mut services = Vec::with_capacity(config.virtual_servers.len());
         for (number, server) in (0_u32..).zip(&config.virtual_servers) {
             let mut reals = Vec::with_capacity(server.real_servers.len() + 1);
             for (slot, configured) in (0_u32..).zip(&server.real_servers) {
-                let checked = Some(check::RealId(slot));
-                reals.push(real(configured.endpoint, configured.lb_kind, checked));
+                reals.push(real(
+                    configured.endpoint,
+                    configured.lb_kind,
+                    configured.weight,
+                    translate::limits(configured),
+                    Some(check::RealId(slot)),
+                ));
             }
             reals.extend(
                 server
                     .sorry_server
-                    .map(|sorry| real(sorry.endpoint, sorry.lb_kind, None)),
+                    .map(|sorry| real(sorry.endpoint, sorry.lb_kind, 1, Limits::default(), None)),
             );
             services.push(Service {
                 id: ServiceId(number),
                 vs: check::VsId(number),
+                matches: translate::matches(server),
+                scheduler: translate::scheduler(server, size),
                 reals,
-                managed: managed(server.key().endpoint.addr),
                 steered: false,
                 config: server.clone(),
             });
         }
-        let idle = &config.timeouts;
-        let timeouts = Timeouts::default()
-            .with(
-                State::Established,
-                idle.get(config::Timeout::TcpEstablished),
-            )
-            .with(State::FinWait, idle.get(config::Timeout::TcpFinWait));
-        Self { services, timeouts }
+        Self {
+            services,
+            settings: config.settings.clone(),
+            told: config.timeouts,
+            steered: Steered::new(config),
+        }
     }
 
     /// What the health checks are told.
@@ -113,15 +144,23 @@ impl Services {
             .map(|real| real.endpoint.addr)
     }
 
-    /// The virtual addresses that no VRRP instance manages: the administrator has put them there.
-    pub(super) fn unmanaged_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let unmanaged = self.services.iter().filter(|service| !service.managed);
-        unmanaged.map(|service| service.config.key().endpoint.addr)
+    /// Whether packets to an address are a virtual server's although no VRRP instance manages any address
+    /// that this virtual server has: the administrator has put it there.
+    pub(super) fn has_unmanaged(&self, addr: IpAddr) -> bool {
+        self.services.iter().any(|service| {
+            service.matches.iter().any(|what| {
+                let bounds = translate::bounds(what, &self.settings.marks);
+                bounds
+                    .into_iter()
+                    .any(|bounds| within(addr, bounds) && !self.steered.is_managed(bounds))
+            })
+        })
     }
 
-    /// How long connections of each state may idle.
-    pub(super) const fn timeouts(&self) -> &Timeouts {
-        &self.timeouts
+    /// Whether answers of any real server pass here (NAT).
+    pub(super) fn sees_answers(&self) -> bool {
+        let mut reals = self.services.iter().flat_map(|service| &service.reals);
+        reals.any(|real| real.method.sees_answers())
     }
 
     /// What the workers' table is built from.
@@ -135,25 +174,72 @@ impl Services {
         self.services.iter().map(spec).collect()
     }
 
-    /// Starts or stops steering the virtual servers whose address `concerns`. Gives those that
-    /// changed; the caller tells the steering program.
-    pub(super) fn steer(
-        &mut self,
-        on: bool,
-        concerns: impl Fn(IpAddr, bool) -> bool,
-    ) -> Vec<steer::Service> {
-        let mut changed = Vec::new();
-        for service in &mut self.services {
-            let key = service.config.key();
-            if service.steered != on && concerns(key.endpoint.addr, service.managed) {
-                service.steered = on;
-                changed.push(steer::Service {
-                    endpoint: key.endpoint,
-                    proto: key.protocol,
-                });
-            }
+    /// The real servers whose connections decide something: a scheduler's pick, or a threshold.
+    pub(super) fn counted(&self) -> impl Iterator<Item = RealRef> + '_ {
+        let services = self.services.iter();
+        let reals = services.flat_map(|service| {
+            let counts = service.scheduler.counts_connections();
+            let limited = move |real: &&Real| counts || real.limits.upper > 0;
+            service.reals.iter().filter(limited)
+        });
+        reals.map(|real| RealRef {
+            id: real.id,
+            epoch: real.epoch,
+        })
+    }
+
+    /// What stands beside the virtual servers in the workers' table.
+    pub(super) fn environment(&self, ports: &[PortInfo], routes: Arc<Routes>) -> Environment {
+        let named = |name: &str| {
+            let mut numbered = (0..=u8::MAX).zip(ports);
+            let found = numbered.find(|(_, port)| port.name == name);
+            found.map(|(id, _)| PortId(id))
+        };
+        let own = |port: &PortInfo| PortSpec {
+            v4: port.v4,
+            v6: port.v6,
+        };
+        Environment {
+            routes,
+            ports: ports.iter().map(own).collect(),
+            ..translate::environment(&self.told, &self.settings, named)
         }
-        changed
+    }
+
+    /// This host has, or has not any more, the addresses `vips` of a VRRP instance. What the steering
+    /// program is to be told.
+    pub(super) fn hold(&mut self, on: bool, vips: impl Iterator<Item = IpAddr>) -> Change {
+        self.steered.hold(on, vips);
+        self.steer()
+    }
+
+    /// What the steering program is to be told for the addresses that are held now, in this order.
+    pub(super) fn steer(&mut self) -> Change {
+        let mut wanted = Vec::new();
+        for service in &mut self.services {
+            let marks = &self.settings.marks;
+            let active: Vec<&Match> = service
+                .matches
+                .iter()
+                .filter(|what| {
+                    let bounds = translate::bounds(what, marks);
+                    bounds
+                        .into_iter()
+                        .any(|bounds| self.steered.is_held(bounds))
+                })
+                .collect();
+            service.steered = !active.is_empty();
+            // Answers before what they answer.
+            for real in service.reals.iter().filter(|_| service.steered) {
+                real.steering(&service.config, &mut wanted);
+            }
+            wanted.extend(
+                active
+                    .into_iter()
+                    .flat_map(|what| translate::steering(what, marks)),
+            );
+        }
+        self.steered.change(wanted)
     }
 
     /// Addresses of real servers that packets cannot be sent to, with the reason.
@@ -165,23 +251,30 @@ impl Services {
         self.real_addresses()
             .filter_map(|address| Some((address, way(address, hops, ports).err()?)))
     }
+}
 
-    /// The virtual servers, for `xvs list`.
-    pub(super) fn status(
-        &self,
-        health: &Health,
-        hops: &NextHops,
-        ports: &[PortInfo],
-        stats: &WorkerStats,
-    ) -> Vec<ServiceStatus> {
-        let status = |service: &Service| {
-            let real = |real: &Real| {
-                let way = way(real.endpoint.addr, hops, ports);
-                service.real_status(real, health, way, stats)
-            };
-            service.status(health, service.reals.iter().map(real).collect())
-        };
-        self.services.iter().map(status).collect()
+impl Real {
+    /// Which packets are the workers' besides those of the virtual server itself: answers, and errors about
+    /// tunnels.
+    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Match>) {
+        match self.method {
+            Method::DirectRouting => {}
+            Method::Nat => {
+                let own = server.takes_addresses().then_some(server.protocol);
+                let any = server.matches.iter().any(|one| one.port().is_none());
+                let protocols = translate::protocols(own.filter(|_| !any));
+                wanted.extend(protocols.map(|proto| {
+                    steer::Match::Return(steer::Service {
+                        endpoint: self.endpoint,
+                        proto,
+                    })
+                }));
+            }
+            Method::Tunnel(kind) => wanted.push(steer::Match::Tunnel {
+                addr: self.endpoint.addr,
+                outer: translate::outer(kind),
+            }),
+        }
     }
 }
 
@@ -210,7 +303,7 @@ impl Service {
             .collect();
         let sorry = self.config.sorry_server.map(|sorry| check::SorryServer {
             name: self.name(sorry.endpoint),
-            inhibit: false,
+            inhibit: sorry.inhibit,
         });
         check::VirtualSettings {
             id: self.vs,
@@ -245,111 +338,34 @@ impl Service {
                 endpoint: real.endpoint,
                 method: real.method,
                 weight,
-                last_weight: weight,
-                limits: Limits::default(),
+                last_weight: if weight == 0 { real.weight } else { weight },
+                limits: real.limits,
                 available,
                 next_hop: way.ok(),
-                local: None,
+                local: hops.hop(real.endpoint.addr).ok().and_then(|hop| hop.source),
             }
         };
-        let persistence = self.config.persistence;
         ServiceSpec {
             id: self.id,
-            matches: vec![Match::Address(ServiceKey {
-                protocol: self.config.key().protocol,
-                endpoint: self.config.key().endpoint,
-            })],
-            one_packet: false,
-            scheduler: match self.config.lb_algo {
-                config::Scheduler::Wrr => Scheduler::Wrr,
-                // The configuration lets no other one through.
-                _ => Scheduler::Rr,
-            },
-            persistence: persistence.map(|p| Persistence {
-                timeout: p.timeout,
-                prefix: p.granularity,
-            }),
+            matches: self.matches.clone(),
+            one_packet: self.config.ops,
+            scheduler: self.scheduler,
+            persistence: translate::persistence(&self.config),
             reals: self.reals.iter().map(real).collect(),
         }
-    }
-
-    fn status(&self, health: &Health, reals: Vec<RealStatus>) -> ServiceStatus {
-        let endpoint = self.config.key().endpoint;
-        let pool = health.pool(self.vs);
-        let whole = if endpoint.addr.is_ipv4() { 32 } else { 128 };
-        let persistence = self.config.persistence;
-        let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
-        ServiceStatus {
-            protocol: self.config.key().protocol.to_string(),
-            address: endpoint.addr,
-            port: endpoint.port,
-            scheduler: self.config.lb_algo.name().to_owned(),
-            persistence_timeout: persistence.map(|p| seconds(p.timeout)),
-            persistence_granularity: persistence
-                .map(|p| p.granularity)
-                .filter(|len| *len != whole),
-            quorum_met: pool.is_some_and(|pool| pool.quorum_up()),
-            steered: self.steered,
-            reals,
-        }
-    }
-
-    fn real_status(
-        &self,
-        real: &Real,
-        health: &Health,
-        way: Result<NextHop, Problem>,
-        stats: &WorkerStats,
-    ) -> RealStatus {
-        let (in_pool, weight) = self.standing(real, health, way);
-        let view = real.checked.and_then(|id| health.pool(self.vs)?.real(id));
-        let counters = stats.real(real.id.0);
-        let count = |counter: &crate::stats::Counter| {
-            if counters.is_for(real.epoch.get()) {
-                counter.get()
-            } else {
-                0
-            }
-        };
-        let failure = view.and_then(|view| Some(view.error.as_ref()?.to_string()));
-        RealStatus {
-            address: real.endpoint.addr,
-            port: real.endpoint.port,
-            forward: "Route".to_owned(),
-            weight,
-            up: view.is_none_or(|view| view.up),
-            in_pool,
-            active: count(&counters.active),
-            inactive: count(&counters.inactive),
-            connections: count(&counters.connections),
-            packets_in: count(&counters.packets),
-            bytes_in: count(&counters.bytes),
-            next_hop: way.ok().map(|hop| hop.destination.to_string()),
-            reason: failure.or_else(|| way.err().map(|problem| problem.to_string())),
-        }
-    }
-}
-
-/// How packets are rewritten for a real server.
-const fn method(kind: config::LbKind) -> Method {
-    match kind {
-        // The configuration lets no other one through.
-        config::LbKind::Dr | config::LbKind::Nat | config::LbKind::Tun(_) => Method::DirectRouting,
     }
 }
 
 /// How frames reach a real server through one of `ports`, which are in the order of their ids.
 fn way(address: IpAddr, hops: &NextHops, ports: &[PortInfo]) -> Result<NextHop, Problem> {
     let hop = hops.hop(address)?;
-    let mut numbered = (0..=u8::MAX).zip(ports);
-    let (port, info) = numbered
-        .find(|(_, info)| info.ifindex == hop.ifindex)
-        .ok_or(Problem::NotOpened)?;
+    let (port, info) = port_of(hop.ifindex, ports).ok_or(Problem::NotOpened)?;
+    let mtu = hop.mtu.map_or(info.mtu, |own| own.min(info.mtu));
     Ok(NextHop {
-        port: PortId(port),
+        port,
         source: info.mac,
         destination: hop.destination.ok_or(Problem::Unresolved)?,
-        mtu: 1500,
+        mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
     })
 }
 
@@ -389,27 +405,29 @@ mod tests {
     use super::*;
     use crate::{
         control::next_hops::tests::{FakeKernel, route},
+        stats::AllStats,
         sys::netlink::RouteKind,
         time::Instant,
     };
 
-    const PORTS: &[PortInfo] = &[
-        PortInfo {
-            ifindex: 7,
-            mac: MacAddr([2, 0, 0, 0, 0, 7]),
-        },
-        PortInfo {
-            ifindex: 1,
-            mac: MacAddr([2, 0, 0, 0, 0, 1]),
-        },
-    ];
+    fn ports() -> Vec<PortInfo> {
+        [7, 1]
+            .map(|n: u8| PortInfo {
+                name: format!("eth{n}"),
+                ifindex: n.into(),
+                mac: MacAddr([2, 0, 0, 0, 0, n]),
+                mtu: 1500,
+                ..PortInfo::default()
+            })
+            .into()
+    }
 
     /// Virtual servers as they are at start: checks have not begun, next hops are looked up.
     fn set_up(text: &str, kernel: &mut FakeKernel) -> (Services, Health, NextHops) {
         let parsed = config::parse("f", text.as_bytes());
         assert!(!parsed.has_errors(), "{}", parsed.report());
         let now = Instant::ZERO;
-        let services = Services::new(&parsed.config, |_| false);
+        let services = Services::new(&parsed.config);
         let mut hops = NextHops::new();
         services
             .real_addresses()
@@ -446,7 +464,7 @@ mod tests {
     #[test]
     fn only_real_servers_that_packets_can_reach_soon_are_scheduled() {
         let (services, health, hops) = one_of_each();
-        let specs = services.specs(&health, &hops, PORTS);
+        let specs = services.specs(&health, &hops, &ports());
         let reals = &specs[0].reals;
         let available: Vec<bool> = reals.iter().map(|real| real.available).collect();
         assert_eq!(available, [true, true, false, false, false, false]);
@@ -464,7 +482,7 @@ mod tests {
     #[test]
     fn the_status_says_why_a_real_server_takes_no_connections() {
         let (services, health, hops) = one_of_each();
-        let status = services.status(&health, &hops, PORTS, &WorkerStats::new());
+        let status = services.status(&health, &hops, &ports(), AllStats(&[]));
         let shown: Vec<_> = status[0]
             .reals
             .iter()
@@ -479,7 +497,7 @@ mod tests {
                 (true, "has no known MAC address: packets to it are dropped"),
                 (
                     false,
-                    "is this host itself, which DR cannot reach here: it takes no connections"
+                    "is this host itself, which cannot be reached from here: it takes no connections"
                 ),
                 (false, "has no route to it: it takes no connections"),
                 (false, not_opened),
@@ -490,9 +508,75 @@ mod tests {
     }
 
     #[test]
+    fn the_status_has_all_that_a_virtual_server_takes_and_how() {
+        let text = "virtual_server_group G {\n10.0.0.9 80\n10.0.0.10-20 443\n10.1.0.0/16 8080\nfwmark 3\n}\n\
+            virtual_server group G {\nlb_algo mh\nmh-port\nmh-fallback\nlb_kind TUN type gue port 6080\n\
+            protocol UDP\nops\npersistence_timeout 60\npersistence_granularity 255.255.255.0\n\
+            real_server 10.0.0.11 80 {\nlvs_method NAT\n}\nreal_server 10.0.0.12 80 {\n}\n}\n";
+        let (services, health, hops) = set_up(text, &mut FakeKernel::default());
+        let status = services.status(&health, &hops, &ports(), AllStats(&[]));
+        let json = serde_json::to_value(&status[0]).unwrap();
+        assert_eq!(
+            json["matches"],
+            serde_json::json!([
+                {"kind": "address", "protocol": "UDP", "address": "10.0.0.9", "port": 80},
+                {"kind": "range", "protocol": "UDP", "first": "10.0.0.10", "last": "10.0.0.20", "port": 443},
+                {"kind": "prefix", "protocol": "UDP", "address": "10.1.0.0", "length": 16, "port": 8080},
+                {"kind": "mark", "mark": 3, "ipv6": false},
+            ])
+        );
+        let first = (&status[0].protocol[..], status[0].address, status[0].port);
+        assert_eq!(first, ("UDP", IpAddr::from([10, 0, 0, 9]), 80));
+        assert_eq!(json["group"], "G");
+        assert_eq!(json["flags"], serde_json::json!(["mh-fallback", "mh-port"]));
+        assert_eq!(json["one_packet"], true);
+        assert_eq!(json["persistence_granularity"], 24);
+        let reals = status[0].reals.iter();
+        let methods: Vec<_> = reals
+            .map(|real| (&real.forward[..], real.tunnel.as_deref()))
+            .collect();
+        assert_eq!(methods, [("Masq", None), ("Tunnel", Some("gue:6080:-c"))]);
+    }
+
+    #[test]
+    fn a_virtual_server_counts_what_its_real_servers_do() {
+        let (mut services, health, hops) = one_of_each();
+        let workers = [(), ()].map(|()| Arc::new(crate::stats::WorkerStats::new()));
+        for (worker, n) in workers.iter().zip(1..) {
+            for slot in 0..6 {
+                let real = worker.real(slot);
+                real.claim(1);
+                real.connections.add(n);
+                real.packets.add(100 * n);
+                real.bytes_out.add(10_000 * u64::from(slot));
+            }
+        }
+        assert_eq!(services.real_count(), 6);
+        services.estimate(0..4, AllStats(&workers));
+        services.estimate(4..6, AllStats(&workers));
+        let status = services.status(&health, &hops, &ports(), AllStats(&workers));
+        let real = &status[0].reals[3];
+        assert_eq!(
+            (real.connections, real.packets_in, real.bytes_out),
+            (3, 300, 60_000)
+        );
+        // A quarter of what came in two seconds, by a second.
+        assert_eq!((real.rates.packets_in, real.rates.bytes_out), (37, 7500));
+        let all = (status[0].totals, status[0].rates);
+        assert_eq!(
+            (all.0.connections, all.0.packets_in, all.0.bytes_out),
+            (18, 1800, 300_000)
+        );
+        assert_eq!(
+            (all.1.connections, all.1.packets_in, all.1.bytes_out),
+            (2, 225, 37_500)
+        );
+    }
+
+    #[test]
     fn the_log_hears_of_the_same_problems() {
         let (services, _, hops) = one_of_each();
-        let problems: Vec<_> = services.unreachable(&hops, PORTS).collect();
+        let problems: Vec<_> = services.unreachable(&hops, &ports()).collect();
         let addr = |n: u8| IpAddr::from([10, 0, 0, n]);
         assert_eq!(
             problems,
