@@ -526,3 +526,35 @@ fn a_full_ring_costs_both_fragments_or_the_second() {
         assert!(lab.worker.account().is_settled());
     }
 }
+
+#[test]
+fn errors_about_flows_that_are_not_remembered_reach_the_client_by_the_hash() {
+    let (from, to) = ends(false);
+    let hash = Scheduler::Sh {
+        port: true,
+        fallback: false,
+    };
+    for (scheduler, one_packet) in [(hash, true), (hash, false), (Scheduler::Rr, true)] {
+        let spec = ServiceSpec {
+            scheduler,
+            one_packet,
+            ..spec(false, false, TunnelKind::Ipip, 1500)
+        };
+        let mut lab = Lab::with(&[spec], |environment| {
+            environment.policy.schedule_icmp = true;
+        });
+        let query = udp(from, to).with_df();
+        let inside = wrapped(&query.passed(), false, TunnelKind::Ipip, 0, 0);
+        let error = from_router(false, too_big(false, 1400), &inside);
+        if scheduler == hash && one_packet {
+            assert!(lab.client(&query).is_some());
+            assert_eq!(lab.state(&query), None);
+            let told = own_icmp(to.0, from.0, too_big(false, 1380), &query.passed().packet());
+            let told = (INGRESS, framed(OUR_MAC, ROUTER_MAC, &[], &told));
+            assert_eq!(lab.burst(EGRESS, &[error]), [told]);
+        } else {
+            // Of a flow that would have an entry, or whose real server nobody can tell.
+            lab.assert_dropped(&error, DropReason::IcmpUnknownFlow);
+        }
+    }
+}
