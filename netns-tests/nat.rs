@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 6] = [
+    let both: [(&str, fn(Engine)); 7] = [
         (
             "nat::requests_to_another_port_are_spread_by_weight_and_none_fails",
             requests,
@@ -35,6 +35,10 @@ pub(crate) fn tests() -> Vec<Test> {
         (
             "nat::a_real_servers_icmp_error_reaches_the_client_in_the_name_of_the_vip",
             icmp_errors,
+        ),
+        (
+            "nat::packets_are_cut_for_a_network_with_a_smaller_mtu",
+            smaller_network,
         ),
         (
             "nat::a_small_hop_behind_the_box_makes_the_real_server_send_less",
@@ -237,5 +241,39 @@ fn small_hop(engine: Engine) {
     );
     let route = net.reals[0].ip(&format!("route get {FAR}"));
     assert!(route.contains("mtu 1280"), "{route}");
+    lb.stop();
+}
+
+/// What may be fragmented is; who forbids it is told.
+fn smaller_network(engine: Engine) {
+    let net = Routed::new();
+    let _echo = Server::udp_echo(&net.reals[0], SocketAddr::from((INSIDE[0], 5354)));
+    let _sink = Server::tcp_sink(&net.reals[0], SocketAddr::from((INSIDE[0], 9001)));
+    let one = |protocol, port: u16, inner: u16| {
+        let lines = format!("lb_algo rr\n    lb_kind NAT\n    protocol {protocol}");
+        let real = unchecked(&format!("{} {inner}", INSIDE[0]), "");
+        virtual_server(&format!("{VIP} {port}"), &lines, &[real])
+    };
+    net.lb.ip("link set eth1 mtu 1400");
+    let config = one("UDP", 5353, 5354) + &one("TCP", 9000, 9001);
+    let lb = start(&net, &config, engine);
+
+    let content = noise(1_000_000);
+    let target = SocketAddr::from((VIP, 9000));
+    let receipt = net.far.inside(|| upload(FAR, target, &content));
+    assert_eq!(receipt.unwrap_or_default(), receipt_for(&content));
+    let route = net.far.ip(&format!("route get {VIP}"));
+    assert!(route.contains(" mtu 1400 "), "{route}");
+
+    // From here on nobody sends more than the network takes, and nobody forbids to fragment.
+    net.reals[0].ip("link set eth0 mtu 1400");
+    net.near.sysctl("ipv4/ip_no_pmtu_disc", 1);
+    for length in [1372, 1373, 1472, 1473, 8000] {
+        let answer = net.near.inside(|| {
+            let socket = udp_client(NEAR, SocketAddr::from((VIP, 5353)))?;
+            ask_udp(&socket, &content[..length])
+        });
+        answer.unwrap_or_else(|e| panic!("{length} bytes: {e}"));
+    }
     lb.stop();
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     stats::{DropReason, ReplyReason},
     time::Tick,
-    wire::tcp::Flags,
+    wire::{tcp::Flags, udp},
 };
 
 /// What becomes of a packet.
@@ -259,12 +259,25 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             .and_then(|slot| self.conns.real(slot))
             .filter(|real| self.table.real(*real).is_some());
         match found {
-            Some(real) if packet.kind == Kind::TunnelError => Verdict::Report(real.id),
-            Some(real) => forward(real.id, packet, self.turn),
-            None => self
-                .scheduled_alone(packet)
-                .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow)),
+            Some(real) if packet.kind == Kind::TunnelError => Some(Verdict::Report(real.id)),
+            Some(real) => Some(forward(real.id, packet, self.turn)),
+            None if packet.kind == Kind::TunnelError => self.report_alone(packet),
+            None => self.scheduled_alone(packet),
         }
+        .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow))
+    }
+
+    /// An error about a tunnel packet of a flow without an entry: by the hash that led it, where flows may be without.
+    fn report_alone(&mut self, packet: &Packet<K>) -> Option<Verdict> {
+        let table = self.table;
+        let service = table.service(&packet.question())?;
+        let alone = service.one_packet && packet.key.protocol() == udp::PROTOCOL;
+        let hashed = service.persistence.is_none() && service.picker.is_hash();
+        if !(hashed && (alone || self.unstored_lately())) {
+            return None;
+        }
+        let real = self.pick(service, packet)?;
+        Some(Verdict::Report(real.id))
     }
 
     /// `schedule_icmp`: where the scheduler would send the flow that an error is about.
@@ -413,14 +426,18 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     /// ago.
     #[cold]
     fn may_be_unstored(&self, service: &Service, kind: Kind) -> bool {
-        let lately = |since| {
-            let age = self.turn.tick.since(since);
-            age < self.turn.timeouts.ticks(State::Established)
-        };
         matches!(kind, Kind::Tcp(_) | Kind::Sctp(_) | Kind::LaterFragment)
             && service.persistence.is_none()
             && service.picker.is_hash()
-            && self.unstored.is_some_and(lately)
+            && self.unstored_lately()
+    }
+
+    /// Whether any flow was forwarded without an entry that may still be there.
+    fn unstored_lately(&self) -> bool {
+        self.unstored.is_some_and(|since| {
+            let age = self.turn.tick.since(since);
+            age < self.turn.timeouts.ticks(State::Established)
+        })
     }
 
     /// Forwards a packet where its flow's first one went by the hash. The real server knows the flow, or refuses it

@@ -185,7 +185,7 @@ fn a_full_table_has_no_further_places() {
     for server in 0..40 {
         let key = key_to(server);
         let home = bench.table.home(&key);
-        let (real, state) = (real(1), State::SynRecv);
+        let (real, state) = (real(1), State::Established);
         let new = NewConn {
             key,
             home,

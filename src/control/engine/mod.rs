@@ -153,7 +153,7 @@ struct Engine {
     health: Health,
     probes: TcpProbes,
     hops: NextHops,
-    /// The ways to clients, where answers pass here.
+    /// The ways to clients, where anything for them passes here.
     ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
     maglev: MaglevTables,
@@ -621,20 +621,20 @@ impl Engine {
 
     fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
         let stats = data_plane.stats();
-        // With what came of cutting packets in two.
-        let (received, sent, dropped) = (
-            stats.sum(|worker| worker.frames_in.get() + worker.cut.get()),
+        let (received, cut, sent, dropped) = (
+            stats.sum(|worker| worker.frames_in.get()),
+            stats.sum(|worker| worker.cut.get()),
             stats.sum(|worker| worker.frames_out.get()),
             stats.sum(WorkerStats::dropped),
         );
-        let kept = account.is_settled() && received == sent + dropped;
+        let kept = account.is_settled() && received + cut == sent + dropped;
         let verdict = if kept {
             "frames conserved"
         } else {
             "FRAMES LOST"
         };
         self.say(format_args!(
-            "{verdict}: {received} received = {sent} sent + {dropped} dropped; {} in all = {} in the \
+            "{verdict}: {received} received + {cut} cut off = {sent} sent + {dropped} dropped; {} in all = {} in the \
              kernel ({} in rings) + {} free + {} in hand",
             account.whole,
             account.in_kernel,

@@ -217,7 +217,7 @@ impl Engine {
             })
             .collect();
         self.learn_addresses();
-        if self.services.sees_answers() {
+        if self.services.sends_to_clients() {
             self.ways = Some(ClientWays::new(clock::now()));
             self.drive_client_ways(clock::now(), clock::wall());
         }

@@ -157,10 +157,11 @@ impl Services {
         })
     }
 
-    /// Whether answers of any real server pass here (NAT).
-    pub(super) fn sees_answers(&self) -> bool {
+    /// Whether anything for clients passes here: answers of real servers (NAT), or what routers say about
+    /// packets in tunnels.
+    pub(super) fn sends_to_clients(&self) -> bool {
         let mut reals = self.services.iter().flat_map(|service| &service.reals);
-        reals.any(|real| real.method.sees_answers())
+        reals.any(|real| !matches!(real.method, Method::DirectRouting))
     }
 
     /// What the workers' table is built from.

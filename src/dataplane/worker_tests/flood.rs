@@ -209,3 +209,36 @@ fn a_client_endpoint_has_connections_to_fifty_virtual_servers() {
         }
     }
 }
+
+#[test]
+fn a_stranger_to_a_real_server_behind_nat_is_reset_though_others_found_no_room() {
+    let hash = Scheduler::Sh {
+        port: true,
+        fallback: false,
+    };
+    let hashed = |id, port, method| ServiceSpec {
+        scheduler: hash,
+        ..served(
+            id,
+            address(L4Proto::Tcp, VIP4, port),
+            vec![real_at(11 + id, REAL4, 80, method)],
+        )
+    };
+    let mut lab = Lab::with_connections(service(Vec::new()), 10);
+    let specs = [
+        hashed(0, 80, Method::DirectRouting),
+        hashed(1, 81, Method::Nat),
+    ];
+    lab.publish_with(&specs, |_| {});
+    let mut port = 0;
+    while lab.stats.unstored.get() == 0 {
+        port += 1;
+        for flags in [SYN, ACK] {
+            let pkt = tcp((CLIENT4, port), (VIP4, 80), flags);
+            assert_eq!(lab.goes_to(&pkt), Some(11));
+        }
+    }
+    let stranger = |vport| tcp((CLIENT4, 60_000), (VIP4, vport), ACK);
+    assert_eq!(lab.client(&stranger(80)).unwrap().0, EGRESS);
+    assert_eq!(lab.client(&stranger(81)).unwrap().0, INGRESS, "a reset");
+}

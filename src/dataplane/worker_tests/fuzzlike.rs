@@ -156,7 +156,10 @@ proptest! {
         for (port, frame) in &seeds {
             lab.burst(*port, &[frame]);
         }
-        lab.worker.io_mut().discard();
+        // What waits gives up.
+        lab.advance(5);
+        lab.turn();
+        prop_assert!(lab.worker.account().is_settled());
         let mut specs = everything();
         specs[3].reals[0].available = false;
         specs[4].reals[0].next_hop = None;
@@ -200,6 +203,10 @@ proptest! {
         // What waits gives up.
         lab.advance(5);
         lab.worker.turn(lab.now);
+        while let Some((_, bytes)) = lab.worker.io_mut().collect() {
+            assert_valid(&bytes, false);
+            out += 1;
+        }
         let account = lab.worker.account();
         prop_assert_eq!(account.free, account.total);
         let (dropped, frames_in) = (lab.stats.dropped() - before.0, lab.stats.frames_in.get() - before.1);

@@ -103,8 +103,8 @@ fn answers_go_to_the_client_itself_where_it_is_on_the_link() {
 /// Whose segment, its flags, the state after it, and active and inactive connections.
 type Step = (bool, u8, State, u64, (u64, u64));
 
-const GOLDEN: [&[Step]; 5] = {
-    use State::{Close, CloseWait, Established, FinWait, SynRecv, TimeWait};
+const GOLDEN: [&[Step]; 6] = {
+    use State::{Close, CloseWait, Established, FinWait, SynRecv, SynSent, TimeWait};
     [
         // The client closes.
         &[
@@ -134,6 +134,13 @@ const GOLDEN: [&[Step]; 5] = {
             (true, SYN, SynRecv, 60, (1, 0)),
             (true, ACK, Established, 900, (1, 0)),
             (false, RST, Close, 10, (0, 1)),
+        ],
+        // Refused; then the real server opens, and both do at once.
+        &[
+            (true, SYN, SynRecv, 60, (1, 0)),
+            (false, RST | ACK, Close, 10, (0, 1)),
+            (false, SYN, SynSent, 120, (1, 0)),
+            (true, SYN, Established, 900, (1, 0)),
         ],
         // Refused.
         &[

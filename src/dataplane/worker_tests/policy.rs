@@ -202,3 +202,24 @@ fn sloppy_tcp_lets_any_segment_but_a_reset_begin() {
         lab.assert_no_way(&other, DropReason::UnknownReset);
     }
 }
+
+#[test]
+fn timeouts_are_those_that_are_set() {
+    let set = |state, seconds, timeouts: &mut Timeouts| {
+        *timeouts = timeouts.clone().with(state, Duration::from_secs(seconds));
+    };
+    let mut lab = Lab::with(&[service(pair(Method::DirectRouting))], |environment| {
+        set(State::Established, 30, &mut environment.timeouts);
+        set(State::FinWait, 7, &mut environment.timeouts);
+    });
+    for (flags, seconds) in [(ACK, 30), (FIN | ACK, 7)] {
+        for flags in [SYN, ACK, flags] {
+            lab.client(&at(flags)).unwrap();
+        }
+        lab.advance(seconds - 1);
+        assert_eq!(lab.client(&at(flags)).unwrap().0, EGRESS);
+        lab.advance(seconds);
+        let (port, _) = lab.client(&at(ACK)).unwrap();
+        assert_eq!(port, INGRESS, "it is over: a reset");
+    }
+}

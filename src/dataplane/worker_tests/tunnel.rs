@@ -485,3 +485,76 @@ fn udp_and_fragments_go_through_a_tunnel_as_they_are() {
     }
     assert_eq!(whole.l4, L4::Udp);
 }
+
+#[test]
+fn an_error_about_another_tunnel_than_the_flows_is_not_believed() {
+    let (from, to) = ends(false);
+    let kind = Method::Tunnel(TunnelKind::Ipip);
+    let reals = vec![
+        real_at(11, REAL4, 80, kind),
+        real_at(12, "10.2.0.12", 80, kind),
+    ];
+    let mut lab = Lab::full(&[served(0, address(L4Proto::Tcp, VIP4, 80), reals)]);
+    let (_, out) = lab.client(&tcp(from, to, SYN).with_df()).unwrap();
+    let mut quoted = out[14..].to_vec();
+    quoted[19] = 12;
+    let error = from_router(false, too_big(false, 1000), &quoted);
+    lab.assert_dropped(&error, DropReason::IcmpUnknownFlow);
+}
+
+#[test]
+fn a_full_ring_costs_both_fragments_or_the_second() {
+    let mut lab = Lab::full(&[spec(false, false, TunnelKind::Ipip, 1500)]);
+    let (from, to) = ends(false);
+    let large = udp(from, to).with_data(1472).frame();
+    let small = udp(from, to).frame();
+    for (before, sent) in [(BURST, 0), (BURST - 1, 1), (BURST - 2, 2)] {
+        for _ in 0..before {
+            assert!(lab.worker.io_mut().inject(INGRESS, &small));
+        }
+        lab.worker.turn(lab.now);
+        let (frames, full) = (
+            lab.stats.frames_out.get(),
+            lab.dropped_for(DropReason::TransmitFull),
+        );
+        assert!(lab.worker.io_mut().inject(INGRESS, &large));
+        lab.worker.turn(lab.now);
+        assert_eq!(lab.stats.frames_out.get() - frames, sent);
+        let dropped = lab.dropped_for(DropReason::TransmitFull) - full;
+        assert_eq!(dropped, u64::from(sent < 2));
+        lab.worker.io_mut().discard();
+        assert!(lab.worker.account().is_settled());
+    }
+}
+
+#[test]
+fn errors_about_flows_that_are_not_remembered_reach_the_client_by_the_hash() {
+    let (from, to) = ends(false);
+    let hash = Scheduler::Sh {
+        port: true,
+        fallback: false,
+    };
+    for (scheduler, one_packet) in [(hash, true), (hash, false), (Scheduler::Rr, true)] {
+        let spec = ServiceSpec {
+            scheduler,
+            one_packet,
+            ..spec(false, false, TunnelKind::Ipip, 1500)
+        };
+        let mut lab = Lab::with(&[spec], |environment| {
+            environment.policy.schedule_icmp = true;
+        });
+        let query = udp(from, to).with_df();
+        let inside = wrapped(&query.passed(), false, TunnelKind::Ipip, 0, 0);
+        let error = from_router(false, too_big(false, 1400), &inside);
+        if scheduler == hash && one_packet {
+            assert!(lab.client(&query).is_some());
+            assert_eq!(lab.state(&query), None);
+            let told = own_icmp(to.0, from.0, too_big(false, 1380), &query.passed().packet());
+            let told = (INGRESS, framed(OUR_MAC, ROUTER_MAC, &[], &told));
+            assert_eq!(lab.burst(EGRESS, &[error]), [told]);
+        } else {
+            // Of a flow that would have an entry, or whose real server nobody can tell.
+            lab.assert_dropped(&error, DropReason::IcmpUnknownFlow);
+        }
+    }
+}
