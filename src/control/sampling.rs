@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::{stats::Estimator, time::Instant};
 
 /// Real servers whose counters are looked at in one turn of the loop. Each costs two cache lines of another
-/// processor for each worker: some 0.1 ms a worker.
+/// processor for each worker.
 const SHARE: usize = 512;
 
 /// Says when and for whom the next sample is due.

@@ -276,8 +276,10 @@ impl<Io: PacketIo> Output<'_, Io> {
     fn cut_at(&mut self, frame: &mut Io::Frame, network: u8, mtu: u16) -> Result<(), Stop> {
         let spare = self.io.blank(frame.ingress());
         let mut second = spare.ok_or(Stop::Drop(DropReason::TransmitFull))?;
-        // As long as the whole: the second fragment never is.
-        let lengths = if second.resize(frame.bytes().len()) {
+        // What does not fit, and a header again: an IP header of 60 bytes, and 7 that the first fragment gives up to
+        // end at a multiple of 8. A buffer may not hold more than its interface's packets.
+        let rest = frame.bytes().len().saturating_sub(mtu.into()) + 60 + 7;
+        let lengths = if second.resize(rest) {
             rewrite::split(frame.bytes_mut(), network, mtu, second.bytes_mut())
         } else {
             Err(Refused::TooLong)
