@@ -81,7 +81,7 @@ pub(crate) fn run(folder: &Path) {
         let stop = Arc::clone(&stop);
         thread::spawn(move || echo(addr, &stop))
     });
-    let mut results = WAYS.map(|_| (Histogram::<u64>::new(3).unwrap(), 0));
+    let mut results = WAYS.map(|_| (Histogram::new_with_bounds(1, 1_000_000_000, 3).unwrap(), 0));
     for _ in 0..ROUNDS {
         for (way, (times, lost)) in WAYS.iter().zip(&mut results) {
             let _standing = way.start(folder);

@@ -156,8 +156,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
         if let Some(slot) = known {
             match self.current(slot, packet.kind) {
-                Current::Real(id, real) => {
-                    let state = self.conns.state(slot);
+                Current::Real(state, id, real) => {
                     let direction = if real.method.sees_answers() {
                         Direction::In
                     } else {
@@ -178,15 +177,12 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     /// entry is gone, or no packet but a new flow's may use it.
     #[inline]
     fn current(&mut self, slot: Slot, kind: Kind) -> Current<'a> {
-        if self.conns.is_expired(slot, self.turn) {
+        let Some((state, real)) = self.conns.current(slot, self.turn) else {
             self.conns.expire(slot, self.turn);
             return Current::None;
-        }
+        };
         let table = self.table;
-        let found = self
-            .conns
-            .real(slot)
-            .and_then(|real| table.real(real).map(|it| (real.id, it)));
+        let found = real.and_then(|real| table.real(real).map(|it| (real.id, it)));
         let Some((id, real)) = found else {
             return self.orphan(slot, kind);
         };
@@ -201,7 +197,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             self.conns.remove(slot, self.turn);
             return Current::None;
         }
-        Current::Real(id, real)
+        Current::Real(state, id, real)
     }
 
     /// A connection whose real server has left the configuration.
@@ -348,6 +344,8 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     }
 
     /// A packet whose flow has no entry: only a first one starts one.
+    // Apart from the way of known flows, which needs the registers.
+    #[inline(never)]
     fn admit(&mut self, packet: &Packet<K>) -> Verdict {
         let table = self.table;
         let Some(service) = table.service(&packet.question()) else {
@@ -530,7 +528,8 @@ impl<'a, K: FlowKey> Decider<'a, K> {
 
 /// Where an entry leads now.
 enum Current<'t> {
-    Real(RealId, &'t Real),
+    /// Its state, and its real server.
+    Real(State, RealId, &'t Real),
     /// The packet goes no further.
     Verdict(Verdict),
     /// The packet must be treated as one of a new flow.

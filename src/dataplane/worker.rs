@@ -6,8 +6,8 @@
 //!
 //! # What idling costs
 //!
-//! A worker that finds nothing for [`SPIN_TURNS`] turns sleeps in ppoll(2) until a frame comes, another
-//! worker hands one over or [`IDLE_WAIT`] has passed: 20 wake-ups a second, each with a share of the
+//! A worker that finds nothing for `SPIN_TURNS` turns sleeps in ppoll(2) until a frame comes, another
+//! worker hands one over or `IDLE_WAIT` has passed: 20 wake-ups a second, each with a share of the
 //! sweep, are well below 1 % of a core.
 
 use std::{

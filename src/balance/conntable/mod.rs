@@ -265,12 +265,21 @@ impl<K: FlowKey> ConnTable<K> {
     /// A packet came for a connection: its time starts again in `state`.
     #[inline]
     pub fn touch(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
-        let bucket = &mut self.buckets[slot.bucket()];
+        let (bucket, way) = (&mut self.buckets[slot.bucket()], slot.way());
         // A line that does not change need not be written back.
-        if bucket.seen[slot.way()] != turn.tick {
-            bucket.seen[slot.way()] = turn.tick;
+        if bucket.seen[way] != turn.tick {
+            bucket.seen[way] = turn.tick;
         }
-        if bucket.states[slot.way()] != state {
+        let settled = (bucket.states[way] == state) & (bucket.packets[way] >= ASSURED);
+        if !settled {
+            self.advance(slot, state, turn);
+        }
+    }
+
+    /// What [`Self::touch`] does for a connection that is not assured, or in another state.
+    #[inline(never)]
+    fn advance(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
+        if self.state(slot) != state {
             self.change_state(slot, state, turn);
         }
         if self.buckets[slot.bucket()].packets[slot.way()] < ASSURED {
@@ -476,6 +485,20 @@ impl<K: FlowKey> ConnTable<K> {
         Some(slot)
     }
 
+    /// The state of an entry and its real server; `None` when its time is over.
+    #[inline]
+    pub fn current(&self, slot: Slot, turn: Turn<'_>) -> Option<(State, Option<RealRef>)> {
+        let (bucket, way) = (&self.buckets[slot.bucket()], slot.way());
+        let (seen, state) = (bucket.seen[way], bucket.states[way]);
+        let record = &self.records[slot.0 as usize];
+        let is_over = if state == State::Template {
+            has_come(seen, turn.tick) && record.link == 0
+        } else {
+            turn.tick.since(seen) >= turn.timeouts.ticks(state)
+        };
+        (!is_over).then_some((state, record.real))
+    }
+
     /// The state of an entry.
     #[inline]
     pub fn state(&self, slot: Slot) -> State {
@@ -518,13 +541,7 @@ impl<K: FlowKey> ConnTable<K> {
     /// Whether an entry's time is over. A template's is not while connections refer to it.
     #[inline]
     pub fn is_expired(&self, slot: Slot, turn: Turn<'_>) -> bool {
-        let bucket = &self.buckets[slot.bucket()];
-        let (seen, state) = (bucket.seen[slot.way()], bucket.states[slot.way()]);
-        if state == State::Template {
-            has_come(seen, turn.tick) && self.records[slot.0 as usize].link == 0
-        } else {
-            turn.tick.since(seen) >= turn.timeouts.ticks(state)
-        }
+        self.current(slot, turn).is_none()
     }
 
     /// Connections and templates in the table.

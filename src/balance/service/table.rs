@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
 };
 
@@ -102,6 +102,43 @@ impl Service {
     }
 }
 
+/// Places of virtual servers by what their real servers answer from. Looked at for every packet from a client, so a
+/// key is one word, or three, as in [`Lookup`].
+#[derive(Debug, Default)]
+struct Returns {
+    v4: HashMap<u64, u32, SeedableState<'static>>,
+    v6: HashMap<(u128, u32), u32, SeedableState<'static>>,
+}
+
+impl Returns {
+    /// `from` is as by [`source`].
+    fn add(&mut self, addr: IpAddr, from: u32, at: u32) {
+        match addr {
+            IpAddr::V4(addr) => self.v4.entry(word(addr, from)).or_insert(at),
+            IpAddr::V6(addr) => self.v6.entry((addr.to_bits(), from)).or_insert(at),
+        };
+    }
+
+    #[inline]
+    fn get(&self, addr: IpAddr, from: u32) -> Option<u32> {
+        match addr {
+            IpAddr::V4(addr) => self.v4.get(&word(addr, from)),
+            IpAddr::V6(addr) => self.v6.get(&(addr.to_bits(), from)),
+        }
+        .copied()
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+#[inline]
+fn word(addr: Ipv4Addr, from: u32) -> u64 {
+    u64::from(addr.to_bits()) << 32 | u64::from(from)
+}
+
 /// Every virtual server, at one moment of the configuration.
 #[derive(Debug)]
 pub struct ServiceTable {
@@ -111,7 +148,7 @@ pub struct ServiceTable {
     lookup: Lookup,
     /// Whose packets are answers that get a virtual server's address: real servers behind NAT. Each
     /// with the place of its virtual server.
-    returns: HashMap<(IpAddr, u32), u32, SeedableState<'static>>,
+    returns: Returns,
     /// Whether any of them answers from every port.
     any_return: bool,
     /// Whether any virtual server's flows have an owner among several workers.
@@ -155,7 +192,7 @@ impl ServiceTable {
         let mut reals = Vec::new();
         let mut slots = vec![false; MAX_SERVICES];
         let mut lookup = Lookup::new(environment.marks.clone());
-        let mut returns = HashMap::with_hasher(SeedableState::fixed());
+        let (mut returns, mut any_return) = (Returns::default(), false);
         let mut tunnels = HashSet::with_hasher(SeedableState::fixed());
         for spec in services {
             match slots.get_mut(spec.id.0 as usize) {
@@ -172,7 +209,8 @@ impl ServiceTable {
             for real in behind_nat {
                 for protocol in spec.protocols() {
                     let from = source(protocol.number(), real.endpoint.port);
-                    returns.entry((real.endpoint.addr, from)).or_insert(at);
+                    returns.add(real.endpoint.addr, from, at);
+                    any_return |= real.endpoint.port == 0;
                 }
             }
             tunnels.extend(spec.reals.iter().filter_map(|real| match real.method {
@@ -187,7 +225,7 @@ impl ServiceTable {
             environment,
             services: built.into(),
             lookup,
-            any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
+            any_return,
             nat_prefixes: [false, true].map(|ipv6| {
                 let family = services.iter().filter(|spec| spec.has_family(ipv6));
                 let nat = family.filter(|spec| spec.sees_answers());
@@ -209,7 +247,7 @@ impl ServiceTable {
             environment: Environment::default(),
             services: Box::default(),
             lookup: Lookup::default(),
-            returns: HashMap::with_hasher(SeedableState::fixed()),
+            returns: Returns::default(),
             any_return: false,
             owned: false,
             nat_prefixes: [None; 2],
@@ -284,15 +322,12 @@ impl ServiceTable {
     /// The virtual server whose real server, behind NAT, answers from this address and port.
     #[inline]
     pub fn returns(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
-        let at = self
-            .returns
-            .get(&(addr, source(protocol, port)))
-            .or_else(|| {
-                self.any_return
-                    .then(|| self.returns.get(&(addr, source(protocol, 0))))
-                    .flatten()
-            });
-        self.services.get(*at? as usize)
+        let at = self.returns.get(addr, source(protocol, port)).or_else(|| {
+            self.any_return
+                .then(|| self.returns.get(addr, source(protocol, 0)))
+                .flatten()
+        });
+        self.services.get(at? as usize)
     }
 
     /// Whether any real server is behind a tunnel.
