@@ -1,8 +1,8 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
 use super::{
-    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Packet, Real,
-    RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, Method, NewConn, Packet,
+    Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
@@ -241,7 +241,11 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             .find(&packet.key, packet.home)
             .filter(|slot| !self.conns.is_expired(*slot, self.turn))
             .and_then(|slot| self.conns.real(slot))
-            .filter(|real| self.table.real(*real).is_some());
+            .filter(|real| {
+                let real = self.table.real(*real);
+                let tunnelled = |real: &Real| matches!(real.method, Method::Tunnel(_));
+                real.is_some_and(|real| packet.kind != Kind::TunnelError || tunnelled(real))
+            });
         match found {
             // For the client; nothing goes to the real server.
             Some(real) if packet.kind == Kind::TunnelError => Verdict::Forward(real.id),

@@ -9,5 +9,7 @@ pub mod memory;
 mod output;
 mod parking;
 pub mod publish;
+#[cfg(test)]
+mod size_tests;
 mod stages;
 pub mod worker;

@@ -145,7 +145,6 @@ impl<Io: PacketIo> Output<'_, Io> {
             Method::Tunnel(_) if packet.kind == Kind::TunnelError => {
                 self.tell_client(frame, packet, real.addr)
             }
-            _ if packet.kind == Kind::TunnelError => Err(Stop::Drop(DropReason::IcmpUnknownFlow)),
             Method::DirectRouting => {
                 let size = self.size(frame, packet, hop.mtu)?;
                 direct_routing::<K>(frame.bytes_mut(), packet.network, &hop);
@@ -395,6 +394,10 @@ impl<Io: PacketIo> Output<'_, Io> {
     /// The frame comes again when its real server's MAC address is known, and is counted then.
     #[cold]
     fn wait_for_real<K>(&self, packet: &Packet<K>, id: RealId) -> Stop {
+        if packet.kind == Kind::TunnelError {
+            // Not counted, and the way that it is about is another one now.
+            return Stop::Drop(DropReason::IcmpTunnel);
+        }
         let counters = self.turn.stats.real(id.0);
         counters.packets.sub(1);
         counters.bytes.sub(u64::from(packet.length));
