@@ -1,15 +1,13 @@
 //! The command line: what is refused, with which place and exit status, and what is shown.
 
-use std::{net::SocketAddr, process::Output};
+use std::process::Output;
 
 use crate::{
     Test,
     support::{
-        client::{ask, connect, curl},
         config::{seed, service, vrrp},
-        lan::{CLIENT, LB1, Lan, REALS, VIP, further_clients},
-        secs, wait_until,
-        web::WebServer,
+        lan::{Lan, VIP},
+        secs,
         xvs::{Engine, Xvs, write, xvs},
     },
 };
@@ -35,10 +33,6 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new(
             "cli::instances_are_shown_and_the_socket_is_private",
             instances_are_shown,
-        ),
-        Test::new(
-            "cli::what_ran_is_shown_in_totals_rates_and_connections",
-            what_ran_is_shown,
         ),
         Test::new("cli::a_second_run_on_the_same_box_is_refused", second_run),
     ]
@@ -149,134 +143,6 @@ fn instances_are_shown() {
     let output = xvs(&lan.lb1, &["list", "--socket", socket]);
     assert!(!output.status.success(), "nobody is there to ask");
     assert!(errors(&output).contains(socket), "{output:?}");
-}
-
-/// The five numbers of a virtual server and of its real servers, as `ipvsadm --stats` and `--rate` lay
-/// them out.
-fn numbers(table: &str, service: &str) -> (Vec<u64>, Vec<Vec<u64>>) {
-    let five = |line: &str| {
-        let words = line[33..].split_whitespace();
-        let numbers: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
-        assert_eq!(numbers.len(), 5, "{line:?}");
-        numbers
-    };
-    let mut lines = table
-        .lines()
-        .skip_while(|line| !line.starts_with(service))
-        .map(|line| (line.starts_with("  -> "), line));
-    let (_, first) = lines
-        .next()
-        .unwrap_or_else(|| panic!("no {service} in {table}"));
-    let reals = lines.take_while(|(real, _)| *real);
-    (five(first), reals.map(|(_, line)| five(line)).collect())
-}
-
-fn what_ran_is_shown() {
-    let lan = Lan::new();
-    let _web = WebServer::start_all(&lan);
-    // One client's answers from behind NAT come back by way of the balancer.
-    let Some(other) = further_clients().next() else {
-        panic!("there are more clients");
-    };
-    for real in &lan.reals {
-        real.ip(&format!("route replace {other}/32 via {LB1}"));
-    }
-    let nat = service(8080, "lb_algo rr", &[1, 1, 1]).replace("lb_kind DR", "lb_kind NAT");
-    let config = vrrp("MASTER", 254)
-        + &service(80, "lb_algo rr\n    persistence_timeout 300", &[1, 1, 1])
-        + &nat;
-    let lb = Xvs::start(&lan, &lan.lb1, &config, Engine::AfXdp);
-    lb.wait_for_master();
-    let port = |port| SocketAddr::from((VIP, port));
-    curl(&lan.client, CLIENT, port(80), 20, 5);
-    curl(&lan.client, other, port(8080), 30, 5);
-    let _open: Vec<_> = lan.client.inside(|| {
-        let streams = (0..3).map(|_| {
-            let mut stream = connect(CLIENT, port(80), secs(2)).expect("the VIP accepts");
-            ask(&mut stream).expect("the VIP answers");
-            stream
-        });
-        streams.collect()
-    });
-
-    let nat = format!("TCP  {VIP}:8080 ");
-    wait_until("the rates show what ran", secs(5), || {
-        let (all, _) = numbers(&lb.tell(&["list", "--rate"]), &nat);
-        all.iter().skip(1).all(|rate| *rate > 0)
-    });
-    let totals = lb.tell(&["list", "--stats"]);
-    let (all, reals) = numbers(&totals, &nat);
-    assert_eq!(all[0], 30, "{totals}");
-    assert_eq!(
-        reals.iter().map(|real| real[0]).collect::<Vec<_>>(),
-        [10; 3]
-    );
-    for (column, sum) in all.iter().enumerate() {
-        assert_eq!(
-            *sum,
-            reals.iter().map(|real| real[column]).sum::<u64>(),
-            "{totals}"
-        );
-    }
-    // A handshake, a request, its answer, an end, each way.
-    assert!(all[1] >= 30 * 4 && all[2] >= 30 * 3, "{totals}");
-    let (all, reals) = numbers(&totals, &format!("TCP  {VIP}:80 "));
-    assert_eq!(
-        (all[0], all[2], all[4]),
-        (23, 0, 0),
-        "answers do not pass here: {totals}"
-    );
-    assert_eq!(
-        reals.iter().filter(|real| real[0] > 0).count(),
-        1,
-        "one client: {totals}"
-    );
-    let json: serde_json::Value = serde_json::from_str(&lb.tell(&["list", "--json"]))
-        .unwrap_or_else(|e| panic!("xvs list --json: {e}"));
-    assert_eq!(json["services"][0]["totals"]["packets_in"], all[1]);
-    assert_eq!(json["services"][0]["matches"][0]["port"], 80);
-
-    let client = CLIENT.to_string();
-    let from = ["list", "--conns", "--client", &client];
-    let shown = lb.tell(&[&from[..], &["--state", "established"]].concat());
-    let lines: Vec<&str> = shown.lines().collect();
-    assert_eq!(lines.len(), 2 + 3, "{shown}");
-    assert_eq!(lines[0], "IPVS connection entries");
-    for line in &lines[2..] {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(words[0], "TCP", "{line}");
-        assert!(
-            words[1].starts_with("14:5") || words[1] == "15:00",
-            "{line}"
-        );
-        assert!(words[3].starts_with(&format!("{CLIENT}:")), "{line}");
-        assert_eq!(words[4], format!("{VIP}:80"), "{line}");
-        assert!(
-            REALS.iter().any(|real| words[5] == format!("{real}:80")),
-            "{line}"
-        );
-    }
-    let shown = lb.tell(&from);
-    let template = shown
-        .lines()
-        .filter(|line| line.contains(&format!(" {CLIENT}:0 ")));
-    assert_eq!(template.count(), 1, "{shown}");
-    assert!(!shown.contains(&format!("{VIP}:8080")), "{shown}");
-    let vip = format!("{VIP}:8080");
-    let shown = lb.tell(&["list", "--conns", "--vip", &vip]);
-    assert_eq!(shown.lines().count(), 2 + 30, "{shown}");
-
-    let output = lb.ask(&["list", "--conns", "--vip", &vip, "--limit", "7"]);
-    let shown = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(shown.lines().count(), 2 + 7, "{shown}");
-    assert!(
-        errors(&output).contains("7 of 30 connections"),
-        "{output:?}"
-    );
-    let output = lb.ask(&["list", "--conns", "--state", "OPEN"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(errors(&output).contains("no state OPEN"), "{output:?}");
-    lb.stop();
 }
 
 fn second_run() {

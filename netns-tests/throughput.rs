@@ -45,25 +45,26 @@ fn serve(place: &impl AsRef<std::path::Path>, host: &Host, own: Ipv4Addr) -> Pro
     let mut command = host.command("iperf3");
     command.args(["--server", "--forceflush", "--bind", &own.to_string()]);
     let log = place.as_ref().join("iperf3.log");
-    let server = Process::spawn("iperf3", &mut command, &log);
-    wait_until("iperf3 listens", secs(5), || {
-        server.log().contains("Server listening")
-    });
-    server
+    Process::spawn("iperf3", &mut command, &log)
 }
 
 /// Streams to the server and back by TCP, and one by UDP.
-fn measure(client: &Host) {
+fn measure(server: &Process, client: &Host) {
     let vip = VIP.to_string();
-    for arguments in [
+    let all = [
         &["--parallel", "4"][..],
         &["--parallel", "4", "--reverse"],
         &["--udp", "--bitrate", "50M", "--length", "1400"],
-    ] {
+    ];
+    for (arguments, number) in all.into_iter().zip(1..) {
+        // It takes one client at a time, and is done with one a little later than that one.
+        wait_until("iperf3 listens (again)", secs(5), || {
+            server.log().matches("Server listening").count() == number
+        });
         let common = ["--client", &vip, "--time", "1", "--json"];
         let output = client.output("iperf3", &[&common, arguments].concat());
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "iperf3 {arguments:?}: {text}");
+        assert!(output.status.success(), "iperf3 {arguments:?}: {output:?}");
         let report: serde_json::Value =
             serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
         let end = &report["end"];
@@ -79,19 +80,19 @@ fn measure(client: &Host) {
 fn direct(engine: Engine) {
     let lan = Lan::new();
     lan.hold_vip();
-    let _server = serve(&lan, &lan.reals[0], VIP);
+    let server = serve(&lan, &lan.reals[0], VIP);
     let lb = Xvs::start(&lan, &lan.lb1, &config("DR", REALS[0]), engine);
     lb.wait_until_ready();
-    measure(&lan.client);
+    measure(&server, &lan.client);
     lb.stop();
 }
 
 fn translated(engine: Engine) {
     let net = Routed::new();
-    let _server = serve(&net, &net.reals[0], INSIDE[0]);
+    let server = serve(&net, &net.reals[0], INSIDE[0]);
     let lb = Xvs::start(&net, &net.lb, &config("NAT", INSIDE[0]), engine);
     lb.wait_until_ready();
-    measure(&net.far);
+    measure(&server, &net.far);
     lb.stop();
 }
 
@@ -99,9 +100,9 @@ fn tunnelled(engine: Engine) {
     let lan = Lan::new();
     lan.hold_vip();
     let _tunnel = Decapsulator::start(&lan.reals[0], false);
-    let _server = serve(&lan, &lan.reals[0], VIP);
+    let server = serve(&lan, &lan.reals[0], VIP);
     let lb = Xvs::start(&lan, &lan.lb1, &config("TUN", REALS[0]), engine);
     lb.wait_until_ready();
-    measure(&lan.client);
+    measure(&server, &lan.client);
     lb.stop();
 }

@@ -179,7 +179,7 @@ fn failure(engine: Engine) {
     let lan = Lan::new();
     lan.hold_vip();
     let mut servers = serve_lan(&lan);
-    let web = WebServer::start_all(&lan);
+    let mut web = WebServer::start_all(&lan);
     let check = REALS.map(|real| {
         let own = format!("{real} {PORT}");
         let with_port = checked(&own, "");
@@ -196,8 +196,9 @@ fn failure(engine: Engine) {
     assert_eq!(moving.len(), 3);
     let mark = lb.mark();
     servers.remove(0);
-    web.into_iter().next().expect("three servers").kill();
-    lb.wait_for_line(mark, "Removing", secs(5));
+    web.remove(0).kill();
+    let gone = format!("Removing service [{}]", REALS[0]);
+    lb.wait_for_line(mark, &gone, secs(5));
     for socket in moving {
         socket
             .set_read_timeout(Some(millis(200)))

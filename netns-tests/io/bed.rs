@@ -28,7 +28,7 @@ use xvs::{
         busy_poll::Deferral,
         device::InterfaceSpec,
         packet_socket,
-        steer::{self, Match, Service, Steering},
+        steer::{self, Service, Steering},
         waker::Waker,
         xsk,
     },
