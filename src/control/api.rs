@@ -27,7 +27,7 @@ pub enum Request {
 #[serde(rename_all = "kebab-case")]
 pub enum Response {
     /// To [`Request::List`].
-    List(ServiceList),
+    List(Box<ServiceList>),
     /// To [`Request::Connections`].
     Connections(ConnectionList),
     /// To [`Request::Vrrp`].
@@ -99,12 +99,18 @@ pub struct ServiceList {
     pub io: Vec<String>,
     /// Connections that the tables of all workers have room for, together.
     pub connection_table_size: u64,
+    /// What is in it.
+    #[serde(default)]
+    pub table: TableCounts,
     /// What the steering program decided, summed over the interfaces.
     pub steering: SteeringCounts,
     /// Frames by their fate in the workers since the start.
     pub frames: FrameCounts,
     /// Dropped frames by the name of the reason; reasons that never occurred are left out.
     pub drops: Vec<NamedCount>,
+    /// Frames turned into answers of our own (resets, ICMP errors) by the name of the reason; as `drops`.
+    #[serde(default)]
+    pub replies: Vec<NamedCount>,
     /// What was lost or went wrong between the interfaces and the workers, by name; what never
     /// occurred is left out.
     #[serde(default)]
@@ -117,6 +123,19 @@ pub struct ServiceList {
     pub timing: Vec<StageTiming>,
     /// The virtual servers, in the order of the configuration.
     pub services: Vec<ServiceStatus>,
+}
+
+/// What is in the workers' connection tables, and what happened to them since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableCounts {
+    /// Connections now.
+    pub connections: u64,
+    /// Persistence templates now.
+    pub templates: u64,
+    /// Entries that made room for others before their time.
+    pub evicted: u64,
+    /// Packets forwarded without an entry, as there was no room and their scheduler is a hash.
+    pub unstored: u64,
 }
 
 /// Packets by the decision of the steering program, since it was attached.

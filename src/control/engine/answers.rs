@@ -9,7 +9,7 @@ use super::{
         admin::{AdminSocket, Answer, Ticket},
         api::{
             ConnectionList, FrameCounts, Lateness, NamedCount, Request, Response, ServiceList,
-            StageTiming, TimeBucket, VrrpStatus, WorkerCounts,
+            StageTiming, TableCounts, TimeBucket, VrrpStatus, WorkerCounts,
         },
     },
     Engine,
@@ -71,7 +71,7 @@ impl Engine {
                     max_us: self.lateness.max(),
                 },
             }),
-            Request::List => Response::List(self.list()),
+            Request::List => Response::List(Box::new(self.list())),
         })
     }
 
@@ -80,10 +80,12 @@ impl Engine {
             return ServiceList::default();
         };
         let stats = data_plane.stats();
-        let replied = ReplyReason::ALL
-            .iter()
-            .map(|reason| stats.sum(|worker| worker.replies(*reason).get()))
-            .sum();
+        let replies = ReplyReason::ALL.iter().map(|reason| NamedCount {
+            name: reason.name().to_owned(),
+            count: stats.sum(|worker| worker.replies(*reason).get()),
+        });
+        let replies: Vec<NamedCount> = replies.filter(|reply| reply.count > 0).collect();
+        let replied = replies.iter().map(|reply| reply.count).sum();
         let drops = DropReason::ALL.iter().map(|reason| NamedCount {
             name: reason.name().to_owned(),
             count: stats.sum(|worker| worker.drops(*reason).get()),
@@ -91,6 +93,12 @@ impl Engine {
         ServiceList {
             io: data_plane.report().to_vec(),
             connection_table_size: data_plane.connections() as u64,
+            table: TableCounts {
+                connections: stats.sum(|worker| worker.connections.get()),
+                templates: stats.sum(|worker| worker.templates.get()),
+                evicted: stats.sum(|worker| worker.evicted.get()),
+                unstored: stats.sum(|worker| worker.unstored.get()),
+            },
             steering: data_plane.steering_counts(),
             frames: FrameCounts {
                 received: stats.sum(|worker| worker.frames_in.get()),
@@ -101,6 +109,7 @@ impl Engine {
                 dropped: stats.sum(WorkerStats::dropped),
             },
             drops: drops.filter(|drop| drop.count > 0).collect(),
+            replies,
             io_drops: data_plane.io_drops(),
             workers: stats.0.iter().map(|worker| counts(worker)).collect(),
             timing: Stage::ALL
