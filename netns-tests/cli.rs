@@ -44,7 +44,7 @@ fn errors(output: &Output) -> String {
 
 fn wrong_configuration() {
     let lan = Lan::new();
-    let file = lan.folder().join("wrong.conf");
+    let file = lan.as_ref().join("wrong.conf");
     let text = vrrp("MASTER", 150).replace("priority 150", "priority 300")
         + &service(80, "lb_algo rr", &[1]).replace("10.0.0.137", "10.0.0.1337");
     write(&file, &text);
@@ -53,7 +53,7 @@ fn wrong_configuration() {
         let before = &text[..text.find(wrong).expect("the mistake is in the file")];
         format!("{name}:{}:", before.matches('\n').count() + 1)
     });
-    let socket = lan.folder().join("s").display().to_string();
+    let socket = lan.as_ref().join("s").display().to_string();
     for arguments in [
         vec!["check", "-f", name],
         vec!["run", "-f", name, "--socket", &socket],
@@ -74,7 +74,7 @@ fn wrong_configuration() {
 
 fn unreadable() {
     let lan = Lan::new();
-    let missing = lan.folder().join("missing.conf");
+    let missing = lan.as_ref().join("missing.conf");
     let missing = missing.to_str().expect("the path is UTF-8");
     for arguments in [
         &["check", "-f", missing][..],
@@ -94,7 +94,7 @@ fn unreadable() {
 
 fn seed_is_checked() {
     let lan = Lan::new();
-    let file = lan.folder().join("seed.conf");
+    let file = lan.as_ref().join("seed.conf");
     write(&file, &seed());
     let name = file.to_str().expect("the path is UTF-8");
     let output = xvs(&lan.lb1, &["check", "-f", name]);

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, thread};
 use crate::{
     Test,
     support::{
-        client::{Shares, ask, connect, curl, shares, wrk},
+        client::{ask, assert_shares, connect, curl, shares, wrk},
         config::{seed, seed_for_backup, service, vrrp},
         lan::{CLIENT, FURTHER_CLIENTS, Lan, REALS, VIP, further_clients},
         millis, secs, wait_until,
@@ -72,21 +72,6 @@ fn ten_thousand_requests_are_spread_by_weight_and_none_fails(engine: Engine) {
     let answers = curl(&lan.client, CLIENT, equal, 300, 10);
     assert_shares(&shares(&answers), 300, &[1, 1, 1]);
     lb.stop();
-}
-
-/// Shares must be as the weights say, within three hundredths of all requests: a client's port
-/// that comes round again belongs to the connection that is remembered, not to the scheduler.
-fn assert_shares(shares: &Shares, requests: usize, weights: &[usize]) {
-    let total: usize = weights.iter().sum();
-    for (number, weight) in weights.iter().enumerate() {
-        let name = format!("real{}", number + 1);
-        let got = shares.get(&name).copied().unwrap_or(0);
-        let due = requests * weight / total;
-        assert!(
-            got.abs_diff(due) <= requests * 3 / 100,
-            "{name} has weight {weight} of {total} and answered {got} of {requests}: {shares:?}"
-        );
-    }
 }
 
 fn load_from_many_connections_is_carried_without_an_error() {

@@ -14,10 +14,18 @@ mod foreign_traffic;
 mod forwarding;
 mod harness;
 mod health;
+mod ipv6;
 mod keepalived_peer;
 mod losses;
+mod marks;
+mod nat;
+mod paths;
 mod persistence;
+mod sctp;
 mod support;
+mod throughput;
+mod tunnel;
+mod udp;
 
 use std::{
     process::ExitCode,
@@ -47,6 +55,13 @@ impl Test {
     /// The same test once for each way to get at packets.
     fn on_each_engine(name: &str, run: fn(Engine)) -> impl Iterator<Item = Self> {
         Engine::ALL
+            .map(|engine| Self::new(&format!("{name}::{}", engine.name()), move || run(engine)))
+            .into_iter()
+    }
+
+    /// As [`Self::on_each_engine`], for what lies above them: once with XDP, once without.
+    fn on_both_engines(name: &str, run: fn(Engine)) -> impl Iterator<Item = Self> {
+        Engine::BOTH
             .map(|engine| Self::new(&format!("{name}::{}", engine.name()), move || run(engine)))
             .into_iter()
     }
@@ -89,6 +104,14 @@ fn main() -> ExitCode {
         losses::tests(),
         crash::tests(),
         cli::tests(),
+        throughput::tests(),
+        sctp::tests(),
+        paths::tests(),
+        marks::tests(),
+        tunnel::tests(),
+        ipv6::tests(),
+        udp::tests(),
+        nat::tests(),
     ];
     let trials = subjects.into_iter().flatten().map(Test::into_trial);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()

@@ -15,10 +15,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use xvs::sys::{device::InterfaceSpec, netns};
+use xvs::sys::{clock, device::InterfaceSpec, netns};
 
 pub(crate) const CLIENT: [u8; 4] = [10, 9, 0, 1];
 pub(crate) const VIP: [u8; 4] = [10, 9, 0, 100];
@@ -84,9 +84,9 @@ pub(crate) fn command(namespace: &str, cpus: &[usize], program: &str) -> Command
 
 /// Waits for something that must come.
 pub(crate) fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = clock::now() + Duration::from_secs(10);
     while !is_there() {
-        assert!(Instant::now() < end, "{what} does not come");
+        assert!(clock::now() < end, "{what} does not come");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -117,9 +117,9 @@ impl Running {
 impl Drop for Running {
     /// Asks it to stop, and sees to it.
     fn drop(&mut self) {
-        let end = Instant::now() + Duration::from_secs(3);
+        let end = clock::now() + Duration::from_secs(3);
         run("kill", &["-TERM", &self.0.id().to_string()]);
-        while Instant::now() < end && matches!(self.0.try_wait(), Ok(None)) {
+        while clock::now() < end && matches!(self.0.try_wait(), Ok(None)) {
             thread::sleep(Duration::from_millis(10));
         }
         let _ = self.0.kill();

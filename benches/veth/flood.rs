@@ -7,14 +7,14 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use etherparse::PacketBuilder;
 use xvs::{
     addr::{MacAddr, PortId},
     sys::{
-        affinity, netns,
+        affinity, clock, netns,
         packet_socket::{BATCH, PacketSocket},
         steer::{Hook, Steering},
     },
@@ -82,9 +82,9 @@ fn measure(way: Way, folder: &Path) -> [f64; 2] {
         // Once hundreds come out it is no greeting but the flood.
         wait_for(&way.name(), || received("s0") > first + 10_000);
         thread::sleep(WARM_UP);
-        let begin = (Instant::now(), received("s0"), sent.load(Ordering::Relaxed));
+        let begin = (clock::now(), received("s0"), sent.load(Ordering::Relaxed));
         thread::sleep(WINDOW);
-        let end = (Instant::now(), received("s0"), sent.load(Ordering::Relaxed));
+        let end = (clock::now(), received("s0"), sent.load(Ordering::Relaxed));
         let seconds = (end.0 - begin.0).as_secs_f64();
         [end.1 - begin.1, end.2 - begin.2].map(|packets| packets as f64 / seconds)
     });

@@ -8,11 +8,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hdrhistogram::Histogram;
-use xvs::sys::{affinity, netns};
+use xvs::sys::{affinity, clock, netns};
 
 use crate::{
     bed::{CLIENT, SERVER, SOURCE_CPU, UDP_PORT, VIP, say, wait_for, within},
@@ -54,7 +54,7 @@ fn ping(way: Way, times: &mut Histogram<u64>) -> usize {
     let mut lost = 0;
     for number in 0..PINGS as u64 {
         thread::sleep(PAUSE);
-        let (begin, number) = (Instant::now(), number.to_be_bytes());
+        let (begin, number) = (clock::now(), number.to_be_bytes());
         let sent = socket.send(&number);
         // Earlier ones that came late are not this one's answer.
         let answered = sent.is_ok()
@@ -66,7 +66,7 @@ fn ping(way: Way, times: &mut Histogram<u64>) -> usize {
                 }
             };
         if answered {
-            let nanos = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let nanos = u64::try_from((clock::now() - begin).as_nanos()).unwrap_or(u64::MAX);
             times.saturating_record(nanos);
         } else {
             lost += 1;

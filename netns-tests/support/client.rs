@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -28,13 +28,13 @@ pub(crate) struct Load {
 /// the address `source`. Gives the answers, sorted by nothing.
 pub(crate) fn curl(
     host: &Host,
-    source: Ipv4Addr,
+    source: impl Into<IpAddr>,
     target: SocketAddr,
     count: usize,
     at_once: usize,
 ) -> Vec<String> {
     let url = format!("http://{target}/?[1-{count}]");
-    let source = source.to_string();
+    let source = source.into().to_string();
     let at_once = at_once.to_string();
     let mut arguments = vec![
         "--silent",
@@ -57,6 +57,37 @@ pub(crate) fn curl(
     let answers: Vec<String> = answers.lines().map(str::to_owned).collect();
     assert_eq!(answers.len(), count, "curl made requests without an answer");
     answers
+}
+
+/// What `curl` gets from a URL, within eight seconds.
+pub(crate) fn fetch(host: &Host, url: &str) -> Vec<u8> {
+    let output = host.output(
+        "curl",
+        &["--silent", "--show-error", "--fail", "--max-time", "8", url],
+    );
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{url}: {}\n{errors}",
+        output.status
+    );
+    output.stdout
+}
+
+/// Sends all of `content` to a [`tcp_sink`], and gives the receipt.
+///
+/// [`tcp_sink`]: super::echo::Server::tcp_sink
+pub(crate) fn upload(
+    source: impl Into<IpAddr>,
+    target: SocketAddr,
+    content: &[u8],
+) -> io::Result<String> {
+    let mut stream = connect(source, target, Duration::from_secs(8))?;
+    stream.write_all(content)?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut receipt = String::new();
+    stream.read_to_string(&mut receipt)?;
+    Ok(receipt)
 }
 
 /// Keeps `connections` clients busy for `seconds` with `wrk`: a new connection for every request.
@@ -106,6 +137,21 @@ pub(crate) fn shares(answers: &[String]) -> Shares {
     shares
 }
 
+/// Shares must be as the weights say, within three hundredths of all requests: a client's port
+/// that comes round again belongs to the connection that is remembered, not to the scheduler.
+pub(crate) fn assert_shares(shares: &Shares, requests: usize, weights: &[usize]) {
+    let total: usize = weights.iter().sum();
+    for (number, weight) in weights.iter().enumerate() {
+        let name = format!("real{}", number + 1);
+        let got = shares.get(&name).copied().unwrap_or(0);
+        let due = requests * weight / total;
+        assert!(
+            got.abs_diff(due) <= requests * 3 / 100,
+            "{name} has weight {weight} of {total} and answered {got} of {requests}: {shares:?}"
+        );
+    }
+}
+
 /// The name of the real server in its answer.
 pub(crate) fn server_of(answer: &str) -> &str {
     answer.split(' ').next().unwrap_or(answer)
@@ -114,12 +160,12 @@ pub(crate) fn server_of(answer: &str) -> &str {
 /// A TCP connection from `source` to `target`, on the machine of the calling thread. `timeout`
 /// holds for connecting and for every read and write after it.
 pub(crate) fn connect(
-    source: Ipv4Addr,
+    source: impl Into<IpAddr>,
     target: SocketAddr,
     timeout: Duration,
 ) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(IpAddr::V4(source), 0).into())?;
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::new(source.into(), 0).into())?;
     socket.connect_timeout(&target.into(), timeout)?;
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(timeout))?;
@@ -148,13 +194,17 @@ pub(crate) fn ask(stream: &mut TcpStream) -> io::Result<String> {
 }
 
 /// One request on a connection of its own.
-pub(crate) fn get(source: Ipv4Addr, target: SocketAddr, timeout: Duration) -> io::Result<String> {
+pub(crate) fn get(
+    source: impl Into<IpAddr>,
+    target: SocketAddr,
+    timeout: Duration,
+) -> io::Result<String> {
     ask(&mut connect(source, target, timeout)?)
 }
 
 /// As [`get`], but leaves by a reset: the balancer then forgets the connection in ten seconds
 /// (`CLOSE`), not in two minutes.
-pub(crate) fn get_and_reset(source: Ipv4Addr, target: SocketAddr) -> io::Result<String> {
+pub(crate) fn get_and_reset(source: impl Into<IpAddr>, target: SocketAddr) -> io::Result<String> {
     let mut stream = connect(source, target, Duration::from_secs(2))?;
     let answer = ask(&mut stream)?;
     Socket::from(stream).set_linger(Some(Duration::ZERO))?;

@@ -67,3 +67,20 @@ pub(crate) fn service(port: u16, lines: &str, weights: &[u32]) -> String {
     }
     text + "}\n"
 }
+
+/// A virtual server of any kind: what stands behind `virtual_server`, lines, and real servers as
+/// [`checked`] and [`unchecked`] give them.
+pub(crate) fn virtual_server(head: &str, lines: &str, reals: &[String]) -> String {
+    let reals = reals.concat();
+    format!("virtual_server {head} {{\n    delay_loop 1\n    {lines}\n{reals}}}\n")
+}
+
+/// A real server (`ADDRESS PORT`) that is checked by a TCP connection, with further lines.
+pub(crate) fn checked(endpoint: &str, lines: &str) -> String {
+    format!("    real_server {endpoint} {{\n    {lines}\n    {QUICK_CHECK}\n    }}\n")
+}
+
+/// A real server that is not checked.
+pub(crate) fn unchecked(endpoint: &str, lines: &str) -> String {
+    format!("    real_server {endpoint} {{\n    {lines}\n    }}\n")
+}

@@ -62,6 +62,21 @@ impl Host {
         host
     }
 
+    /// Switches IPv6 on, for interfaces to come, without router advertisements and the wait for duplicates.
+    pub(crate) fn enable_v6(&self) {
+        for scope in ["all", "default", "lo"] {
+            for (key, value) in [("disable_ipv6", 0), ("accept_dad", 0), ("accept_ra", 0)] {
+                self.sysctl(&format!("ipv6/conf/{scope}/{key}"), value);
+            }
+        }
+    }
+
+    /// Makes this machine a router.
+    pub(crate) fn forward(&self) {
+        self.sysctl("ipv4/ip_forward", 1);
+        self.sysctl("ipv6/conf/all/forwarding", 1);
+    }
+
     /// What this machine is in the test: `lb1`, `client`, …
     pub(crate) fn role(&self) -> &str {
         &self.role

@@ -20,7 +20,7 @@ impl Keepalived {
     pub(crate) fn start(lan: &Lan, host: &Host, config: &str) -> Self {
         let name = format!("keepalived on {}", host.role());
         let place = |suffix: &str| {
-            lan.folder()
+            lan.as_ref()
                 .join(format!("keepalived-{}.{suffix}", host.role()))
         };
         let file = place("conf");

@@ -10,14 +10,16 @@
 //! ```
 
 use std::{
-    env, fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process,
-    sync::atomic::{AtomicU32, Ordering},
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
 };
 
-use super::host::{Host, namespaces, remove};
+pub(crate) use super::site::{mac_of, sweep};
+use super::{
+    host::Host,
+    routed::FAR,
+    site::{Site, cable, join, set_up, whole},
+};
 
 /// The address that clients use.
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 148);
@@ -36,9 +38,6 @@ pub(crate) const REALS: [Ipv4Addr; 3] = [
 /// How many further clients live on the client machine, at the addresses behind [`CLIENT`].
 pub(crate) const FURTHER_CLIENTS: u8 = 49;
 
-/// What every name that a test gives to something outside itself begins with.
-const PREFIX: &str = "xvs-";
-
 /// The machines, cabled. Everything is gone when this is dropped, also when a test fails.
 pub(crate) struct Lan {
     pub(crate) client: Host,
@@ -46,24 +45,28 @@ pub(crate) struct Lan {
     pub(crate) lb2: Host,
     pub(crate) reals: [Host; 3],
     switch: Host,
-    folder: PathBuf,
+    site: Site,
 }
 
 impl Lan {
     /// Sets the network up. Takes about half a second.
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let prefix = format!("{PREFIX}{}-{number}-", process::id());
-        let folder = env::temp_dir().join(prefix.trim_end_matches('-'));
-        fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        Self::build(false)
+    }
 
-        let switch = Host::new(&prefix, "switch");
-        switch.ip("link add br0 type bridge forward_delay 0 mcast_snooping 0");
-        switch.ip("link set br0 up");
+    /// As [`Self::new`], and each machine has an IPv6 address too, see [`v6_of`].
+    pub(crate) fn with_v6() -> Self {
+        Self::build(true)
+    }
+
+    fn build(v6: bool) -> Self {
+        let site = Site::new(v6);
+        let switch = site.switch("switch");
         let machine = |role: &str, address: Ipv4Addr| {
-            let host = Host::new(&prefix, role);
-            cable(&switch, &host, address);
+            let host = site.host(role);
+            let mut addresses = vec![format!("{address}/24")];
+            addresses.extend(v6.then(|| format!("{}/64", v6_of(address))));
+            cable(&switch, &host, "eth0", &addresses);
             host
         };
         let lan = Self {
@@ -72,7 +75,7 @@ impl Lan {
             lb2: machine("lb2", LB2),
             reals: [1, 2, 3].map(|n: usize| machine(&format!("real{n}"), REALS[n - 1])),
             switch,
-            folder,
+            site,
         };
         let further: String = further_clients()
             .map(|address| format!("addr add {address}/24 dev eth0\n"))
@@ -81,14 +84,38 @@ impl Lan {
         for real in &lan.reals {
             real.sysctl("ipv4/conf/all/arp_ignore", 1);
             real.sysctl("ipv4/conf/all/arp_announce", 2);
-            real.ip(&format!("addr add {VIP}/32 dev lo"));
+            real.ip(&format!("addr add {} dev lo", whole(VIP)));
+            if v6 {
+                real.ip(&format!("addr add {} dev lo", whole(v6_of(VIP))));
+            }
         }
         lan
     }
 
-    /// A folder for logs, configurations and sockets.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// Puts the VIP on the first load balancer by hand, as boxes without VRRP have it.
+    pub(crate) fn hold_vip(&self) {
+        self.lb1.ip(&format!("addr add {} dev eth0", whole(VIP)));
+    }
+
+    /// As [`Self::hold_vip`], the IPv6 one.
+    pub(crate) fn hold_vip6(&self) {
+        let vip = whole(v6_of(VIP));
+        self.lb1.ip(&format!("addr add {vip} dev eth0 nodad"));
+    }
+
+    /// A router on the switch, at 10.0.0.1, and a client beyond it, at [`FAR`], to which the real servers
+    /// have a route.
+    pub(crate) fn beyond_a_router(&self) -> [Host; 2] {
+        let [router, far] = ["router", "far"].map(|role| self.site.host(role));
+        router.forward();
+        cable(&self.switch, &router, "eth0", &["10.0.0.1/24".to_owned()]);
+        join((&router, "far"), (&far, "eth0"), &[format!("{FAR}/24")]);
+        set_up(&router, "far", &["192.0.2.1/24".to_owned()]);
+        far.ip("route add default via 192.0.2.1");
+        for host in self.reals.iter().chain([&self.lb1, &self.lb2]) {
+            host.ip("route add 192.0.2.0/24 via 10.0.0.1");
+        }
+        [router, far]
     }
 
     /// Pulls the cable of `host`, at the switch.
@@ -97,65 +124,21 @@ impl Lan {
     }
 }
 
-impl Drop for Lan {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder);
+impl AsRef<Path> for Lan {
+    fn as_ref(&self) -> &Path {
+        self.site.as_ref()
     }
+}
+
+/// The IPv6 address of what has this IPv4 address: 10.0.0.148 is 2001:db8::148.
+pub(crate) fn v6_of(address: Ipv4Addr) -> Ipv6Addr {
+    let text = format!("2001:db8::{}", address.octets()[3]);
+    text.parse()
+        .expect("up to three decimal digits are hexadecimal ones")
 }
 
 /// The addresses on the client machine besides its own.
 pub(crate) fn further_clients() -> impl Iterator<Item = Ipv4Addr> {
     let [a, b, c, d] = CLIENT.octets();
     (1..=FURTHER_CLIENTS).map(move |n| Ipv4Addr::new(a, b, c, d + n))
-}
-
-/// The link-layer address that a machine of the test has: its IPv4 address with a prefix.
-pub(crate) fn mac_of(address: Ipv4Addr) -> String {
-    let [a, b, c, d] = address.octets();
-    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
-}
-
-/// A veth pair from `switch` to `eth0` of `host`. Offloads are off: a frame between namespaces
-/// would otherwise carry a checksum that nobody has filled in, or 64 kB.
-fn cable(switch: &Host, host: &Host, address: Ipv4Addr) {
-    let port = host.role();
-    let mac = mac_of(address);
-    let peer = host.namespace();
-    switch.ip(&format!(
-        "link add {port} type veth peer name eth0 address {mac} netns {peer}"
-    ));
-    for (machine, interface) in [(switch, port), (host, "eth0")] {
-        let offloads = ["tx", "off", "rx", "off", "tso", "off", "gso", "off"];
-        let mut arguments = vec!["-K", interface];
-        arguments.extend(offloads);
-        arguments.extend(["gro", "off"]);
-        let output = machine.output("ethtool", &arguments);
-        assert!(output.status.success(), "ethtool on {port}: {output:?}");
-    }
-    switch.ip(&format!("link set {port} master br0 up"));
-    host.ip(&format!("addr add {address}/24 dev eth0"));
-    host.ip("link set eth0 up");
-}
-
-/// Removes what test processes left behind that ended without cleaning up.
-pub(crate) fn sweep() {
-    let dead = |name: &str| {
-        let owner = name.strip_prefix(PREFIX)?.split('-').next()?;
-        let owner: u32 = owner.parse().ok()?;
-        (!Path::new("/proc").join(owner.to_string()).exists()).then_some(())
-    };
-    for namespace in namespaces() {
-        if dead(&namespace).is_some() {
-            remove(&namespace);
-        }
-    }
-    for entry in fs::read_dir(env::temp_dir())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if entry.file_name().to_str().and_then(dead).is_some() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
 }

@@ -3,11 +3,15 @@
 
 pub(crate) mod client;
 pub(crate) mod config;
+pub(crate) mod decap;
+pub(crate) mod echo;
 pub(crate) mod host;
 pub(crate) mod keepalived;
 pub(crate) mod lan;
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod routed;
+pub(crate) mod site;
 pub(crate) mod web;
 pub(crate) mod xvs;
 

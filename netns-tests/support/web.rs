@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{host::Host, lan::Lan, process::Process, secs, wait_until};
@@ -19,12 +19,14 @@ pub(crate) struct WebServer {
 
 impl WebServer {
     /// Starts nginx on `host` and waits until it accepts connections.
-    pub(crate) fn start(lan: &Lan, host: &Host) -> Self {
+    pub(crate) fn start(place: &impl AsRef<Path>, host: &Host) -> Self {
         let name = host.role();
-        let folder = lan.folder().join(format!("nginx-{name}"));
+        let folder = place.as_ref().join(format!("nginx-{name}"));
         fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let file = folder.join("nginx.conf");
-        let listen = PORTS.map(|port| format!("listen {port} backlog=4096;"));
+        let listen = PORTS.map(|port| {
+            format!("listen {port} backlog=4096; listen [::]:{port} backlog=4096 ipv6only=on;")
+        });
         let config = format!(
             "daemon off; master_process off; user root; pid {folder}/pid; error_log {folder}/error.log warn;
              events {{ worker_connections 8192; }}
@@ -35,6 +37,8 @@ impl WebServer {
                server {{
                  {listen}
                  location / {{ default_type text/plain; return 200 \"{name} $remote_addr\\n\"; }}
+                 location /port {{ default_type text/plain; return 200 \"{name} $server_port\\n\"; }}
+                 location /file {{ root {folder}; }}
                }}
              }}",
             folder = folder.display(),
@@ -63,6 +67,12 @@ impl WebServer {
     pub(crate) fn start_all(lan: &Lan) -> Vec<Self> {
         let hosts = lan.reals.iter();
         hosts.map(|host| Self::start(lan, host)).collect()
+    }
+
+    /// Makes this the content of `/file`.
+    pub(crate) fn offer(&self, content: &[u8]) {
+        let file = self.folder.join("file");
+        fs::write(&file, content).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
 
     /// Kills nginx: its sockets close, so that connection attempts are refused.

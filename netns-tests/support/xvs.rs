@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     host::Host,
-    lan::{Lan, VIP},
+    lan::VIP,
     process::{Process, has_ended, kill_now},
     secs, wait_until,
 };
@@ -37,6 +37,9 @@ impl Engine {
     /// All of them: what is promised holds on each.
     pub(crate) const ALL: [Self; 3] = [Self::AfXdp, Self::GenericXdp, Self::AfPacket];
 
+    /// The two that share the least below the workers.
+    pub(crate) const BOTH: [Self; 2] = [Self::AfXdp, Self::AfPacket];
+
     /// Arguments of `xvs run` that ask for this engine and for nothing less.
     const fn arguments(self) -> &'static [&'static str] {
         match self {
@@ -62,6 +65,8 @@ pub(crate) struct Xvs<'a> {
     process: Process,
     config: PathBuf,
     socket: PathBuf,
+    /// Whether VRRP puts the VIP on the machine, and takes it off again.
+    managed: bool,
 }
 
 /// A real server's row in `xvs list`.
@@ -77,13 +82,23 @@ pub(crate) struct Row {
 
 impl<'a> Xvs<'a> {
     /// Starts `xvs run` on `host` with the text `config`.
-    pub(crate) fn start(lan: &Lan, host: &'a Host, config: &str, engine: Engine) -> Self {
-        Self::start_with(lan, host, config, engine.arguments())
+    pub(crate) fn start(
+        place: &impl AsRef<Path>,
+        host: &'a Host,
+        config: &str,
+        engine: Engine,
+    ) -> Self {
+        Self::start_with(place, host, config, engine.arguments())
     }
 
     /// As [`Self::start`] with other arguments.
-    pub(crate) fn start_with(lan: &Lan, host: &'a Host, config: &str, arguments: &[&str]) -> Self {
-        let place = |suffix: &str| lan.folder().join(format!("{}.{suffix}", host.role()));
+    pub(crate) fn start_with(
+        place: &impl AsRef<Path>,
+        host: &'a Host,
+        config: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let place = |suffix: &str| place.as_ref().join(format!("{}.{suffix}", host.role()));
         let file = place("conf");
         write(&file, config);
         let socket = place("sock");
@@ -97,7 +112,28 @@ impl<'a> Xvs<'a> {
             process,
             config: file,
             socket,
+            managed: config.contains("vrrp_instance"),
         }
+    }
+
+    /// Waits until the box forwards: it steers, and knows the way to every real server.
+    pub(crate) fn wait_until_ready(&self) {
+        self.wait_for_line(0, "packet I/O: ", secs(5));
+        wait_until("the ways to all real servers are known", secs(5), || {
+            let list = self.list();
+            let services = list["services"].as_array().expect("services");
+            let mut reals = services
+                .iter()
+                .filter_map(|one| one["reals"].as_array())
+                .flatten();
+            reals.all(|real| real["next_hop"].is_string())
+        });
+    }
+
+    /// What `xvs list --json` says.
+    pub(crate) fn list(&self) -> serde_json::Value {
+        let text = self.tell(&["list", "--json"]);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("xvs list --json: {e}\n{text}"))
     }
 
     /// Waits until the box is MASTER, holds the VIP, and says so.
@@ -205,7 +241,10 @@ impl<'a> Xvs<'a> {
 
     /// Nothing of xvs is left on the machine.
     pub(crate) fn assert_nothing_left(&self) {
-        assert!(!self.host.has_address(VIP), "the VIP is still there");
+        assert!(
+            !self.managed || !self.host.has_address(VIP),
+            "the VIP is still there"
+        );
         assert!(
             !self.host.has_xdp(),
             "the steering program is still attached"

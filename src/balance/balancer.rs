@@ -1,14 +1,16 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
+use std::sync::Arc;
+
 use super::{
-    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Packet, Real,
-    RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Others, Packet,
+    Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
     stats::{DropReason, ReplyReason},
     time::Tick,
-    wire::tcp::Flags,
+    wire::{tcp::Flags, udp},
 };
 
 /// What becomes of a packet.
@@ -19,8 +21,10 @@ pub enum Verdict {
     /// It goes to this real server.
     Forward(RealId),
     /// A real server's answer: it goes to the client, from the virtual server's address. The packet's key is the
-    /// connection's by now.
-    Answer,
+    /// connection's by now. Where there is a connection, of this real server.
+    Answer(Option<RealId>),
+    /// An ICMP error about a tunnel packet to this real server: its client is told.
+    Report(RealId),
     /// A real server's packet that answers no connection: it goes on as it is.
     Route,
     /// It is turned into an answer and goes back to its sender.
@@ -40,12 +44,15 @@ pub struct Balancer {
     v6: ConnTable<Key6>,
     scheduling: SchedulerState,
     fragments: Fragments,
+    unstored: Option<Tick>,
 }
 
 /// One family's flows, and what a decision about them needs.
 pub struct Decider<'a, K> {
     conns: &'a mut ConnTable<K>,
     scheduling: &'a mut SchedulerState,
+    /// When a flow was last forwarded without an entry.
+    unstored: &'a mut Option<Tick>,
     table: &'a ServiceTable,
     turn: Turn<'a>,
 }
@@ -59,6 +66,7 @@ impl Balancer {
             v6: ConnTable::new(connections, hash_seed.rotate_left(17)),
             scheduling: SchedulerState::new(hash_seed),
             fragments: Fragments::new(hash_seed.rotate_left(31)),
+            unstored: None,
         }
     }
 
@@ -79,6 +87,7 @@ impl Balancer {
         Decider {
             conns: &mut self.v4,
             scheduling: &mut self.scheduling,
+            unstored: &mut self.unstored,
             table,
             turn,
         }
@@ -89,9 +98,15 @@ impl Balancer {
         Decider {
             conns: &mut self.v6,
             scheduling: &mut self.scheduling,
+            unstored: &mut self.unstored,
             table,
             turn,
         }
+    }
+
+    /// From now on the connections of other workers count too, for schedulers and thresholds.
+    pub fn see(&mut self, others: Arc<Others>) {
+        self.scheduling.see(others);
     }
 
     /// Looks at the next `budget` buckets of each table and takes out what has expired.
@@ -135,7 +150,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         if packet.answers {
             return self.answer(packet);
         }
-        if packet.kind == Kind::IcmpError {
+        if matches!(packet.kind, Kind::IcmpError | Kind::TunnelError) {
             return self.about_flow(packet);
         }
         let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
@@ -213,15 +228,16 @@ impl<'a, K: FlowKey> Decider<'a, K> {
 
     /// Whether a first packet on an existing entry starts a connection of its own: on a finished one
     /// (IPVS `conn_reuse_mode`), unless a template leads it, which would decide the same again;
-    /// and on one to a real server that is down.
+    /// and on one to a real server that is down, or has weight 0 where `expire_nodest_conn` says so.
     fn is_renewed(&self, slot: Slot, real: &Real) -> bool {
-        if !real.available {
+        let (policy, state) = (self.table.policy(), self.conns.state(slot));
+        let withdrawn = real.quiescent && policy.expire_nodest_conn && policy.reuse_finished;
+        if !real.available || withdrawn {
             return true;
         }
         if self.conns.is_led(slot) {
             return false;
         }
-        let (policy, state) = (self.table.policy(), self.conns.state(slot));
         match state {
             State::FinWait => policy.reuse_closing && !real.method.sees_answers(),
             State::SctpRejected => false,
@@ -239,11 +255,25 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             .and_then(|slot| self.conns.real(slot))
             .filter(|real| self.table.real(*real).is_some());
         match found {
-            Some(real) => forward(real.id, packet, self.turn),
-            None => self
-                .scheduled_alone(packet)
-                .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow)),
+            Some(real) if packet.kind == Kind::TunnelError => Some(Verdict::Report(real.id)),
+            Some(real) => Some(forward(real.id, packet, self.turn)),
+            None if packet.kind == Kind::TunnelError => self.report_alone(packet),
+            None => self.scheduled_alone(packet),
         }
+        .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow))
+    }
+
+    /// An error about a tunnel packet of a flow without an entry: by the hash that led it, where flows may be without.
+    fn report_alone(&mut self, packet: &Packet<K>) -> Option<Verdict> {
+        let table = self.table;
+        let service = table.service(&packet.question())?;
+        let alone = service.one_packet && packet.key.protocol() == udp::PROTOCOL;
+        let hashed = service.persistence.is_none() && service.picker.is_hash();
+        if !(hashed && (alone || self.unstored_lately())) {
+            return None;
+        }
+        let real = self.pick(service, packet)?;
+        Some(Verdict::Report(real.id))
     }
 
     /// `schedule_icmp`: where the scheduler would send the flow that an error is about.
@@ -278,13 +308,14 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             let state = next_state(Direction::Out, packet.kind, self.conns.state(slot));
             self.conns.touch(slot, state, self.turn);
         }
-        if let Some(real) = self.conns.real(slot) {
+        let real = self.conns.real(slot);
+        if let Some(real) = real {
             let counters = self.turn.stats.real(real.id.0);
             counters.packets_out.add(1);
             counters.bytes_out.add(u64::from(packet.length));
         }
         packet.key = self.conns.key(slot);
-        Verdict::Answer
+        Verdict::Answer(real.map(|real| real.id))
     }
 
     /// An answer to no connection: of a virtual server that remembers none (`ops`), or of none at all.
@@ -299,7 +330,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                 match K::between((from.client(), from.client_port()), key) {
                     Some(flow) => {
                         packet.key = flow;
-                        Verdict::Answer
+                        Verdict::Answer(None)
                     }
                     None => Verdict::Route,
                 }
@@ -320,8 +351,12 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let Some(service) = table.service(&packet.question()) else {
             return Verdict::Drop(DropReason::NoService);
         };
-        if let Some(verdict) = self.refused(packet.kind) {
-            return verdict;
+        let refused = self.refused(packet.kind);
+        if let Some(verdict) = refused {
+            return match self.may_be_unstored(service, packet.kind) {
+                true => self.follow_hash(service, packet).unwrap_or(verdict),
+                false => verdict,
+            };
         }
         let key = packet.key;
         let none = Verdict::Reply(ReplyReason::NoReal);
@@ -347,10 +382,13 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let Some(it) = table.real(real) else {
             return none;
         };
-        if service.one_packet && packet.kind == Kind::Udp && template.is_none() {
+        // A packet in fragments is remembered, so that they stay together.
+        let alone = service.one_packet && !packet.first_fragment;
+        if alone && packet.kind == Kind::Udp && template.is_none() {
             let counters = self.turn.stats.real(real.id.0);
             counters.claim(real.epoch.get());
-            counters.connections.add(1);
+            // One that waits for its next hop comes again.
+            counters.connections.add(it.next_hop.is_some().into());
             return forward(real.id, packet, self.turn);
         }
         let direction = if it.method.sees_answers() {
@@ -373,12 +411,45 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             // A hash leads the flow's next packet to the same real server without an entry.
             if template.is_none() && service.picker.is_hash() && !it.method.sees_answers() {
                 self.turn.stats.unstored.add(1);
+                *self.unstored = Some(self.turn.tick);
                 return forward(real.id, packet, self.turn);
             }
             return Verdict::Drop(DropReason::TableFull);
         }
         self.scheduling.connected(real, it.limits, self.turn.stats);
         forward(real.id, packet, self.turn)
+    }
+
+    /// Whether a packet from the middle of an unknown flow may be of one that found no room in the table, not too long
+    /// ago.
+    #[cold]
+    fn may_be_unstored(&self, service: &Service, kind: Kind) -> bool {
+        matches!(kind, Kind::Tcp(_) | Kind::Sctp(_) | Kind::LaterFragment)
+            && service.persistence.is_none()
+            && service.picker.is_hash()
+            && self.unstored_lately()
+    }
+
+    /// Whether any flow was forwarded without an entry that may still be there.
+    fn unstored_lately(&self) -> bool {
+        self.unstored.is_some_and(|since| {
+            let age = self.turn.tick.since(since);
+            age < self.turn.timeouts.ticks(State::Established)
+        })
+    }
+
+    /// Forwards a packet where its flow's first one went by the hash. The real server knows the flow, or refuses it
+    /// itself.
+    #[cold]
+    fn follow_hash(&mut self, service: &Service, packet: &Packet<K>) -> Option<Verdict> {
+        let real = self.pick(service, packet)?;
+        let it = self.table.real(real)?;
+        if it.method.sees_answers() {
+            return None;
+        }
+        self.turn.stats.unstored.add(1);
+        *self.unstored = Some(self.turn.tick);
+        Some(forward(real.id, packet, self.turn))
     }
 
     /// What becomes of a packet of an unknown flow that may not start one.
@@ -399,7 +470,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                 (!starts).then_some(Verdict::Drop(DropReason::UnknownAssociation))
             }
             Kind::LaterFragment => Some(Verdict::Park(DropReason::FragmentUnknown)),
-            Kind::IcmpError => Some(Verdict::Drop(DropReason::IcmpUnknownFlow)),
+            Kind::IcmpError | Kind::TunnelError => Some(Verdict::Drop(DropReason::IcmpUnknownFlow)),
         }
     }
 
@@ -490,7 +561,7 @@ const fn next_state(direction: Direction, kind: Kind, state: State) -> State {
     match kind {
         Kind::Tcp(flags) => tcp::next(direction, Event::of(flags), state),
         Kind::Sctp(event) => sctp::next(direction, event, state),
-        Kind::Udp | Kind::LaterFragment | Kind::IcmpError => state,
+        Kind::Udp | Kind::LaterFragment | Kind::IcmpError | Kind::TunnelError => state,
     }
 }
 
@@ -499,7 +570,7 @@ const fn first_state(direction: Direction, kind: Kind) -> State {
     let start = match kind {
         Kind::Tcp(_) => State::None,
         Kind::Sctp(_) => State::SctpNone,
-        Kind::Udp | Kind::LaterFragment | Kind::IcmpError => State::Udp,
+        Kind::Udp | Kind::LaterFragment | Kind::IcmpError | Kind::TunnelError => State::Udp,
     };
     next_state(direction, kind, start)
 }

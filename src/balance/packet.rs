@@ -2,7 +2,9 @@
 
 use super::{
     ConnTable, FlowKey, Fragments, Home, Key4, Key6, Question, ServiceTable, Slot, Verdict,
-    fragments::FragmentKey, rewrite::Family, sctp,
+    fragments::FragmentKey,
+    rewrite::{Family, TunnelError},
+    sctp,
 };
 use crate::{
     addr::{L4Proto, PortId},
@@ -32,6 +34,9 @@ pub enum Kind {
     LaterFragment,
     /// An ICMP error about a packet of the flow.
     IcmpError,
+    /// An ICMP error about a packet of ours, in which one of the flow's went to its real server. The packet's frame
+    /// may be one of the other family.
+    TunnelError,
 }
 
 /// A classified frame.
@@ -132,6 +137,12 @@ impl Classifier<'_> {
         }
         // At most two tags behind the Ethernet header.
         let network = u8::try_from(network).unwrap_or(u8::MAX);
+        if self.table.has_tunnels()
+            && is_icmp(ether_type, bytes)
+            && let Some(result) = self.tunnel_error(bytes, network, ingress, four, six)
+        {
+            return result;
+        }
         match ether_type {
             ethernet::TYPE_IPV4 => match self.classify_v4(bytes, network, ingress, four) {
                 Ok(()) => Ok(Family::V4),
@@ -255,6 +266,33 @@ impl Classifier<'_> {
         Ok(())
     }
 
+    /// An ICMP error about one of our tunnel packets; `None` when it is something else.
+    #[cold]
+    fn tunnel_error(
+        &self,
+        bytes: &[u8],
+        network: u8,
+        ingress: PortId,
+        four: &mut Packet<Key4>,
+        six: &mut Packet<Key6>,
+    ) -> Option<Result<Family, (Family, Verdict)>> {
+        let error = TunnelError::read(bytes)?;
+        if !(self.table).is_tunnel_end(error.destination, error.gue_port) {
+            return None;
+        }
+        let inner = bytes
+            .get(usize::from(error.at)..usize::from(error.end))
+            .unwrap_or_default();
+        let read = match error.inner {
+            Family::V4 => four_in_tunnel(inner)
+                .map(|key| about(four, key, self.conns.0.home(&key), network, ingress, &error)),
+            Family::V6 => six_in_tunnel(inner)
+                .map(|key| about(six, key, self.conns.1.home(&key), network, ingress, &error)),
+        };
+        let drop = (error.inner, Verdict::Drop(DropReason::IcmpQuote));
+        Some(read.map(|()| error.inner).ok_or(drop))
+    }
+
     /// The flow of a packet: as it is, or, when a real server behind NAT sent it, turned round.
     #[inline]
     fn turned<K: FlowKey>(&self, key: K, kind: Kind) -> (K, Kind, bool) {
@@ -350,11 +388,77 @@ impl Classifier<'_> {
     }
 }
 
+/// Whether a packet looks like one of ICMP.
+#[inline]
+fn is_icmp(ether_type: u16, bytes: &[u8]) -> bool {
+    match ether_type {
+        ethernet::TYPE_IPV4 => bytes.get(9) == Some(&ipv4::PROTOCOL_ICMP),
+        ethernet::TYPE_IPV6 => bytes.get(6) == Some(&ipv6::PROTOCOL_ICMPV6),
+        _ => false,
+    }
+}
+
+/// The flow of a client's packet whose front is all that is left of it.
+fn four_in_tunnel(packet: &[u8]) -> Option<Key4> {
+    let ip = Ipv4::quoted(packet).filter(|ip| ip.version() == 4 && !ip.is_later_fragment())?;
+    let ports = packet.get(ip.header_len()..)?.first_chunk()?;
+    let protocol = L4Proto::from_number(ip.protocol())?.number();
+    Some(Key4::from_wire(ip.addresses(), *ports, protocol))
+}
+
+fn six_in_tunnel(packet: &[u8]) -> Option<Key6> {
+    let ip = Ipv6::quoted(packet).filter(|ip| ip.version() == 6)?;
+    let upper = ip.upper(packet.get(ipv6::HEADER_LEN..)?).ok()?;
+    if upper.is_later_fragment() {
+        return None;
+    }
+    let ports = packet.get(usize::from(upper.offset)..)?.first_chunk()?;
+    let protocol = L4Proto::from_number(upper.protocol)?.number();
+    Some(Key6::from_wire(ip.addresses(), *ports, protocol))
+}
+
+/// Makes `packet` that of an error about a tunnel packet of this flow.
+fn about<K: FlowKey>(
+    packet: &mut Packet<K>,
+    key: K,
+    home: Home,
+    network: u8,
+    ingress: PortId,
+    error: &TunnelError,
+) {
+    *packet = Packet {
+        key,
+        home,
+        kind: Kind::TunnelError,
+        network,
+        transport: error.at,
+        length: error.end,
+        ingress,
+        ..Packet::NONE
+    };
+}
+
 /// What becomes of a packet that may pass no further router: an ICMP error is never answered.
 const fn expired(kind: Kind) -> Verdict {
     match kind {
-        Kind::IcmpError | Kind::LaterFragment => Verdict::Drop(DropReason::TtlExpired),
+        Kind::IcmpError | Kind::TunnelError | Kind::LaterFragment => {
+            Verdict::Drop(DropReason::TtlExpired)
+        }
         _ => Verdict::Reply(ReplyReason::TtlExpired),
+    }
+}
+
+/// What an SCTP packet says: what its first chunk does, but for an ABORT right behind a cookie, as IPVS looks.
+fn sctp_event(sctp: Sctp<'_>, packet: &[u8]) -> sctp::Event {
+    let first = sctp::Event::of(sctp.first_chunk());
+    if !matches!(first, sctp::Event::CookieEcho | sctp::Event::CookieAck) {
+        return first;
+    }
+    let behind = usize::from(sctp.first_chunk_len()).next_multiple_of(4);
+    let second = packet.get(crate::wire::sctp::HEADER_LEN + behind);
+    match second.map(|chunk| sctp::Event::of(*chunk)) {
+        Some(sctp::Event::Abort) if behind >= 4 => sctp::Event::Abort,
+        _ => first,
     }
 }
 
@@ -372,10 +476,7 @@ fn transport(protocol: u8, payload: &[u8]) -> Result<Transport, Verdict> {
         }
         crate::wire::sctp::PROTOCOL => {
             let sctp = Sctp::new(payload).ok_or(Verdict::Drop(DropReason::SctpHeader))?;
-            (
-                sctp.ports(),
-                Kind::Sctp(sctp::Event::of(sctp.first_chunk())),
-            )
+            (sctp.ports(), Kind::Sctp(sctp_event(sctp, payload)))
         }
         _ => return Err(Verdict::Drop(DropReason::Protocol)),
     };

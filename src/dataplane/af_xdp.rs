@@ -425,6 +425,10 @@ impl FrameBuf for Frame {
         self.truncate(len);
     }
 
+    fn resize(&mut self, len: usize) -> bool {
+        self.resize(len)
+    }
+
     #[inline]
     fn ingress(&self) -> PortId {
         self.port()
@@ -470,6 +474,10 @@ impl PacketIo for AfXdp {
 
     fn carrier(&self, egress: PortId) -> Option<u32> {
         self.sockets.carrier(egress)
+    }
+
+    fn blank(&mut self, ingress: PortId) -> Option<Frame> {
+        self.sockets.blank(ingress)
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {

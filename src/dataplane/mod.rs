@@ -2,6 +2,7 @@
 
 pub mod af_packet;
 pub mod af_xdp;
+pub mod enquiry;
 pub mod handover;
 pub mod io;
 mod limit;

@@ -13,9 +13,11 @@ use std::net::IpAddr;
 use crate::{
     addr::{L4Proto, PortId},
     balance::{
-        FlowKey, Kind, Method, NextHop, Packet, Real, RealId, ServiceTable, Turn, Verdict, Way,
+        FlowKey, Kind, Method, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
+        Turn, Verdict, Way,
         rewrite::{
-            self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelKind,
+            self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelError,
+            TunnelKind,
         },
     },
     stats::{DropReason, ReplyReason},
@@ -29,6 +31,10 @@ pub(super) struct Output<'a, Io: PacketIo> {
     pub(super) reader: &'a Reader,
     pub(super) parking: &'a mut Parking<Io::Frame>,
     pub(super) limit: &'a mut ReplyLimit,
+    /// What the ways to tunnelled real servers take.
+    pub(super) paths: &'a mut PathMtus,
+    /// The second fragment of the packet at hand, if it was cut.
+    pub(super) second: Option<Io::Frame>,
     /// Identification of the last outer IPv4 header.
     pub(super) ids: &'a mut u16,
     pub(super) turn: Turn<'a>,
@@ -36,15 +42,17 @@ pub(super) struct Output<'a, Io: PacketIo> {
     pub(super) handover: Option<&'a mut Handover<Io::Parted>>,
 }
 
-/// What cannot be sent: for good, or for now.
+/// Why a frame does not go where it was meant to.
 enum Stop {
     Drop(DropReason),
     Park(DropReason),
+    /// It has become an answer that leaves on this port.
+    Answer(PortId),
 }
 
 impl<Io: PacketIo> Output<'_, Io> {
     /// Does with `frame` what the verdict says. `since` is when it began to wait, if it is not new.
-    /// Whether it was transmitted.
+    /// How many frames were transmitted: none, it, or it and its second fragment.
     #[inline]
     pub(super) fn send<K: FlowKey>(
         &mut self,
@@ -52,42 +60,61 @@ impl<Io: PacketIo> Output<'_, Io> {
         verdict: Verdict,
         packet: &Packet<K>,
         since: Option<Tick>,
-    ) -> bool {
+    ) -> u64 {
         let egress = match verdict {
             Verdict::Forward(real) => self.forward(&mut frame, packet, real),
-            Verdict::Answer | Verdict::Route => self.pass_to_client(&mut frame, packet, verdict),
+            Verdict::Answer(_) | Verdict::Route => self.pass_to_client(&mut frame, packet, verdict),
+            Verdict::Report(real) => self.report(&mut frame, packet, real),
             Verdict::Reply(reason) => self.reply(&mut frame, packet, reason),
             Verdict::Park(reason) => Err(Stop::Park(reason)),
             Verdict::Drop(reason) => Err(Stop::Drop(reason)),
             Verdict::Undecided | Verdict::Elsewhere(_) => Err(Stop::Drop(DropReason::NoService)),
         };
         let left = match egress {
-            Ok(port) => match self.io.transmit(port, frame) {
-                Ok(()) => Ok(()),
+            Ok(port) | Err(Stop::Answer(port)) => match self.io.transmit(port, frame) {
+                Ok(()) if self.second.is_none() => return 1,
+                Ok(()) => return 1 + self.send_second(port),
                 Err(frame) => match self.io.carrier(port) {
                     Some(worker) => {
                         self.hand_over(frame, worker, Errand::Transmit(port));
-                        return false;
+                        if let Some(second) = self.second.take() {
+                            self.turn.stats.cut.add(1);
+                            self.hand_over(second, worker, Errand::Transmit(port));
+                        }
+                        return 0;
                     }
-                    None => Err((frame, DropReason::TransmitFull)),
+                    None => (frame, DropReason::TransmitFull),
                 },
             },
-            Err(Stop::Drop(reason)) => Err((frame, reason)),
+            Err(Stop::Drop(reason)) => (frame, reason),
             Err(Stop::Park(reason)) => {
                 let now = self.turn.tick;
                 let parked = self.parking.park(frame, reason, since.unwrap_or(now), now);
                 match parked {
-                    Ok(()) => return false,
-                    Err(frame) => Err((frame, reason)),
+                    Ok(()) => return 0,
+                    Err(frame) => (frame, reason),
                 }
             }
         };
-        match left {
-            Ok(()) => true,
-            Err((frame, reason)) => {
-                self.turn.stats.drops(reason).add(1);
-                self.io.release(frame);
-                false
+        self.drop_frame(left.0, left.1);
+        if let Some(second) = self.second.take() {
+            self.io.release(second);
+        }
+        0
+    }
+
+    /// Transmits the second fragment of a packet whose first one has gone. How many frames that were.
+    #[cold]
+    fn send_second(&mut self, port: PortId) -> u64 {
+        let Some(second) = self.second.take() else {
+            return 0;
+        };
+        self.turn.stats.cut.add(1);
+        match self.io.transmit(port, second) {
+            Ok(()) => 1,
+            Err(second) => {
+                self.drop_frame(second, DropReason::TransmitFull);
+                0
             }
         }
     }
@@ -108,6 +135,11 @@ impl<Io: PacketIo> Output<'_, Io> {
         }
     }
 
+    fn drop_frame(&mut self, frame: Io::Frame, reason: DropReason) {
+        self.turn.stats.drops(reason).add(1);
+        self.io.release(frame);
+    }
+
     fn table(&self) -> &ServiceTable {
         self.reader.table()
     }
@@ -126,16 +158,13 @@ impl<Io: PacketIo> Output<'_, Io> {
         };
         match real.method {
             Method::DirectRouting => {
-                if packet.length > hop.mtu {
-                    return self.too_large(frame, packet, hop.mtu, None);
-                }
+                let fit = self.fits(frame, packet, hop.mtu)?;
                 direct_routing::<K>(frame.bytes_mut(), packet.network, &hop);
+                self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
             Method::Nat => {
-                if packet.length > hop.mtu {
-                    return self.too_large(frame, packet, hop.mtu, None);
-                }
+                let fit = self.fits(frame, packet, hop.mtu)?;
                 let port = if real.port == 0 {
                     packet.key.vport()
                 } else {
@@ -149,9 +178,16 @@ impl<Io: PacketIo> Output<'_, Io> {
                     rewrite::nat_to_real(bytes, &place(packet)?, (to, port), &hop)
                 };
                 done.map_err(refused)?;
+                self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
-            Method::Tunnel(kind) => self.tunnel(frame, packet, real, kind, &hop),
+            Method::Tunnel(kind) => {
+                let real_ref = RealRef {
+                    id,
+                    epoch: real.epoch,
+                };
+                self.tunnel(frame, packet, (real_ref, real), kind, &hop)
+            }
         }
     }
 
@@ -160,7 +196,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         &mut self,
         frame: &mut Io::Frame,
         packet: &Packet<K>,
-        real: &Real,
+        (real_ref, real): (RealRef, &Real),
         kind: TunnelKind,
         hop: &NextHop,
     ) -> Result<PortId, Stop> {
@@ -179,13 +215,16 @@ impl<Io: PacketIo> Output<'_, Io> {
                 }),
                 destination,
             },
-            _ => return Err(Stop::Park(DropReason::NoNextHop)),
+            _ => return Err(self.wait_for_real(packet, real_ref.id)),
         };
         let overhead = usize::from(rewrite::overhead(kind, ends.family()));
-        if usize::from(packet.length) + overhead > usize::from(hop.mtu) {
-            let tunnel = Some((ends.family(), kind));
-            return self.too_large(frame, packet, hop.mtu, tunnel);
-        }
+        let known = self.paths.of(real_ref, self.turn.tick);
+        let mtu = known.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
+        let fit = if usize::from(packet.length) + overhead > usize::from(mtu) {
+            self.too_large(frame, packet, mtu, Some((ends.family(), kind)))?
+        } else {
+            Fit::Forward
+        };
         let pmtu_disc = policy.pmtu_disc;
         *self.ids = self.ids.wrapping_add(1);
         let tunnel = Tunnel {
@@ -195,16 +234,71 @@ impl<Io: PacketIo> Output<'_, Io> {
             pmtu_disc,
             source_port: rewrite::source_port(spread),
         };
-        if !frame.grow_front(overhead) {
-            return Err(Stop::Drop(DropReason::Rewrite));
+        if let Fit::Split(_) = fit {
+            // Both fragments go through the tunnel.
+            self.cut(frame, packet.network, fit)?;
+            if let Some(second) = &mut self.second {
+                encapsulate(second, packet.network, &tunnel, hop)?;
+            }
         }
-        let bytes = frame.bytes_mut();
-        let length = rewrite::encapsulate(bytes, packet.network, &tunnel, hop).map_err(refused)?;
-        frame.truncate(length);
+        encapsulate(frame, packet.network, &tunnel, hop)?;
+        if let Fit::SplitOuter(_) = fit {
+            self.cut(frame, packet.network, fit)?;
+        }
         Ok(hop.port)
     }
 
-    /// What becomes of a packet that is larger than its way takes.
+    /// Whether a packet fits through its way in one piece, or must be cut.
+    #[inline]
+    fn fits<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        mtu: u16,
+    ) -> Result<Fit, Stop> {
+        if packet.length > mtu {
+            self.too_large(frame, packet, mtu, None)
+        } else {
+            Ok(Fit::Forward)
+        }
+    }
+
+    /// Cuts the packet of a frame in two, if `fit` says so; the second one is then in `self.second`.
+    #[inline]
+    fn cut(&mut self, frame: &mut Io::Frame, network: u8, fit: Fit) -> Result<(), Stop> {
+        match fit {
+            Fit::Split(mtu) | Fit::SplitOuter(mtu) => self.cut_at(frame, network, mtu),
+            Fit::Forward | Fit::TooBig(_) | Fit::Drop => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn cut_at(&mut self, frame: &mut Io::Frame, network: u8, mtu: u16) -> Result<(), Stop> {
+        let spare = self.io.blank(frame.ingress());
+        let mut second = spare.ok_or(Stop::Drop(DropReason::TransmitFull))?;
+        // What does not fit, and a header again: an IP header of 60 bytes, and 7 that the first fragment gives up to
+        // end at a multiple of 8. A buffer may not hold more than its interface's packets.
+        let rest = frame.bytes().len().saturating_sub(mtu.into()) + 60 + 7;
+        let lengths = if second.resize(rest) {
+            rewrite::split(frame.bytes_mut(), network, mtu, second.bytes_mut())
+        } else {
+            Err(Refused::TooLong)
+        };
+        match lengths {
+            Ok((first, rest)) => {
+                frame.truncate(first);
+                second.truncate(rest);
+                self.second = Some(second);
+                Ok(())
+            }
+            Err(why) => {
+                self.io.release(second);
+                Err(refused(why))
+            }
+        }
+    }
+
+    /// What becomes of a packet that is larger than its way takes: it is cut in one of two ways, or stops here.
     #[cold]
     fn too_large<K: FlowKey>(
         &mut self,
@@ -212,7 +306,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         path_mtu: u16,
         tunnel: Option<(Family, TunnelKind)>,
-    ) -> Result<PortId, Stop> {
+    ) -> Result<Fit, Stop> {
         let family = <K::Addr as Address>::FAMILY;
         let bytes = frame.bytes().get(usize::from(packet.network)..);
         let passage = Passage {
@@ -226,10 +320,13 @@ impl<Io: PacketIo> Output<'_, Io> {
             tunnel,
         };
         match rewrite::fit(&passage, self.table().policy().pmtu_disc) {
-            Fit::TooBig(mtu) => self.icmp(frame, packet, Problem::TooBig(mtu), ReplyReason::TooBig),
-            Fit::Forward | Fit::Split(_) | Fit::SplitOuter(_) | Fit::Drop => {
-                Err(Stop::Drop(DropReason::TooBig))
+            Fit::TooBig(mtu) => {
+                let problem = Problem::TooBig(mtu);
+                let port = self.icmp(frame, packet, problem, ReplyReason::TooBig)?;
+                Err(Stop::Answer(port))
             }
+            Fit::Drop => Err(Stop::Drop(DropReason::TooBig)),
+            fit @ (Fit::Forward | Fit::Split(_) | Fit::SplitOuter(_)) => Ok(fit),
         }
     }
 
@@ -249,13 +346,19 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         verdict: Verdict,
     ) -> Result<PortId, Stop> {
-        let hop = self.way(packet)?;
-        if packet.length > hop.mtu {
-            return self.too_large(frame, packet, hop.mtu, None);
-        }
+        let hop = self.way(packet).inspect_err(|stop| {
+            if let (Stop::Park(_), Verdict::Answer(Some(real))) = (stop, verdict) {
+                // It comes again, and is counted then.
+                let counters = self.turn.stats.real(real.0);
+                counters.packets_out.sub(1);
+                counters.bytes_out.sub(u64::from(packet.length));
+            }
+        })?;
+        let fit = self.fits(frame, packet, hop.mtu)?;
         let bytes = frame.bytes_mut();
         if verdict == Verdict::Route {
             direct_routing::<K>(bytes, packet.network, &hop);
+            self.cut(frame, packet.network, fit)?;
             return Ok(hop.port);
         }
         let vip = K::own(packet.key.vip()).ok_or(Stop::Drop(DropReason::Rewrite))?;
@@ -266,6 +369,55 @@ impl<Io: PacketIo> Output<'_, Io> {
             rewrite::nat_to_client(bytes, &place(packet)?, vip, &hop)
         };
         done.map_err(refused)?;
+        self.cut(frame, packet.network, fit)?;
+        Ok(hop.port)
+    }
+
+    /// Tells the client of a packet that was in a tunnel to a real server what an ICMP error says about it, and remembers
+    /// what the tunnel's path takes.
+    #[cold]
+    fn report<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        id: RealId,
+    ) -> Result<PortId, Stop> {
+        let quote = Stop::Drop(DropReason::IcmpQuote);
+        let Some(real) = self.reader.table().in_slot(id) else {
+            return Err(quote);
+        };
+        let bytes = frame.bytes().get(usize::from(packet.network)..);
+        let bytes = bytes.unwrap_or_default();
+        let (Some(error), Method::Tunnel(kind)) = (TunnelError::read(bytes), real.method) else {
+            return Err(quote);
+        };
+        if error.destination != real.addr {
+            return Err(Stop::Drop(DropReason::IcmpUnknownFlow));
+        }
+        let mut mtu = real.next_hop.map_or(u16::MAX, |hop| hop.mtu);
+        if let Some(said) = error.mtu {
+            let real_ref = RealRef {
+                id,
+                epoch: real.epoch,
+            };
+            if said < mtu {
+                self.paths.learn(real_ref, said, self.turn.tick);
+            }
+            mtu = mtu.min(said);
+        }
+        let Some(told) = error.told(bytes, kind, mtu) else {
+            return Err(Stop::Drop(DropReason::TunnelTooBig));
+        };
+        let hop = self.way(packet)?;
+        if !self.limit.allows(self.turn.tick) {
+            return Err(Stop::Drop(DropReason::ReplyLimit));
+        }
+        let source = K::own(packet.key.vip()).ok_or(Stop::Drop(DropReason::Rewrite))?;
+        let bytes = frame.bytes_mut();
+        let length = rewrite::relay_tunnel_error(bytes, packet.network, &error, told, source, &hop)
+            .map_err(refused)?;
+        frame.truncate(length);
+        self.turn.stats.replies(ReplyReason::TunnelError).add(1);
         Ok(hop.port)
     }
 
@@ -302,7 +454,7 @@ impl<Io: PacketIo> Output<'_, Io> {
             }
             ReplyReason::TtlExpired => self.icmp(frame, packet, Problem::TimeExceeded, reason),
             // Said where the size is known.
-            ReplyReason::TooBig => Err(Stop::Drop(DropReason::TooBig)),
+            ReplyReason::TooBig | ReplyReason::TunnelError => Err(Stop::Drop(DropReason::TooBig)),
         }
     }
 
@@ -351,6 +503,22 @@ fn direct_routing<K: FlowKey>(frame: &mut [u8], network: u8, hop: &NextHop) {
         Family::V4 => rewrite::direct_routing(frame, network, hop),
         Family::V6 => rewrite::direct_routing_v6(frame, network, hop),
     }
+}
+
+/// Puts a frame's packet into a tunnel.
+fn encapsulate<F: FrameBuf>(
+    frame: &mut F,
+    network: u8,
+    tunnel: &Tunnel,
+    hop: &NextHop,
+) -> Result<(), Stop> {
+    let overhead = usize::from(rewrite::overhead(tunnel.kind, tunnel.ends.family()));
+    if !frame.grow_front(overhead) {
+        return Err(Stop::Drop(DropReason::Rewrite));
+    }
+    let length = rewrite::encapsulate(frame.bytes_mut(), network, tunnel, hop).map_err(refused)?;
+    frame.truncate(length);
+    Ok(())
 }
 
 /// Where the headers of a packet are.

@@ -186,8 +186,8 @@ pub(super) fn decide_burst(
     }
 }
 
-/// Rewrites each frame in place and passes it on. How many were transmitted. `waited` says of those from `parked`
-/// on since when they wait.
+/// Rewrites each frame in place and passes it on. How many were transmitted, with those that were cut off
+/// another. `waited` says of those from `parked` on since when they wait.
 pub(super) fn rewrite_burst<Io: PacketIo>(
     frames: &mut Vec<Io::Frame>,
     (parked, waited): (usize, &[Tick]),
@@ -205,10 +205,10 @@ pub(super) fn rewrite_burst<Io: PacketIo>(
             output.hand_over(frame, worker, Errand::Decide { hops });
             continue;
         }
-        out += u64::from(match metas.families[at] {
+        out += match metas.families[at] {
             Family::V4 => output.send(frame, verdict, &metas.four[at], since),
             Family::V6 => output.send(frame, verdict, &metas.six[at], since),
-        });
+        };
     }
     out
 }

@@ -105,6 +105,20 @@ impl Frame {
             .set_pos(len);
     }
 
+    /// Makes it `len` bytes long; `false` when the chunk ends before that.
+    #[must_use]
+    pub fn resize(&mut self, len: usize) -> bool {
+        let room = CHUNK as usize - self.desc.addr() % CHUNK as usize;
+        if len > room {
+            return false;
+        }
+        // SAFETY: as in `bytes_mut`; the frame still ends in its chunk.
+        unsafe { self.umem.data_mut(&mut self.desc) }
+            .cursor()
+            .set_pos(len);
+        self.desc.lengths().data() == len
+    }
+
     /// The port that it came in on.
     #[inline]
     pub const fn port(&self) -> PortId {
@@ -282,6 +296,22 @@ impl Pool {
     pub(super) fn release(&mut self, frame: Frame) {
         let desc = self.redeem(frame);
         self.books.free.push(desc);
+    }
+
+    /// The token for a free frame, empty and with all its headroom, as if received on `port`.
+    pub(super) fn blank(&mut self, port: PortId) -> Option<Frame> {
+        let mut desc = self.books.free.pop()?;
+        let start = desc.addr() - desc.addr() % CHUNK as usize;
+        set_addr(&mut desc, start + (CHUNK - ROOM) as usize);
+        desc.set_options(0);
+        self.books.in_hand += 1;
+        let mut frame = Frame {
+            umem: self.umem(),
+            desc,
+            port,
+        };
+        frame.truncate(0);
+        Some(frame)
     }
 
     /// Lets go of a frame that another pool of the umem is to take over.

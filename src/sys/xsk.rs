@@ -311,6 +311,11 @@ impl XskSet {
         self.pool.is_huge()
     }
 
+    /// A free frame without bytes, as if received on `port`.
+    pub fn blank(&mut self, port: PortId) -> Option<Frame> {
+        self.pool.blank(port)
+    }
+
     /// Each socket, with the port and queue that it is bound to.
     pub fn sockets(&self) -> impl Iterator<Item = (PortId, u32, BorrowedFd<'_>)> {
         self.queues

@@ -11,6 +11,7 @@ mod fit;
 mod nat;
 mod nat_icmp;
 mod tunnel;
+mod tunnel_error;
 
 pub use self::{
     answer::{Answer, icmp_error, icmp_room, reset},
@@ -22,6 +23,7 @@ pub use self::{
         Ends, Tunnel, TunnelKind, encapsulate, overhead, quoted_payload, source_port,
         spread_source_v4, spread_source_v6,
     },
+    tunnel_error::{TunnelError, relay_tunnel_error},
 };
 use super::NextHop;
 use crate::{

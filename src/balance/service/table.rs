@@ -1,7 +1,7 @@
 //! The table itself: built from specifications, never changed.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
 };
@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     addr::{L4Proto, PortId},
-    balance::{Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, state},
+    balance::{
+        Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, rewrite::TunnelKind, state,
+    },
 };
 
 /// A real server in the table.
@@ -151,7 +153,11 @@ pub struct ServiceTable {
     any_return: bool,
     /// Whether any virtual server's flows have an owner among several workers.
     owned: bool,
+    /// Of IPv4 and IPv6: the shortest client prefix of persistent virtual servers with NAT.
+    nat_prefixes: [Option<u8>; 2],
     reals: Box<[Option<Real>]>,
+    /// Where our tunnels end: address, and destination port of GUE or 0.
+    tunnels: HashSet<(IpAddr, u16), SeedableState<'static>>,
 }
 
 impl ServiceTable {
@@ -187,6 +193,7 @@ impl ServiceTable {
         let mut slots = vec![false; MAX_SERVICES];
         let mut lookup = Lookup::new(environment.marks.clone());
         let (mut returns, mut any_return) = (Returns::default(), false);
+        let mut tunnels = HashSet::with_hasher(SeedableState::fixed());
         for spec in services {
             match slots.get_mut(spec.id.0 as usize) {
                 None => return Err(BuildError::ServiceSlot(spec.id)),
@@ -206,6 +213,11 @@ impl ServiceTable {
                     any_return |= real.endpoint.port == 0;
                 }
             }
+            tunnels.extend(spec.reals.iter().filter_map(|real| match real.method {
+                Method::Tunnel(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
+                Method::Tunnel(_) => Some((real.endpoint.addr, 0)),
+                Method::DirectRouting | Method::Nat => None,
+            }));
             built.push(Service::build(spec, known)?);
         }
         Ok(Self {
@@ -214,11 +226,17 @@ impl ServiceTable {
             services: built.into(),
             lookup,
             any_return,
+            nat_prefixes: [false, true].map(|ipv6| {
+                let family = services.iter().filter(|spec| spec.has_family(ipv6));
+                let nat = family.filter(|spec| spec.sees_answers());
+                nat.filter_map(|spec| Some(spec.persistence?.prefix)).min()
+            }),
             owned: services
                 .iter()
                 .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
             returns,
             reals: reals.into(),
+            tunnels,
         })
     }
 
@@ -232,7 +250,9 @@ impl ServiceTable {
             returns: Returns::default(),
             any_return: false,
             owned: false,
+            nat_prefixes: [None; 2],
             reals: Box::default(),
+            tunnels: HashSet::with_hasher(SeedableState::fixed()),
         }
     }
 
@@ -266,6 +286,12 @@ impl ServiceTable {
     #[inline]
     pub const fn has_owners(&self) -> bool {
         self.owned
+    }
+
+    /// By how many leading bits of their addresses clients are told apart when flows with NAT are divided
+    /// among workers; `None`: by address and port.
+    pub(in crate::balance) const fn nat_prefix(&self, ipv6: bool) -> Option<u8> {
+        self.nat_prefixes[ipv6 as usize]
     }
 
     /// The ways to clients.
@@ -304,6 +330,17 @@ impl ServiceTable {
         self.services.get(at? as usize)
     }
 
+    /// Whether any real server is behind a tunnel.
+    #[inline]
+    pub fn has_tunnels(&self) -> bool {
+        !self.tunnels.is_empty()
+    }
+
+    /// Whether a tunnel of ours ends at this address, of GUE to this port, or of another kind when that is 0.
+    pub fn is_tunnel_end(&self, addr: IpAddr, gue_port: u16) -> bool {
+        self.tunnels.contains(&(addr, gue_port))
+    }
+
     /// The real server; `None` when it has left the configuration.
     #[inline]
     pub fn real(&self, real: RealRef) -> Option<&Real> {
@@ -335,19 +372,20 @@ impl ServiceSpec {
         self.reals.iter().any(|real| real.method.sees_answers())
     }
 
+    /// Whether any of its packets are of this family.
+    fn has_family(&self, ipv6: bool) -> bool {
+        self.matches.iter().any(|what| what.is_ipv6() == ipv6)
+    }
+
     /// Whether its packets are IPv6's.
     fn is_ipv6(&self) -> bool {
-        self.matches.first().is_some_and(|what| match what {
-            Match::Address(key) => key.endpoint.addr.is_ipv6(),
-            Match::Range { first, .. } => first.is_ipv6(),
-            Match::Mark { ipv6, .. } => *ipv6,
-        })
+        self.matches.first().is_some_and(Match::is_ipv6)
     }
 }
 
 impl Service {
     fn build(spec: &ServiceSpec, known: &mut MaglevTables) -> Result<Self, BuildError> {
-        let whole = if spec.is_ipv6() { 128 } else { 32 };
+        let whole = if spec.has_family(true) { 128 } else { 32 };
         let persistence = match spec.persistence {
             Some(p) if p.prefix > whole => return Err(BuildError::Prefix(spec.id)),
             Some(p) => Some(Templates {

@@ -1,13 +1,15 @@
 //! What the control socket is answered.
 
+use std::rc::Rc;
+
 use mio::Registry;
 
 use super::{
     super::{
-        admin::AdminSocket,
+        admin::{AdminSocket, Answer, Ticket},
         api::{
-            FrameCounts, Lateness, NamedCount, Request, Response, ServiceList, StageTiming,
-            TimeBucket, VrrpStatus, WorkerCounts,
+            ConnectionList, FrameCounts, Lateness, NamedCount, Request, Response, ServiceList,
+            StageTiming, TimeBucket, VrrpStatus, WorkerCounts,
         },
     },
     Engine,
@@ -26,19 +28,40 @@ impl Engine {
     /// Calls `turn` with the admin socket and what answers its clients: the rest of the engine.
     pub(super) fn with_admin(
         &mut self,
-        turn: impl FnOnce(&mut AdminSocket, &Registry, &mut dyn FnMut(Request) -> Response),
+        turn: impl FnOnce(&mut AdminSocket, &Registry, &mut Answer<'_>),
     ) {
         let Some(mut admin) = self.admin.take() else {
             return;
         };
-        turn(&mut admin, self.poll.registry(), &mut |request| {
-            self.answer(request)
+        let registry = Rc::clone(&self.admin_registry);
+        turn(&mut admin, &registry, &mut |ticket, request| {
+            self.answer(ticket, request)
         });
         self.admin = Some(admin);
     }
 
-    fn answer(&self, request: Request) -> Response {
-        match request {
+    /// Gives the answers that are known by now.
+    pub(super) fn drive_enquiries(&mut self, now: Instant) {
+        let (Some(admin), Some(data_plane)) = (&mut self.admin, &mut self.data_plane) else {
+            return;
+        };
+        let (workers, _) = data_plane.enquiries();
+        while let Some((ticket, answer)) = self.enquiries.poll(now, workers) {
+            admin.finish(ticket, answer);
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, request: Request) -> Option<Response> {
+        Some(match request {
+            Request::Connections(query) => {
+                let Some(data_plane) = &mut self.data_plane else {
+                    return Some(Response::Connections(ConnectionList::default()));
+                };
+                let workers = data_plane.enquiries();
+                let begun = (self.enquiries).begin(clock::now(), ticket, &query, workers);
+                data_plane.wake();
+                return begun.err().map(Response::Error);
+            }
             Request::Vrrp => Response::Vrrp(VrrpStatus {
                 instances: self.vrrp.status(clock::now(), clock::wall()),
                 timer_lateness: Lateness {
@@ -49,7 +72,7 @@ impl Engine {
                 },
             }),
             Request::List => Response::List(self.list()),
-        }
+        })
     }
 
     fn list(&self) -> ServiceList {

@@ -4,6 +4,8 @@ use std::{
     collections::BTreeSet,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,17 +19,19 @@ use super::{
         admin::AdminSocket,
         client_ways::ClientWays,
         data_plane::{Calls, DataPlane, DataPlaneOptions},
+        enquiries::Enquiries,
         interfaces::Interfaces,
         log::Log,
         next_hops::NextHops,
         outages::Outages,
         pace::Pace,
         probes::TcpProbes,
+        sampling::Sampling,
         services::{PortInfo, Services},
         vrrp_io::{Env, VrrpIo},
     },
-    ASKED, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR, Options,
-    PUBLISH_PERIOD, SIGNALS, WORKER_ENDED,
+    ADDRESSES, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR,
+    Options, PUBLISH_PERIOD, SIGNALS, WORKERS,
 };
 use crate::{
     balance::MaglevTables,
@@ -141,6 +145,7 @@ impl Engine {
         let mut health = Health::new(fastrand::u64(..));
         health.apply(now, &services.check_settings());
         let probe_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
+        let admin_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let probes = TcpProbes::new(probe_registry, FIRST_PROBE, MAX_PROBES);
         let mut engine = Self {
             poll,
@@ -160,15 +165,20 @@ impl Engine {
             ways: None,
             ports: Vec::new(),
             maglev: MaglevTables::default(),
+            addresses: Pace::new(ADDRESSES),
             locals: BTreeSet::new(),
             interface_locks: Vec::new(),
             data_plane: None,
             admin: None,
+            admin_registry: Rc::new(admin_registry),
+            enquiries: Enquiries::default(),
             // The first read shows that there is nothing, and arms the event.
             notified: true,
             stale: false,
             publishing: Pace::new(PUBLISH_PERIOD),
+            sampling: Sampling::new(now),
             housekeeping_at: now + HOUSEKEEPING,
+            compare_at: now,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
             outages: Outages::default(),
             stopping: false,
@@ -207,7 +217,7 @@ impl Engine {
             })
             .collect();
         self.learn_addresses();
-        if self.services.sees_answers() {
+        if self.services.sends_to_clients() {
             self.ways = Some(ClientWays::new(clock::now()));
             self.drive_client_ways(clock::now(), clock::wall());
         }
@@ -224,8 +234,11 @@ impl Engine {
                 .push(lock.map_err(|error| error.to_string())?);
         }
         let table = self.build_table(1)?;
-        let ended = mio::Waker::new(self.poll.registry(), WORKER_ENDED)
+        // One for all that workers have to say: a poll has only one.
+        let waker = mio::Waker::new(self.poll.registry(), WORKERS)
             .map_err(|error| format!("creating a waker: {error}"))?;
+        let ended = Arc::new(waker);
+        let asked = Arc::clone(&ended);
         let wishes = DataPlaneOptions {
             io: options.io,
             xdp: options.xdp,
@@ -241,8 +254,6 @@ impl Engine {
                 .chain(self.services.steer().added)
                 .collect(),
         };
-        let asked = mio::Waker::new(self.poll.registry(), ASKED)
-            .map_err(|error| format!("creating a waker: {error}"))?;
         let calls = Calls {
             // The loop notices at its next housekeeping if this fails.
             ended: Box::new(move || drop(ended.wake())),

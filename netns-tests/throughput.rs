@@ -1,0 +1,108 @@
+//! Streams at full speed, in both directions: whether they hold, not how fast they are.
+
+use std::net::Ipv4Addr;
+
+use crate::{
+    Test,
+    support::{
+        config::{unchecked, virtual_server},
+        decap::Decapsulator,
+        host::Host,
+        lan::{Lan, REALS, VIP},
+        process::Process,
+        routed::{INSIDE, Routed},
+        secs, wait_until,
+        xvs::{Engine, Xvs},
+    },
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    let both: [(&str, fn(Engine)); 3] = [
+        ("throughput::iperf3_streams_hold_through_dr", direct),
+        ("throughput::iperf3_streams_hold_through_nat", translated),
+        ("throughput::iperf3_streams_hold_through_tun", tunnelled),
+    ];
+    let tests = both.into_iter();
+    tests
+        .flat_map(|(name, run)| Test::on_both_engines(name, run))
+        .collect()
+}
+
+/// The port of iperf3.
+const PORT: u16 = 5201;
+
+/// Serves TCP and UDP from the same real server: iperf3 announces its UDP streams over TCP.
+fn config(kind: &str, real: Ipv4Addr) -> String {
+    let server = |protocol| {
+        let lines = format!("lb_algo rr\n    lb_kind {kind}\n    protocol {protocol}");
+        let real = unchecked(&format!("{real} {PORT}"), "");
+        virtual_server(&format!("{VIP} {PORT}"), &lines, &[real])
+    };
+    server("TCP") + &server("UDP")
+}
+
+fn serve(place: &impl AsRef<std::path::Path>, host: &Host, own: Ipv4Addr) -> Process {
+    let mut command = host.command("iperf3");
+    command.args(["--server", "--forceflush", "--bind", &own.to_string()]);
+    let log = place.as_ref().join("iperf3.log");
+    Process::spawn("iperf3", &mut command, &log)
+}
+
+/// Streams to the server and back by TCP, and one by UDP.
+fn measure(server: &Process, client: &Host) {
+    let vip = VIP.to_string();
+    let all = [
+        &["--parallel", "4"][..],
+        &["--parallel", "4", "--reverse"],
+        &["--udp", "--bitrate", "50M", "--length", "1400"],
+    ];
+    for (arguments, number) in all.into_iter().zip(1..) {
+        // It takes one client at a time, and is done with one a little later than that one.
+        wait_until("iperf3 listens (again)", secs(5), || {
+            server.log().matches("Server listening").count() == number
+        });
+        let common = ["--client", &vip, "--time", "1", "--json"];
+        let output = client.output("iperf3", &[&common, arguments].concat());
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "iperf3 {arguments:?}: {output:?}");
+        let report: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let end = &report["end"];
+        let received = [&end["sum_received"], &end["sum"]];
+        let bytes = received.iter().find_map(|sum| sum["bytes"].as_f64());
+        assert!(
+            bytes.is_some_and(|bytes| bytes > 1e6),
+            "{arguments:?}: {end}"
+        );
+    }
+}
+
+fn direct(engine: Engine) {
+    let lan = Lan::new();
+    lan.hold_vip();
+    let server = serve(&lan, &lan.reals[0], VIP);
+    let lb = Xvs::start(&lan, &lan.lb1, &config("DR", REALS[0]), engine);
+    lb.wait_until_ready();
+    measure(&server, &lan.client);
+    lb.stop();
+}
+
+fn translated(engine: Engine) {
+    let net = Routed::new();
+    let server = serve(&net, &net.reals[0], INSIDE[0]);
+    let lb = Xvs::start(&net, &net.lb, &config("NAT", INSIDE[0]), engine);
+    lb.wait_until_ready();
+    measure(&server, &net.far);
+    lb.stop();
+}
+
+fn tunnelled(engine: Engine) {
+    let lan = Lan::new();
+    lan.hold_vip();
+    let _tunnel = Decapsulator::start(&lan.reals[0], false);
+    let server = serve(&lan, &lan.reals[0], VIP);
+    let lb = Xvs::start(&lan, &lan.lb1, &config("TUN", REALS[0]), engine);
+    lb.wait_until_ready();
+    measure(&server, &lan.client);
+    lb.stop();
+}
