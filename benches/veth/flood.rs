@@ -98,7 +98,7 @@ pub(crate) fn run(folder: &Path) {
     drop_all(folder, true);
     let mut rates = WAYS.map(|_| Vec::new());
     let mut ratios = WAYS.map(|_| Vec::new());
-    let mut offered = Vec::new();
+    let mut offered = WAYS.map(|_| Vec::new());
     for _ in 0..ROUNDS {
         let mut bare = f64::NAN;
         for (at, way) in WAYS.into_iter().enumerate() {
@@ -108,20 +108,20 @@ pub(crate) fn run(folder: &Path) {
             }
             rates[at].push(out);
             ratios[at].push(out / bare);
-            offered.push(sent);
+            offered[at].push(sent);
         }
     }
     drop_all(folder, false);
-    let [middle, least, most] = spread(&mut offered);
     say(&format!(
-        "60-byte UDP, {FLOWS} flows, {ROUNDS} rounds in turns; packets a second, median (least to greatest); \
-         offered {middle:.0} ({least:.0} to {most:.0})"
+        "60-byte UDP, {FLOWS} flows, {ROUNDS} rounds in turns; packets a second, median (least to greatest)"
     ));
-    for ((way, rates), ratios) in WAYS.iter().zip(&mut rates).zip(&mut ratios) {
-        let [middle, least, most] = spread(rates);
-        let [ratio, lowest, highest] = spread(ratios);
+    for (at, way) in WAYS.iter().enumerate() {
+        let [middle, least, most] = spread(&mut rates[at]);
+        let [ratio, lowest, highest] = spread(&mut ratios[at]);
+        let [sent, ..] = spread(&mut offered[at]);
         say(&format!(
-            "  {:24} {middle:9.0} ({least:.0} to {most:.0})   {ratio:.2} of bare ({lowest:.2} to {highest:.2})",
+            "  {:24} {middle:9.0} ({least:.0} to {most:.0})   {ratio:.2} of bare ({lowest:.2} to {highest:.2})   \
+             of {sent:.0} sent",
             way.name()
         ));
     }

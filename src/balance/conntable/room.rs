@@ -2,7 +2,7 @@
 
 use super::{
     ConnTable, DEEPEST, Home, NewConn, Slot, Turn,
-    bucket::{ASSURED, FREE, WAYS},
+    bucket::{ASSURED, Bucket, FREE, WAYS},
 };
 use crate::{
     balance::{FlowKey, State},
@@ -37,23 +37,29 @@ const IDLE_TICKS: u32 = 60 * Tick::PER_SECOND;
 /// looks at more only until it has found something, and at one for each entry of its own at most.
 const CROWDED_LOOKS: usize = 4;
 
-/// The rank of a connection in each state before its time is over.
-const RANKS: [u32; State::ALL.len()] = {
-    let mut ranks = [STAYS; State::ALL.len()];
+/// The ranks of a connection in each state before its time is over: while it is heard of or assured, and while it is
+/// silent and not assured.
+const RANKS: [(u32, u32); State::ALL.len()] = {
+    let mut ranks = [(STAYS, STAYS); State::ALL.len()];
     let mut at = 0;
     while at < ranks.len() {
         let state = State::ALL[at];
         ranks[at] = if state.is_half_open() {
-            HALF_OPEN
+            (HALF_OPEN, HALF_OPEN)
         } else if state.is_finished() || state.is_closing() {
-            FINISHED
+            (FINISHED, FINISHED)
+        } else if state.is_established() {
+            (STAYS, IDLE)
         } else {
-            STAYS
+            (STAYS, STAYS)
         };
         at += 1;
     }
     ranks
 };
+
+/// Bits for the place of an entry in two buckets.
+const PLACE_BITS: u32 = (2 * WAYS).ilog2();
 
 /// How soon an entry may make room: by rank, then by how many ticks it has been silent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,39 +181,52 @@ impl<K: FlowKey> ConnTable<K> {
 
     /// The entry of both buckets that may go first: of those of one kind the one that has been
     /// silent the longest.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the bits of the place only"
+    )]
     fn spare(&self, home: Home, turn: Turn<'_>) -> Option<(Slot, Spare)> {
-        let mut best = (Score::default(), Slot(0));
-        for bucket in [home.first, home.second] {
+        // One number for an entry, with its place at the end, the first one greatest: so the best is the greatest.
+        let mut best = 0;
+        let mut place = 2 * WAYS as u64;
+        for at in [home.first, home.second] {
+            let bucket = &self.buckets[at as usize];
             for way in 0..WAYS {
-                let slot = Slot::new(bucket, way);
-                let score = self.score(slot, turn);
-                if score > best.0 {
-                    best = (score, slot);
-                }
+                place -= 1;
+                let score = self.score_in(bucket, Slot::new(at, way), turn);
+                best = best.max(score.0 << PLACE_BITS | place);
             }
         }
-        best.0.spare().map(|spare| (best.1, spare))
+        let place = 2 * WAYS - 1 - (best as usize & (2 * WAYS - 1));
+        let bucket = if place < WAYS {
+            home.first
+        } else {
+            home.second
+        };
+        let spare = Score(best >> PLACE_BITS).spare()?;
+        Some((Slot::new(bucket, place % WAYS), spare))
     }
 
-    /// How soon an entry may make room. Without a branch for a connection: under a flood this runs
-    /// sixteen times a packet, and what it looks at is as good as random.
     #[inline]
     fn score(&self, slot: Slot, turn: Turn<'_>) -> Score {
-        let bucket = &self.buckets[slot.bucket()];
-        let (state, seen) = (bucket.states[slot.way()], bucket.seen[slot.way()]);
+        self.score_in(&self.buckets[slot.bucket()], slot, turn)
+    }
+
+    /// How soon an entry of `bucket` may make room. Without a branch for a connection: under a flood this runs
+    /// sixteen times a packet, and what it looks at is as good as random.
+    #[inline]
+    fn score_in(&self, bucket: &Bucket, slot: Slot, turn: Turn<'_>) -> Score {
+        let way = slot.way();
+        let (state, seen) = (bucket.states[way], bucket.seen[way]);
         if state == State::Template {
             return self.score_of_template(slot, turn);
         }
         let silence = turn.tick.since(seen);
         let expired = silence >= turn.timeouts.ticks(state);
-        let idle = state.is_established()
-            & (bucket.packets[slot.way()] < ASSURED)
-            & (silence >= IDLE_TICKS);
-        let rank = if expired {
-            EXPIRED
-        } else {
-            RANKS[state as usize] + IDLE * u32::from(idle)
-        };
+        let idle = (bucket.packets[way] < ASSURED) & (silence >= IDLE_TICKS);
+        let (rank, idle_rank) = RANKS[state as usize];
+        let rank = if idle { idle_rank } else { rank };
+        let rank = if expired { EXPIRED } else { rank };
         Score::new(rank, silence)
     }
 

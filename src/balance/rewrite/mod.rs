@@ -113,7 +113,17 @@ fn move_link_header(
     if network < ethernet::HEADER_LEN || frame.len() < network + room {
         return Err(Refused::NoRoom);
     }
-    frame.copy_within(room..room + network, 0);
+    if network == ethernet::HEADER_LEN {
+        // Known in length, so no call: most frames have no tag.
+        if let Some(header) = frame[room..]
+            .first_chunk::<{ ethernet::HEADER_LEN }>()
+            .copied()
+        {
+            frame[..ethernet::HEADER_LEN].copy_from_slice(&header);
+        }
+    } else {
+        frame.copy_within(room..room + network, 0);
+    }
     frame[network - 2..network].copy_from_slice(&family.ether_type().to_be_bytes());
     Ok(&mut frame[network..])
 }
