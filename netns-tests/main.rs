@@ -14,6 +14,7 @@ mod foreign_traffic;
 mod forwarding;
 mod harness;
 mod health;
+mod hostile;
 mod ipv6;
 mod keepalived_peer;
 mod losses;
@@ -102,6 +103,7 @@ fn main() -> ExitCode {
         keepalived_peer::tests(),
         foreign_traffic::tests(),
         losses::tests(),
+        hostile::tests(),
         crash::tests(),
         cli::tests(),
         throughput::tests(),

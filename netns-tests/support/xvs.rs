@@ -41,7 +41,7 @@ impl Engine {
     pub(crate) const BOTH: [Self; 2] = [Self::AfXdp, Self::AfPacket];
 
     /// Arguments of `xvs run` that ask for this engine and for nothing less.
-    const fn arguments(self) -> &'static [&'static str] {
+    pub(crate) const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::AfXdp => &["--io", "af-xdp", "--xdp-mode", "native"],
             Self::GenericXdp => &["--io", "af-xdp", "--xdp-mode", "generic"],
@@ -231,6 +231,11 @@ impl<'a> Xvs<'a> {
     pub(crate) fn kill(mut self) {
         kill_now(self.guardian());
         self.process.kill();
+    }
+
+    /// The engine.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// The process that watches the engine.

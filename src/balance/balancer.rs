@@ -1,14 +1,16 @@
 //! What becomes of a packet: its flow's real server, or a new one, or neither.
 
+use std::sync::Arc;
+
 use super::{
-    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, Method, NewConn, Packet,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Others, Packet,
     Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
     stats::{DropReason, ReplyReason},
     time::Tick,
-    wire::tcp::Flags,
+    wire::{tcp::Flags, udp},
 };
 
 /// What becomes of a packet.
@@ -19,8 +21,10 @@ pub enum Verdict {
     /// It goes to this real server.
     Forward(RealId),
     /// A real server's answer: it goes to the client, from the virtual server's address. The packet's key is the
-    /// connection's by now.
-    Answer,
+    /// connection's by now. Where there is a connection, of this real server.
+    Answer(Option<RealId>),
+    /// An ICMP error about a tunnel packet to this real server: its client is told.
+    Report(RealId),
     /// A real server's packet that answers no connection: it goes on as it is.
     Route,
     /// It is turned into an answer and goes back to its sender.
@@ -40,12 +44,15 @@ pub struct Balancer {
     v6: ConnTable<Key6>,
     scheduling: SchedulerState,
     fragments: Fragments,
+    unstored: Option<Tick>,
 }
 
 /// One family's flows, and what a decision about them needs.
 pub struct Decider<'a, K> {
     conns: &'a mut ConnTable<K>,
     scheduling: &'a mut SchedulerState,
+    /// When a flow was last forwarded without an entry.
+    unstored: &'a mut Option<Tick>,
     table: &'a ServiceTable,
     turn: Turn<'a>,
 }
@@ -59,6 +66,7 @@ impl Balancer {
             v6: ConnTable::new(connections, hash_seed.rotate_left(17)),
             scheduling: SchedulerState::new(hash_seed),
             fragments: Fragments::new(hash_seed.rotate_left(31)),
+            unstored: None,
         }
     }
 
@@ -79,6 +87,7 @@ impl Balancer {
         Decider {
             conns: &mut self.v4,
             scheduling: &mut self.scheduling,
+            unstored: &mut self.unstored,
             table,
             turn,
         }
@@ -89,9 +98,15 @@ impl Balancer {
         Decider {
             conns: &mut self.v6,
             scheduling: &mut self.scheduling,
+            unstored: &mut self.unstored,
             table,
             turn,
         }
+    }
+
+    /// From now on the connections of other workers count too, for schedulers and thresholds.
+    pub fn see(&mut self, others: Arc<Others>) {
+        self.scheduling.see(others);
     }
 
     /// Looks at the next `budget` buckets of each table and takes out what has expired.
@@ -141,8 +156,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
         if let Some(slot) = known {
             match self.current(slot, packet.kind) {
-                Current::Real(id, real) => {
-                    let state = self.conns.state(slot);
+                Current::Real(state, id, real) => {
                     let direction = if real.method.sees_answers() {
                         Direction::In
                     } else {
@@ -163,15 +177,12 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     /// entry is gone, or no packet but a new flow's may use it.
     #[inline]
     fn current(&mut self, slot: Slot, kind: Kind) -> Current<'a> {
-        if self.conns.is_expired(slot, self.turn) {
+        let Some((state, real)) = self.conns.current(slot, self.turn) else {
             self.conns.expire(slot, self.turn);
             return Current::None;
-        }
+        };
         let table = self.table;
-        let found = self
-            .conns
-            .real(slot)
-            .and_then(|real| table.real(real).map(|it| (real.id, it)));
+        let found = real.and_then(|real| table.real(real).map(|it| (real.id, it)));
         let Some((id, real)) = found else {
             return self.orphan(slot, kind);
         };
@@ -186,7 +197,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             self.conns.remove(slot, self.turn);
             return Current::None;
         }
-        Current::Real(id, real)
+        Current::Real(state, id, real)
     }
 
     /// A connection whose real server has left the configuration.
@@ -217,15 +228,16 @@ impl<'a, K: FlowKey> Decider<'a, K> {
 
     /// Whether a first packet on an existing entry starts a connection of its own: on a finished one
     /// (IPVS `conn_reuse_mode`), unless a template leads it, which would decide the same again;
-    /// and on one to a real server that is down.
+    /// and on one to a real server that is down, or has weight 0 where `expire_nodest_conn` says so.
     fn is_renewed(&self, slot: Slot, real: &Real) -> bool {
-        if !real.available {
+        let (policy, state) = (self.table.policy(), self.conns.state(slot));
+        let withdrawn = real.quiescent && policy.expire_nodest_conn && policy.reuse_finished;
+        if !real.available || withdrawn {
             return true;
         }
         if self.conns.is_led(slot) {
             return false;
         }
-        let (policy, state) = (self.table.policy(), self.conns.state(slot));
         match state {
             State::FinWait => policy.reuse_closing && !real.method.sees_answers(),
             State::SctpRejected => false,
@@ -241,20 +253,27 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             .find(&packet.key, packet.home)
             .filter(|slot| !self.conns.is_expired(*slot, self.turn))
             .and_then(|slot| self.conns.real(slot))
-            .filter(|real| {
-                let real = self.table.real(*real);
-                let tunnelled = |real: &Real| matches!(real.method, Method::Tunnel(_));
-                real.is_some_and(|real| packet.kind != Kind::TunnelError || tunnelled(real))
-            });
+            .filter(|real| self.table.real(*real).is_some());
         match found {
-            // For the client; nothing goes to the real server.
-            Some(real) if packet.kind == Kind::TunnelError => Verdict::Forward(real.id),
-            Some(real) => forward(real.id, packet, self.turn),
-            None if packet.kind == Kind::TunnelError => Verdict::Drop(DropReason::IcmpUnknownFlow),
-            None => self
-                .scheduled_alone(packet)
-                .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow)),
+            Some(real) if packet.kind == Kind::TunnelError => Some(Verdict::Report(real.id)),
+            Some(real) => Some(forward(real.id, packet, self.turn)),
+            None if packet.kind == Kind::TunnelError => self.report_alone(packet),
+            None => self.scheduled_alone(packet),
         }
+        .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow))
+    }
+
+    /// An error about a tunnel packet of a flow without an entry: by the hash that led it, where flows may be without.
+    fn report_alone(&mut self, packet: &Packet<K>) -> Option<Verdict> {
+        let table = self.table;
+        let service = table.service(&packet.question())?;
+        let alone = service.one_packet && packet.key.protocol() == udp::PROTOCOL;
+        let hashed = service.persistence.is_none() && service.picker.is_hash();
+        if !(hashed && (alone || self.unstored_lately())) {
+            return None;
+        }
+        let real = self.pick(service, packet)?;
+        Some(Verdict::Report(real.id))
     }
 
     /// `schedule_icmp`: where the scheduler would send the flow that an error is about.
@@ -289,13 +308,14 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             let state = next_state(Direction::Out, packet.kind, self.conns.state(slot));
             self.conns.touch(slot, state, self.turn);
         }
-        if let Some(real) = self.conns.real(slot) {
+        let real = self.conns.real(slot);
+        if let Some(real) = real {
             let counters = self.turn.stats.real(real.id.0);
             counters.packets_out.add(1);
             counters.bytes_out.add(u64::from(packet.length));
         }
         packet.key = self.conns.key(slot);
-        Verdict::Answer
+        Verdict::Answer(real.map(|real| real.id))
     }
 
     /// An answer to no connection: of a virtual server that remembers none (`ops`), or of none at all.
@@ -310,13 +330,13 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                 match K::between((from.client(), from.client_port()), key) {
                     Some(flow) => {
                         packet.key = flow;
-                        Verdict::Answer
+                        Verdict::Answer(None)
                     }
                     None => Verdict::Route,
                 }
             }
             Some(_) | None => match packet.kind {
-                Kind::IcmpError | Kind::TunnelError | Kind::LaterFragment => Verdict::Route,
+                Kind::IcmpError | Kind::LaterFragment => Verdict::Route,
                 _ if self.table.policy().nat_icmp_send => Verdict::Reply(ReplyReason::NoConnection),
                 _ => Verdict::Route,
             },
@@ -324,13 +344,19 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     }
 
     /// A packet whose flow has no entry: only a first one starts one.
+    // Apart from the way of known flows, which needs the registers.
+    #[inline(never)]
     fn admit(&mut self, packet: &Packet<K>) -> Verdict {
         let table = self.table;
         let Some(service) = table.service(&packet.question()) else {
             return Verdict::Drop(DropReason::NoService);
         };
-        if let Some(verdict) = self.refused(packet.kind) {
-            return verdict;
+        let refused = self.refused(packet.kind);
+        if let Some(verdict) = refused {
+            return match self.may_be_unstored(service, packet.kind) {
+                true => self.follow_hash(service, packet).unwrap_or(verdict),
+                false => verdict,
+            };
         }
         let key = packet.key;
         let none = Verdict::Reply(ReplyReason::NoReal);
@@ -356,10 +382,13 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let Some(it) = table.real(real) else {
             return none;
         };
-        if service.one_packet && packet.kind == Kind::Udp && template.is_none() {
+        // A packet in fragments is remembered, so that they stay together.
+        let alone = service.one_packet && !packet.first_fragment;
+        if alone && packet.kind == Kind::Udp && template.is_none() {
             let counters = self.turn.stats.real(real.id.0);
             counters.claim(real.epoch.get());
-            counters.connections.add(1);
+            // One that waits for its next hop comes again.
+            counters.connections.add(it.next_hop.is_some().into());
             return forward(real.id, packet, self.turn);
         }
         let direction = if it.method.sees_answers() {
@@ -382,12 +411,45 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             // A hash leads the flow's next packet to the same real server without an entry.
             if template.is_none() && service.picker.is_hash() && !it.method.sees_answers() {
                 self.turn.stats.unstored.add(1);
+                *self.unstored = Some(self.turn.tick);
                 return forward(real.id, packet, self.turn);
             }
             return Verdict::Drop(DropReason::TableFull);
         }
         self.scheduling.connected(real, it.limits, self.turn.stats);
         forward(real.id, packet, self.turn)
+    }
+
+    /// Whether a packet from the middle of an unknown flow may be of one that found no room in the table, not too long
+    /// ago.
+    #[cold]
+    fn may_be_unstored(&self, service: &Service, kind: Kind) -> bool {
+        matches!(kind, Kind::Tcp(_) | Kind::Sctp(_) | Kind::LaterFragment)
+            && service.persistence.is_none()
+            && service.picker.is_hash()
+            && self.unstored_lately()
+    }
+
+    /// Whether any flow was forwarded without an entry that may still be there.
+    fn unstored_lately(&self) -> bool {
+        self.unstored.is_some_and(|since| {
+            let age = self.turn.tick.since(since);
+            age < self.turn.timeouts.ticks(State::Established)
+        })
+    }
+
+    /// Forwards a packet where its flow's first one went by the hash. The real server knows the flow, or refuses it
+    /// itself.
+    #[cold]
+    fn follow_hash(&mut self, service: &Service, packet: &Packet<K>) -> Option<Verdict> {
+        let real = self.pick(service, packet)?;
+        let it = self.table.real(real)?;
+        if it.method.sees_answers() {
+            return None;
+        }
+        self.turn.stats.unstored.add(1);
+        *self.unstored = Some(self.turn.tick);
+        Some(forward(real.id, packet, self.turn))
     }
 
     /// What becomes of a packet of an unknown flow that may not start one.
@@ -466,7 +528,8 @@ impl<'a, K: FlowKey> Decider<'a, K> {
 
 /// Where an entry leads now.
 enum Current<'t> {
-    Real(RealId, &'t Real),
+    /// Its state, and its real server.
+    Real(State, RealId, &'t Real),
     /// The packet goes no further.
     Verdict(Verdict),
     /// The packet must be treated as one of a new flow.

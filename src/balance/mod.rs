@@ -11,8 +11,10 @@ mod balancer;
 mod conntable;
 mod fragments;
 mod key;
+mod listing;
 mod owner;
 mod packet;
+mod path_mtu;
 mod policy;
 pub mod rewrite;
 mod routes;
@@ -27,8 +29,10 @@ pub use self::{
     conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
+    listing::{ConnEntry, ConnFilter, Listing},
     owner::Ownership,
     packet::{Classifier, Kind, Packet},
+    path_mtu::PathMtus,
     policy::{Policy, TunnelSources},
     routes::{Route, Routes, Way},
     scheduler::{

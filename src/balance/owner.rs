@@ -28,22 +28,26 @@ impl Ownership {
 
     /// The worker that has the packet's flow: for a persistent virtual server it follows from the client's
     /// network (`persistence_granularity`), as templates are per network; with NAT, whose answers may come in on
-    /// any queue, from the client's address and port. `None`: the flow is that of the worker that
+    /// any queue, from the client's address and port, or its network when any virtual server with NAT is persistent. `None`: the flow is that of the worker that
     /// received it.
     #[inline]
     pub fn owner<K: FlowKey>(self, packet: &Packet<K>, table: &ServiceTable) -> Option<u32> {
         let key = packet.key;
-        let service = if packet.answers {
-            table.returns(key.vip(), key.protocol(), key.vport())
-        } else {
-            table.service(&packet.question())
-        }?;
-        if let Some(prefix) = service.client_prefix() {
-            return Some(self.share_of(folded(key.template(prefix, 0).client())));
+        let network = |prefix| self.share_of(folded(key.template(prefix, 0).client()));
+        if !packet.answers {
+            let service = table.service(&packet.question())?;
+            if !service.sees_answers() {
+                return service.client_prefix().map(network);
+            }
         }
-        service.sees_answers().then(|| {
-            let port = u64::from(key.client_port());
-            self.share_of(folded(key.client()) ^ port.rotate_left(40))
+        // A real server may be that of several virtual servers, and its answer does not say of which: one rule for
+        // all of them.
+        Some(match table.nat_prefix(key.client().is_ipv6()) {
+            Some(prefix) => network(prefix),
+            None => {
+                let port = u64::from(key.client_port());
+                self.share_of(folded(key.client()) ^ port.rotate_left(40))
+            }
         })
     }
 
@@ -73,7 +77,88 @@ fn folded(addr: IpAddr) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
+    use crate::{
+        addr::{Endpoint, L4Proto},
+        balance::{
+            Environment, Key4, Limits, Match, Method, Persistence, RealId, RealSpec, Scheduler,
+            ServiceId, ServiceKey, ServiceSpec,
+        },
+    };
+
+    /// A virtual server on this port, with one real server, the same for all.
+    fn service(port: u16, method: Method, prefix: Option<u8>) -> ServiceSpec {
+        ServiceSpec {
+            id: ServiceId(port.into()),
+            matches: vec![Match::Address(ServiceKey {
+                protocol: L4Proto::Tcp,
+                endpoint: Endpoint::new([10, 0, 0, 9].into(), port),
+            })],
+            scheduler: Scheduler::Rr,
+            persistence: prefix.map(|prefix| Persistence {
+                timeout: std::time::Duration::from_secs(50),
+                prefix,
+            }),
+            one_packet: false,
+            reals: vec![RealSpec {
+                id: RealId(port.into()),
+                epoch: NonZeroU32::MIN,
+                endpoint: Endpoint::new([10, 0, 0, 100].into(), 8080),
+                method,
+                weight: 1,
+                last_weight: 1,
+                limits: Limits::default(),
+                available: true,
+                next_hop: None,
+                local: None,
+            }],
+        }
+    }
+
+    fn packet(client: [u8; 4], client_port: u16, to: (u8, u16), answers: bool) -> Packet<Key4> {
+        let to = ([10, 0, 0, to.0].into(), to.1);
+        Packet {
+            key: Key4::new((client.into(), client_port), to, 6),
+            answers,
+            ..Packet::NONE
+        }
+    }
+
+    #[test]
+    fn an_answer_has_the_owner_of_what_it_answers_whichever_virtual_server_that_was() {
+        let services = [
+            service(80, Method::Nat, None),
+            service(81, Method::Nat, Some(24)),
+            service(82, Method::Nat, Some(16)),
+        ];
+        let table = ServiceTable::build(1, &services, Environment::default()).unwrap();
+        let ownership = Ownership::new(7, 3);
+        for client in 0..=255 {
+            let (client, port) = ([10, client, 5, client], 1000 + u16::from(client));
+            let answer = ownership.owner(&packet(client, port, (100, 8080), true), &table);
+            assert!(answer.is_some());
+            for vport in 80..=82 {
+                let asked = packet(client, port, (9, vport), false);
+                assert_eq!(ownership.owner(&asked, &table), answer, "{vport}");
+            }
+        }
+    }
+
+    #[test]
+    fn persistent_clients_of_one_network_have_one_owner_and_plain_direct_routing_has_none() {
+        let services = [
+            service(80, Method::DirectRouting, None),
+            service(81, Method::DirectRouting, Some(24)),
+        ];
+        let table = ServiceTable::build(1, &services, Environment::default()).unwrap();
+        let ownership = Ownership::new(7, 3);
+        let owner = |client, vport| ownership.owner(&packet(client, 5, (9, vport), false), &table);
+        assert_eq!(owner([10, 1, 1, 1], 80), None);
+        assert!(owner([10, 1, 1, 1], 81).is_some());
+        assert_eq!(owner([10, 1, 1, 1], 81), owner([10, 1, 1, 200], 81));
+    }
 
     #[test]
     fn shares_are_even_and_depend_on_the_seed() {

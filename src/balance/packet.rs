@@ -34,7 +34,8 @@ pub enum Kind {
     LaterFragment,
     /// An ICMP error about a packet of the flow.
     IcmpError,
-    /// An ICMP error about a packet of the flow that was in a tunnel of ours.
+    /// An ICMP error about a packet of ours, in which one of the flow's went to its real server. The packet's frame
+    /// may be one of the other family.
     TunnelError,
 }
 
@@ -55,8 +56,7 @@ pub struct Packet<K> {
     pub first_fragment: bool,
     /// Where its IP header starts in the frame.
     pub network: u8,
-    /// Where its transport header starts, from the IP header on; of a [`Kind::TunnelError`] the packet that
-    /// was in the tunnel.
+    /// Where its transport header starts, from the IP header on.
     pub transport: u16,
     /// Its length from the IP header on, as the header says.
     pub length: u16,
@@ -79,19 +79,6 @@ impl<K: FlowKey> Packet<K> {
         ingress: PortId(0),
     };
 
-    /// Sets all but the flow.
-    fn is_about_tunnel(&mut self, network: u8, ingress: PortId, error: &TunnelError) {
-        *self = Self {
-            key: self.key,
-            home: self.home,
-            kind: Kind::TunnelError,
-            network,
-            ingress,
-            transport: error.inner,
-            ..Self::NONE
-        };
-    }
-
     /// What decides which virtual server it is for.
     pub fn question(&self) -> Question {
         Question {
@@ -104,9 +91,6 @@ impl<K: FlowKey> Packet<K> {
         }
     }
 }
-
-/// What stands for an ICMP error about a packet in a tunnel until it is read again, as that one.
-const ABOUT_TUNNEL: Verdict = Verdict::Drop(DropReason::IcmpTunnel);
 
 /// What is known of a packet's transport header.
 struct Transport {
@@ -153,15 +137,19 @@ impl Classifier<'_> {
         }
         // At most two tags behind the Ethernet header.
         let network = u8::try_from(network).unwrap_or(u8::MAX);
+        if self.table.has_tunnels()
+            && is_icmp(ether_type, bytes)
+            && let Some(result) = self.tunnel_error(bytes, network, ingress, four, six)
+        {
+            return result;
+        }
         match ether_type {
             ethernet::TYPE_IPV4 => match self.classify_v4(bytes, network, ingress, four) {
                 Ok(()) => Ok(Family::V4),
-                Err(ABOUT_TUNNEL) => self.about_tunnel(bytes, network, ingress, four, six),
                 Err(verdict) => Err((Family::V4, verdict)),
             },
             ethernet::TYPE_IPV6 => match self.classify_v6(bytes, network, ingress, six) {
                 Ok(()) => Ok(Family::V6),
-                Err(ABOUT_TUNNEL) => self.about_tunnel(bytes, network, ingress, four, six),
                 Err(verdict) => Err((Family::V6, verdict)),
             },
             _ => Err(refused(DropReason::EtherType)),
@@ -198,7 +186,6 @@ impl Classifier<'_> {
             let key = Key4::from_wire(ip.addresses(), ports, protocol);
             self.turned(key, kind)
         } else if protocol == ipv4::PROTOCOL_ICMP {
-            self.is_not_about_tunnel(bytes)?;
             let (key, answers) = self.quoted_v4(payload).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
@@ -256,7 +243,6 @@ impl Classifier<'_> {
             let key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
             self.turned(key, kind)
         } else if upper.protocol == ipv6::PROTOCOL_ICMPV6 {
-            self.is_not_about_tunnel(bytes)?;
             let (key, answers) = self.quoted_v6(payload).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
@@ -280,57 +266,31 @@ impl Classifier<'_> {
         Ok(())
     }
 
-    /// What an ICMP error says that is about a packet of ours in a tunnel.
-    fn tunnel_error(&self, bytes: &[u8]) -> Option<TunnelError> {
-        TunnelError::read(bytes, |port| self.table.has_gue_port(port))
-    }
-
+    /// An ICMP error about one of our tunnel packets; `None` when it is something else.
     #[cold]
-    fn is_not_about_tunnel(&self, bytes: &[u8]) -> Result<(), Verdict> {
-        if self.table.has_tunnels() && self.tunnel_error(bytes).is_some() {
-            return Err(ABOUT_TUNNEL);
-        }
-        Ok(())
-    }
-
-    /// The flow of a packet in a tunnel that an ICMP error is about. It may be of the other family.
-    #[cold]
-    fn about_tunnel(
-        &mut self,
+    fn tunnel_error(
+        &self,
         bytes: &[u8],
         network: u8,
         ingress: PortId,
         four: &mut Packet<Key4>,
         six: &mut Packet<Key6>,
-    ) -> Result<Family, (Family, Verdict)> {
-        let error = self.tunnel_error(bytes).filter(|error| error.is_sound);
-        let read = error.and_then(|error| {
-            let inner = bytes.get(usize::from(error.inner)..)?;
-            let ports = |at: usize| inner.get(at..)?.first_chunk().copied();
-            let (conns4, conns6) = self.conns;
-            match error.family {
-                Family::V4 => {
-                    let ip = Ipv4::quoted(inner).filter(|ip| !ip.is_later_fragment())?;
-                    let ports = ports(ip.header_len())?;
-                    four.key = Key4::from_wire(ip.addresses(), ports, ip.protocol());
-                    four.home = conns4.home(&four.key);
-                    four.is_about_tunnel(network, ingress, &error);
-                }
-                Family::V6 => {
-                    let ip = Ipv6::quoted(inner)?;
-                    let upper = ip.upper(inner.get(ipv6::HEADER_LEN..)?).ok()?;
-                    if upper.is_later_fragment() {
-                        return None;
-                    }
-                    let ports = ports(usize::from(upper.offset))?;
-                    six.key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
-                    six.home = conns6.home(&six.key);
-                    six.is_about_tunnel(network, ingress, &error);
-                }
-            }
-            Some(error.family)
-        });
-        read.ok_or((Family::V4, ABOUT_TUNNEL))
+    ) -> Option<Result<Family, (Family, Verdict)>> {
+        let error = TunnelError::read(bytes)?;
+        if !(self.table).is_tunnel_end(error.destination, error.gue_port) {
+            return None;
+        }
+        let inner = bytes
+            .get(usize::from(error.at)..usize::from(error.end))
+            .unwrap_or_default();
+        let read = match error.inner {
+            Family::V4 => four_in_tunnel(inner)
+                .map(|key| about(four, key, self.conns.0.home(&key), network, ingress, &error)),
+            Family::V6 => six_in_tunnel(inner)
+                .map(|key| about(six, key, self.conns.1.home(&key), network, ingress, &error)),
+        };
+        let drop = (error.inner, Verdict::Drop(DropReason::IcmpQuote));
+        Some(read.map(|()| error.inner).ok_or(drop))
     }
 
     /// The flow of a packet: as it is, or, when a real server behind NAT sent it, turned round.
@@ -428,6 +388,56 @@ impl Classifier<'_> {
     }
 }
 
+/// Whether a packet looks like one of ICMP.
+#[inline]
+fn is_icmp(ether_type: u16, bytes: &[u8]) -> bool {
+    match ether_type {
+        ethernet::TYPE_IPV4 => bytes.get(9) == Some(&ipv4::PROTOCOL_ICMP),
+        ethernet::TYPE_IPV6 => bytes.get(6) == Some(&ipv6::PROTOCOL_ICMPV6),
+        _ => false,
+    }
+}
+
+/// The flow of a client's packet whose front is all that is left of it.
+fn four_in_tunnel(packet: &[u8]) -> Option<Key4> {
+    let ip = Ipv4::quoted(packet).filter(|ip| ip.version() == 4 && !ip.is_later_fragment())?;
+    let ports = packet.get(ip.header_len()..)?.first_chunk()?;
+    let protocol = L4Proto::from_number(ip.protocol())?.number();
+    Some(Key4::from_wire(ip.addresses(), *ports, protocol))
+}
+
+fn six_in_tunnel(packet: &[u8]) -> Option<Key6> {
+    let ip = Ipv6::quoted(packet).filter(|ip| ip.version() == 6)?;
+    let upper = ip.upper(packet.get(ipv6::HEADER_LEN..)?).ok()?;
+    if upper.is_later_fragment() {
+        return None;
+    }
+    let ports = packet.get(usize::from(upper.offset)..)?.first_chunk()?;
+    let protocol = L4Proto::from_number(upper.protocol)?.number();
+    Some(Key6::from_wire(ip.addresses(), *ports, protocol))
+}
+
+/// Makes `packet` that of an error about a tunnel packet of this flow.
+fn about<K: FlowKey>(
+    packet: &mut Packet<K>,
+    key: K,
+    home: Home,
+    network: u8,
+    ingress: PortId,
+    error: &TunnelError,
+) {
+    *packet = Packet {
+        key,
+        home,
+        kind: Kind::TunnelError,
+        network,
+        transport: error.at,
+        length: error.end,
+        ingress,
+        ..Packet::NONE
+    };
+}
+
 /// What becomes of a packet that may pass no further router: an ICMP error is never answered.
 const fn expired(kind: Kind) -> Verdict {
     match kind {
@@ -435,6 +445,20 @@ const fn expired(kind: Kind) -> Verdict {
             Verdict::Drop(DropReason::TtlExpired)
         }
         _ => Verdict::Reply(ReplyReason::TtlExpired),
+    }
+}
+
+/// What an SCTP packet says: what its first chunk does, but for an ABORT right behind a cookie, as IPVS looks.
+fn sctp_event(sctp: Sctp<'_>, packet: &[u8]) -> sctp::Event {
+    let first = sctp::Event::of(sctp.first_chunk());
+    if !matches!(first, sctp::Event::CookieEcho | sctp::Event::CookieAck) {
+        return first;
+    }
+    let behind = usize::from(sctp.first_chunk_len()).next_multiple_of(4);
+    let second = packet.get(crate::wire::sctp::HEADER_LEN + behind);
+    match second.map(|chunk| sctp::Event::of(*chunk)) {
+        Some(sctp::Event::Abort) if behind >= 4 => sctp::Event::Abort,
+        _ => first,
     }
 }
 
@@ -452,10 +476,7 @@ fn transport(protocol: u8, payload: &[u8]) -> Result<Transport, Verdict> {
         }
         crate::wire::sctp::PROTOCOL => {
             let sctp = Sctp::new(payload).ok_or(Verdict::Drop(DropReason::SctpHeader))?;
-            (
-                sctp.ports(),
-                Kind::Sctp(sctp::Event::of(sctp.first_chunk())),
-            )
+            (sctp.ports(), Kind::Sctp(sctp_event(sctp, payload)))
         }
         _ => return Err(Verdict::Drop(DropReason::Protocol)),
     };

@@ -42,19 +42,33 @@ pub enum Way {
     None,
 }
 
+/// A route with the way through its router, if that is known: most clients are behind one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leg {
+    route: Route,
+    hop: Option<NextHop>,
+}
+
 /// The routes of one prefix length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Level {
     mask: u128,
-    routes: Map<u128, Route>,
+    legs: Map<u128, Leg>,
+}
+
+/// The routes of one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Levels {
+    /// Longest prefixes first; none of length 0.
+    specific: Vec<Level>,
+    default: Option<Leg>,
 }
 
 /// Routes and neighbours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
-    /// Longest prefixes first.
-    v4: Vec<Level>,
-    v6: Vec<Level>,
+    v4: Levels,
+    v6: Levels,
     neighbours: Map<(PortId, IpAddr), MacAddr>,
 }
 
@@ -65,49 +79,87 @@ impl Routes {
         neighbours: impl IntoIterator<Item = (PortId, IpAddr, MacAddr)>,
     ) -> Self {
         let mut table = Self::default();
+        let known = neighbours.into_iter();
+        table.neighbours = known.map(|(port, addr, mac)| ((port, addr), mac)).collect();
         for route in routes {
+            let leg = Leg {
+                route,
+                hop: route.gateway.and_then(|router| table.hop(&route, router)),
+            };
             let levels = match route.to.addr() {
                 IpAddr::V4(_) => &mut table.v4,
                 IpAddr::V6(_) => &mut table.v6,
             };
-            let mask = mask(route.to);
-            // A longer prefix has the larger mask.
-            let place = levels.partition_point(|level| level.mask > mask);
-            if levels.get(place).is_none_or(|level| level.mask != mask) {
-                let routes = Map::default();
-                levels.insert(place, Level { mask, routes });
-            }
-            let to = bits(route.to.addr()) & mask;
-            levels[place].routes.entry(to).or_insert(route);
+            levels.add(leg);
         }
-        let known = neighbours.into_iter();
-        table.neighbours = known.map(|(port, addr, mac)| ((port, addr), mac)).collect();
         table
     }
 
     /// The way to an address: the route with the longest prefix, and the neighbour that it leads to.
+    #[inline]
     pub fn way(&self, to: IpAddr) -> Way {
         let levels = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        let addr = bits(to);
-        let Some(route) = levels
-            .iter()
-            .find_map(|level| level.routes.get(&(addr & level.mask)))
-        else {
+        let Some(leg) = levels.find(bits(to)) else {
             return Way::None;
         };
+        match leg.hop {
+            Some(hop) => Way::Known(hop),
+            None => self.way_by(&leg.route, to),
+        }
+    }
+
+    fn way_by(&self, route: &Route, to: IpAddr) -> Way {
         let Some(port) = route.port else {
             return Way::None;
         };
         let neighbour = route.gateway.unwrap_or(to);
-        match self.neighbours.get(&(port, neighbour)) {
-            Some(mac) => Way::Known(NextHop {
-                port,
-                source: route.source,
-                destination: *mac,
-                mtu: route.mtu,
-            }),
+        match self.hop(route, neighbour) {
+            Some(hop) => Way::Known(hop),
             None => Way::Unresolved(port, neighbour),
         }
+    }
+
+    /// The way along a route through a neighbour.
+    fn hop(&self, route: &Route, neighbour: IpAddr) -> Option<NextHop> {
+        let port = route.port?;
+        let destination = *self.neighbours.get(&(port, neighbour))?;
+        Some(NextHop {
+            port,
+            source: route.source,
+            destination,
+            mtu: route.mtu,
+        })
+    }
+}
+
+impl Levels {
+    /// Puts in a route unless there is one to the same prefix.
+    fn add(&mut self, leg: Leg) {
+        let mask = mask(leg.route.to);
+        if mask == 0 {
+            self.default.get_or_insert(leg);
+            return;
+        }
+        // A longer prefix has the larger mask.
+        let place = self.specific.partition_point(|level| level.mask > mask);
+        if self
+            .specific
+            .get(place)
+            .is_none_or(|level| level.mask != mask)
+        {
+            let legs = Map::default();
+            self.specific.insert(place, Level { mask, legs });
+        }
+        let to = bits(leg.route.to.addr()) & mask;
+        self.specific[place].legs.entry(to).or_insert(leg);
+    }
+
+    #[inline]
+    fn find(&self, addr: u128) -> Option<&Leg> {
+        let mut levels = self.specific.iter();
+        levels
+            .find_map(|level| level.legs.get(&(addr & level.mask)))
+            .or(self.default.as_ref())
     }
 }
 

@@ -4,22 +4,28 @@
 //! command line is wrong or the configuration cannot be read.
 
 mod client;
+mod conns;
 mod list;
 mod timing;
 mod vrrp;
 
 use std::{
     io::Write,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::list::View;
 use crate::{
     config::{self, Config},
     control::{
-        api::{DEFAULT_SOCKET, Request, Response},
+        api::{
+            ConnectionQuery, DEFAULT_CONNECTIONS, DEFAULT_SOCKET, MAX_CONNECTIONS, Request,
+            Response,
+        },
         cleanup,
         data_plane::{IoWish, XdpWish},
         engine,
@@ -53,6 +59,10 @@ enum Command {
     /// Read a configuration; print its diagnostics, and what is effective
     Check(ConfigFile),
     /// List the virtual and real servers of the running daemon as `ipvsadm -Ln` does
+    ///
+    /// Real servers that are out of the pool are not listed; --json has them. A virtual server with several
+    /// addresses (virtual_server_group) has a line for each line of the group, where IPVS has an entry for
+    /// each address, and its real servers once below them; their numbers are those of all of them together.
     List(List),
     /// Show the VRRP instances of the running daemon: state, priority, since when
     Vrrp(Query),
@@ -107,9 +117,100 @@ enum XdpMode {
 struct List {
     #[command(flatten)]
     query: Query,
-    /// Show how long the stages of the workers' turns take, instead
+    #[command(flatten)]
+    view: ListView,
+    /// With --stats and --rate: print numbers with all their digits, not in K, M, G and T
+    #[arg(long)]
+    exact: bool,
+    #[command(flatten)]
+    conns: ConnFilter,
+}
+
+/// What to show instead of schedulers, weights and connections.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct ListView {
+    /// Show how packets to TUN real servers are wrapped, too: ipip, gue:PORT or gre, and whether with a
+    /// checksum (+c) or without one (-c)
+    #[arg(long)]
+    tun_info: bool,
+    /// Show what went through since the start: connections, packets and bytes (IP headers included) from
+    /// clients (In) and to clients (Out; with NAT only, as the answers of others do not pass here)
+    #[arg(long)]
+    stats: bool,
+    /// Show the same in a second, renewed every 2 s: an average in which a change shows by a quarter of
+    /// itself after 2 s, by two thirds after 8 s
+    #[arg(long)]
+    rate: bool,
+    /// Show how long the stages of the workers' turns take, in nanoseconds a packet
     #[arg(long)]
     timing: bool,
+    /// List the connections and persistence templates as `ipvsadm -Lnc` does, but sorted: protocol, time to
+    /// live without another packet (minutes:seconds), state, client, virtual server, real server (- when it
+    /// has left the configuration). A template has port 0 for the client's, and is NONE or ASSURED
+    #[arg(long)]
+    conns: bool,
+}
+
+/// Which connections to list.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "With --conns")]
+struct ConnFilter {
+    /// Of clients with this address or in this network only; a template has its client's network
+    #[arg(long, requires = "conns", value_name = "ADDR[/LEN]")]
+    client: Option<String>,
+    /// To this virtual address only, and this port if there is one; [ADDR]:PORT for IPv6
+    #[arg(long, requires = "conns", value_name = "ADDR[:PORT]", value_parser = parse_vip)]
+    vip: Option<(IpAddr, Option<u16>)>,
+    /// With this real server only
+    #[arg(long, requires = "conns", value_name = "ADDR")]
+    real: Option<IpAddr>,
+    /// In the state with this name only, as it is shown
+    #[arg(long, requires = "conns", value_name = "NAME")]
+    state: Option<String>,
+    /// Of this protocol only: tcp, udp, sctp, or ip for the templates of a firewall mark
+    #[arg(long, requires = "conns", value_name = "NAME")]
+    protocol: Option<String>,
+    /// List so many at most; it is said when there are more. 0 just counts them
+    #[arg(long, requires = "conns", value_name = "N", default_value_t = DEFAULT_CONNECTIONS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_CONNECTIONS)))]
+    limit: u32,
+}
+
+impl ConnFilter {
+    fn query(&self) -> ConnectionQuery {
+        ConnectionQuery {
+            client: self.client.clone(),
+            vip: self.vip.map(|(addr, _)| addr),
+            vport: self.vip.and_then(|(_, port)| port),
+            real: self.real,
+            state: self.state.clone(),
+            protocol: self.protocol.clone(),
+            limit: Some(self.limit),
+        }
+    }
+}
+
+/// Reads `ADDR`, `ADDR:PORT` or `[ADDR]:PORT`.
+fn parse_vip(text: &str) -> Result<(IpAddr, Option<u16>), &'static str> {
+    if let Ok(addr) = text.parse() {
+        return Ok((addr, None));
+    }
+    let whole: Result<SocketAddr, _> = text.parse();
+    let whole = whole.map_err(|_| "neither ADDR nor ADDR:PORT nor [ADDR]:PORT")?;
+    Ok((whole.ip(), Some(whole.port())))
+}
+
+impl List {
+    const fn view(&self) -> View {
+        let exact = self.exact;
+        match self.view {
+            ListView { stats: true, .. } => View::Totals { exact },
+            ListView { rate: true, .. } => View::Rates { exact },
+            ListView { tun_info: true, .. } => View::TunnelInfo,
+            _ => View::Plain,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -133,8 +234,8 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(run) => run_daemon(&run, socket),
         Command::Check(config) => check(&config),
-        Command::List(list) => show(&list.query, list.timing, &socket, Request::List),
-        Command::Vrrp(query) => show(&query, false, &socket, Request::Vrrp),
+        Command::List(list) => show_list(&list, &socket),
+        Command::Vrrp(query) => show_vrrp(&query, &socket),
         Command::Cleanup(config) => clean_up(&config, &socket),
     }
 }
@@ -221,15 +322,50 @@ fn read(file: &Path) -> Result<Config, ExitCode> {
     }
 }
 
-fn show(query: &Query, timing: bool, socket: &Path, request: Request) -> ExitCode {
-    match client::ask(socket, request) {
-        Ok(Response::Error(message)) | Err(message) => fail(FAILED, &message),
-        Ok(Response::List(list)) if query.json && timing => print_json(&list.timing),
-        Ok(Response::List(list)) if query.json => print_json(&list),
-        Ok(Response::List(list)) if timing => print(&timing::render(&list.timing)),
+fn show_connections(list: &List, socket: &Path) -> ExitCode {
+    let query = list.conns.query();
+    let mut found = match client::ask(socket, Request::Connections(query)) {
+        Ok(Response::Connections(found)) => found,
+        other => return fail_to_ask(other),
+    };
+    conns::sort(&mut found);
+    let status = if list.query.json {
+        print_json(&found)
+    } else {
+        print(&conns::render(&found.connections))
+    };
+    tell(&conns::remarks(&found));
+    status
+}
+
+fn show_list(list: &List, socket: &Path) -> ExitCode {
+    if list.view.conns {
+        return show_connections(list, socket);
+    }
+    match client::ask(socket, Request::List) {
+        Ok(Response::List(found)) if list.query.json && list.view.timing => {
+            print_json(&found.timing)
+        }
+        Ok(Response::List(found)) if list.query.json => print_json(&found),
+        Ok(Response::List(found)) if list.view.timing => print(&timing::render(&found.timing)),
+        Ok(Response::List(found)) => print(&list::render(&found, list.view())),
+        other => fail_to_ask(other),
+    }
+}
+
+fn show_vrrp(query: &Query, socket: &Path) -> ExitCode {
+    match client::ask(socket, Request::Vrrp) {
         Ok(Response::Vrrp(status)) if query.json => print_json(&status),
-        Ok(Response::List(list)) => print(&list::render(&list)),
         Ok(Response::Vrrp(status)) => print(&vrrp::render(&status.instances)),
+        other => fail_to_ask(other),
+    }
+}
+
+/// Says why there is no answer to show.
+fn fail_to_ask(answer: Result<Response, String>) -> ExitCode {
+    match answer {
+        Ok(Response::Error(message)) | Err(message) => fail(FAILED, &message),
+        Ok(_) => fail(FAILED, "the daemon has answered something else"),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The control socket: a Unix socket, mode 0600, that answers one JSON request a line.
 //!
 //! Nothing a client does may hold up the loop: clients are few, requests short, answers buffered
-//! and written as the client reads them, and whoever is idle too long is shown the door.
+//! and written as the client reads them, and whoever is idle too long is shown the door. What takes
+//! longer to find is answered later, and a long answer is made as it is read.
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener as StdListener},
     path::{Path, PathBuf},
@@ -27,6 +28,28 @@ const MAX_REQUEST: usize = 64 * 1024;
 /// A client that neither asks nor reads for this long is disconnected.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// Answers a request, or has [`AdminSocket::finish`] called for it when the answer is known.
+pub type Answer<'a> = dyn FnMut(Ticket, Request) -> Option<Response> + 'a;
+
+/// A long answer: its bytes in pieces, each of which is made when the one before has been read.
+pub type Pieces = Box<dyn Iterator<Item = Vec<u8>>>;
+
+/// Whose request it is that is answered later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    place: usize,
+    /// Tells one client in the place from the next.
+    client: u64,
+}
+
+#[cfg(test)]
+impl Ticket {
+    /// A ticket of nobody.
+    pub(super) const fn new(place: usize, client: u64) -> Self {
+        Self { place, client }
+    }
+}
+
 /// The listening socket and its clients. Uses the tokens `first_token..first_token + TOKENS`.
 #[derive(Debug)]
 pub struct AdminSocket {
@@ -34,20 +57,36 @@ pub struct AdminSocket {
     path: PathBuf,
     first_token: usize,
     clients: Vec<Option<Client>>,
+    /// Clients that ever were.
+    count: u64,
 }
 
-#[derive(Debug)]
 struct Client {
     stream: UnixStream,
+    number: u64,
     request: Vec<u8>,
     answer: Vec<u8>,
     /// Bytes of `answer` that the client has.
     written: usize,
+    /// What comes after `answer`.
+    more: Option<Pieces>,
+    /// It asked for something that is answered later.
+    pending: bool,
     /// The client will ask nothing more.
     asked_all: bool,
     /// Its turn is not over: [`AdminSocket::handle_timeout`] goes on.
     waiting: bool,
     last_seen: Instant,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("number", &self.number)
+            .field("pending", &self.pending)
+            .field("waiting", &self.waiting)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AdminSocket {
@@ -75,6 +114,7 @@ impl AdminSocket {
             path: path.to_owned(),
             first_token,
             clients,
+            count: 0,
         })
     }
 
@@ -84,37 +124,33 @@ impl AdminSocket {
         now: Instant,
         registry: &Registry,
         event: &Event,
-        answer: &mut dyn FnMut(Request) -> Response,
+        answer: &mut Answer<'_>,
     ) {
         let offset = event.token().0 - self.first_token;
         if offset == 0 {
             return self.accept(now, registry);
         }
-        let Some(slot) = self.clients.get_mut(offset - 1) else {
+        let place = offset - 1;
+        let Some(slot) = self.clients.get_mut(place) else {
             return;
         };
         let Some(client) = slot else { return };
         client.last_seen = now;
-        if !matches!(client.serve(answer), Ok(Progress::Open)) {
+        if !matches!(client.serve(place, answer), Ok(Progress::Open)) {
             close(slot, registry);
         }
     }
 
     /// Goes on with clients that asked several things at once, and disconnects those that have been
     /// idle too long.
-    pub fn handle_timeout(
-        &mut self,
-        now: Instant,
-        registry: &Registry,
-        answer: &mut dyn FnMut(Request) -> Response,
-    ) {
-        for slot in &mut self.clients {
+    pub fn handle_timeout(&mut self, now: Instant, registry: &Registry, answer: &mut Answer<'_>) {
+        for (place, slot) in self.clients.iter_mut().enumerate() {
             let Some(client) = slot else { continue };
             let keep = if client.waiting {
                 client.last_seen = now;
-                matches!(client.serve(answer), Ok(Progress::Open))
+                matches!(client.serve(place, answer), Ok(Progress::Open))
             } else {
-                now - client.last_seen < IDLE
+                client.pending || now - client.last_seen < IDLE
             };
             if !keep {
                 close(slot, registry);
@@ -130,7 +166,20 @@ impl AdminSocket {
             true => Instant::ZERO,
             false => client.last_seen + IDLE,
         };
-        self.clients.iter().flatten().map(next).min()
+        let clients = self.clients.iter().flatten();
+        let due = clients.filter(|client| client.waiting || !client.pending);
+        due.map(next).min()
+    }
+
+    /// Answers a request that was to be answered later. [`Self::handle_timeout`] is due then. Nothing happens if
+    /// the client has gone.
+    pub fn finish(&mut self, ticket: Ticket, answer: Pieces) {
+        let client = self.clients.get_mut(ticket.place).and_then(Option::as_mut);
+        if let Some(client) = client.filter(|it| it.pending && it.number == ticket.client) {
+            client.pending = false;
+            client.more = Some(answer);
+            client.waiting = true;
+        }
     }
 
     fn accept(&mut self, now: Instant, registry: &Registry) {
@@ -141,11 +190,15 @@ impl AdminSocket {
             let token = Token(self.first_token + 1 + index);
             let interest = Interest::READABLE | Interest::WRITABLE;
             if registry.register(&mut stream, token, interest).is_ok() {
+                self.count += 1;
                 let client = Client {
                     stream,
+                    number: self.count,
                     request: Vec::new(),
                     answer: Vec::new(),
                     written: 0,
+                    more: None,
+                    pending: false,
                     asked_all: false,
                     waiting: false,
                     last_seen: now,
@@ -177,12 +230,23 @@ enum Progress {
 }
 
 impl Client {
-    /// Takes a turn: reads, writes, answers one request at the most. A client that sends many has
+    /// Takes a turn: reads, writes, answers one request at the most, or goes on with a long answer. A client that sends many has
     /// the next one answered in a later turn, when it has read the answer before.
-    fn serve(&mut self, answer: &mut dyn FnMut(Request) -> Response) -> io::Result<Progress> {
+    fn serve(&mut self, place: usize, answer: &mut Answer<'_>) -> io::Result<Progress> {
         self.read()?;
         self.waiting = false;
         if self.write()? {
+            if let Some(more) = &mut self.more {
+                match more.next() {
+                    Some(piece) => self.answer = piece,
+                    None => self.more = None,
+                }
+                self.waiting = self.write()?;
+                return Ok(Progress::Open);
+            }
+            if self.pending {
+                return Ok(Progress::Open);
+            }
             let Some(end) = self.request.iter().position(|&byte| byte == b'\n') else {
                 let done = if self.asked_all {
                     Progress::Finished
@@ -192,9 +256,17 @@ impl Client {
                 return Ok(done);
             };
             let line: Vec<u8> = self.request.drain(..=end).collect();
+            let ticket = Ticket {
+                place,
+                client: self.number,
+            };
             let response = match serde_json::from_slice(&line) {
-                Ok(request) => answer(request),
-                Err(error) => Response::Error(format!("not a request: {error}")),
+                Ok(request) => answer(ticket, request),
+                Err(error) => Some(Response::Error(format!("not a request: {error}"))),
+            };
+            let Some(response) = response else {
+                self.pending = true;
+                return Ok(Progress::Open);
             };
             serde_json::to_writer(&mut self.answer, &response)?;
             self.answer.push(b'\n');
@@ -258,6 +330,8 @@ mod tests {
         poll: Poll,
         socket: AdminSocket,
         path: PathBuf,
+        /// Requests that are to be answered later.
+        tickets: Vec<Ticket>,
     }
 
     impl Served {
@@ -265,17 +339,27 @@ mod tests {
             let path = std::env::temp_dir().join(format!("xvs-{name}-{}", std::process::id()));
             let poll = Poll::new().unwrap();
             let socket = AdminSocket::open(&path, poll.registry(), 10).unwrap();
-            Self { poll, socket, path }
+            Self {
+                poll,
+                socket,
+                path,
+                tickets: Vec::new(),
+            }
         }
 
         /// Serves whatever is waiting until a turn brings nothing.
         fn serve(&mut self, now: Instant) {
-            let mut answer = |request| match request {
-                Request::Vrrp => Response::Vrrp(VrrpStatus {
+            let tickets = &mut self.tickets;
+            let mut answer = |ticket, request| match request {
+                Request::Vrrp => Some(Response::Vrrp(VrrpStatus {
                     instances: Vec::new(),
                     timer_lateness: Lateness::default(),
-                }),
-                Request::List => Response::Error("x".repeat(1_000_000)),
+                })),
+                Request::List => Some(Response::Error("x".repeat(1_000_000))),
+                Request::Connections(_) => {
+                    tickets.push(ticket);
+                    None
+                }
             };
             let mut events = Events::with_capacity(16);
             loop {
@@ -342,7 +426,7 @@ mod tests {
         served.serve(Instant::ZERO);
         let deadline = served.socket.poll_timeout().unwrap();
         assert_eq!(deadline, Instant::ZERO + IDLE);
-        let nobody = &mut |_| unreachable!("nothing was asked");
+        let nobody = &mut |_, _| unreachable!("nothing was asked");
         served
             .socket
             .handle_timeout(deadline, served.poll.registry(), nobody);
@@ -373,6 +457,103 @@ mod tests {
         let answers = BufReader::new(client).lines().map(Result::unwrap);
         assert_eq!(answers.filter(|answer| answer == NO_INSTANCES).count(), 100);
         assert_eq!(served.socket.poll_timeout(), None, "its place is free");
+    }
+
+    const LATER: &[u8] = b"{\"command\":\"connections\"}\n";
+
+    /// A long answer of `count` pieces.
+    fn pieces(count: usize) -> Pieces {
+        let all = (0..count).map(|n| format!("{n:07},").repeat(1000).into_bytes());
+        Box::new(all.chain([b"end\n".to_vec()]))
+    }
+
+    /// Reads so many bytes, serving whenever nothing is there.
+    fn read(served: &mut Served, now: Instant, client: &mut StdStream, count: usize) -> Vec<u8> {
+        client.set_nonblocking(true).unwrap();
+        let mut received = Vec::new();
+        for _ in 0..10_000 {
+            let mut chunk = [0; 65_536];
+            match client.read(&mut chunk) {
+                Ok(count) => received.extend_from_slice(&chunk[..count]),
+                Err(_) => served.serve(now),
+            }
+            if received.len() >= count {
+                break;
+            }
+        }
+        received
+    }
+
+    #[test]
+    fn a_late_answer_comes_before_that_to_the_next_request() {
+        let mut served = Served::open("late");
+        let mut client = StdStream::connect(&served.path).unwrap();
+        client.write_all(LATER).unwrap();
+        client.write_all(b"{\"command\":\"vrrp\"}\n").unwrap();
+        served.serve(Instant::ZERO);
+        let mut other = StdStream::connect(&served.path).unwrap();
+        other.write_all(b"{\"command\":\"vrrp\"}\n").unwrap();
+        let known = [NO_INSTANCES.as_bytes(), b"\n"].concat();
+        assert_eq!(
+            read(&mut served, Instant::ZERO, &mut other, known.len()),
+            known
+        );
+        drop(other);
+        served.serve(Instant::ZERO);
+        assert_eq!(
+            client
+                .set_nonblocking(true)
+                .and_then(|()| client.read(&mut [0]))
+                .ok(),
+            None
+        );
+        assert_eq!(
+            served.socket.poll_timeout(),
+            None,
+            "it is not its fault that it waits"
+        );
+
+        let later = Instant::ZERO + IDLE * 3;
+        served.serve(later);
+        let ticket = served.tickets.pop().unwrap();
+        served.socket.finish(ticket, pieces(200));
+        assert_eq!(served.socket.poll_timeout(), Some(Instant::ZERO));
+        let mut expected: Vec<u8> = pieces(200).flatten().collect();
+        expected.extend(known);
+        let answer = read(&mut served, later, &mut client, expected.len());
+        assert!(
+            answer == expected,
+            "1.6 MB arrive whole, then the next answer"
+        );
+        served.socket.finish(ticket, pieces(1));
+        served.serve(later);
+        assert!(client.read(&mut [0]).is_err(), "it is answered once");
+    }
+
+    #[test]
+    fn the_answer_for_one_who_has_gone_reaches_nobody_else() {
+        let mut served = Served::open("gone");
+        let mut client = StdStream::connect(&served.path).unwrap();
+        client.write_all(LATER).unwrap();
+        served.serve(Instant::ZERO);
+        drop(client);
+        served.serve(Instant::ZERO);
+        let ticket = served.tickets.pop().unwrap();
+        served.socket.finish(ticket, pieces(1));
+        served.serve(Instant::ZERO);
+        assert_eq!(served.socket.poll_timeout(), None, "its place is free");
+
+        let mut next = StdStream::connect(&served.path).unwrap();
+        next.write_all(LATER).unwrap();
+        served.serve(Instant::ZERO);
+        let own = served.tickets.pop().unwrap();
+        assert_eq!(own.place, ticket.place);
+        served.socket.finish(ticket, pieces(5));
+        served.serve(Instant::ZERO);
+        next.set_nonblocking(true).unwrap();
+        assert!(next.read(&mut [0]).is_err(), "that was not for it");
+        served.socket.finish(own, pieces(0));
+        assert_eq!(read(&mut served, Instant::ZERO, &mut next, 4), b"end\n");
     }
 
     #[test]

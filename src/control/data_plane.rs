@@ -10,10 +10,11 @@ use super::{
 };
 use crate::{
     addr::PortId,
-    balance::ServiceTable,
+    balance::{RealRef, ServiceTable},
     dataplane::{
         af_packet::AfPacket,
         af_xdp::{AfXdp, Level, Opened, Options},
+        enquiry::Asking,
         io::{FrameAccount, PacketIo},
         publish::Publisher,
         worker::WorkerOptions,
@@ -65,7 +66,8 @@ pub(super) struct DataPlaneOptions {
 pub(super) struct Calls {
     /// When one of them ends, for whatever reason.
     pub(super) ended: Box<dyn Fn() + Send + Sync>,
-    /// When one of them has asked for something, see [`DataPlane::asked`].
+    /// When one of them has asked for something, see [`DataPlane::asked`], or answered, see
+    /// [`DataPlane::enquiries`].
     pub(super) asked: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -157,6 +159,16 @@ impl DataPlane {
         }
     }
 
+    /// Several workers, which are to be told of each other's connections from time to time.
+    pub(super) fn has_several(&self) -> bool {
+        self.workers.stats().len() > 1
+    }
+
+    /// Tells each worker what the others have of these real servers' connections.
+    pub(super) fn compare(&self, reals: impl IntoIterator<Item = RealRef>) {
+        self.workers.compare(reals);
+    }
+
     /// A neighbour whose MAC address a worker needs, and the port that it is behind.
     pub(super) fn asked(&self) -> Option<(PortId, IpAddr)> {
         self.publisher.asked()
@@ -242,6 +254,16 @@ impl DataPlane {
     /// The workers' counters.
     pub(super) fn stats(&self) -> AllStats<'_> {
         AllStats(self.workers.stats())
+    }
+
+    /// The ways to ask the workers about connections, with their counters.
+    pub(super) fn enquiries(&mut self) -> (&mut [Asking], AllStats<'_>) {
+        (self.publisher.enquiries(), AllStats(self.workers.stats()))
+    }
+
+    /// Ends the sleep of the workers, so that they see what they are asked.
+    pub(super) fn wake(&self) {
+        self.workers.wake();
     }
 
     /// The number of the next table.

@@ -12,6 +12,7 @@ use std::{
 
 use super::placement::Placement;
 use crate::{
+    balance::{Others, RealRef},
     dataplane::{
         handover::handovers,
         io::{FrameAccount, PacketIo},
@@ -39,6 +40,8 @@ pub(super) struct Start<'a> {
 /// Running workers.
 pub(super) struct Workers {
     stats: Vec<Arc<WorkerStats>>,
+    /// What each is told of the others; empty when there is one.
+    others: Vec<Arc<Others>>,
     wakers: Vec<Waker>,
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
@@ -79,12 +82,17 @@ impl Workers {
             connections: start.options.connections.div_ceil(count.max(1)),
             ..start.options
         };
+        let others: Vec<Arc<Others>> = (0..count)
+            .filter(|_| count > 1)
+            .map(|_| Arc::default())
+            .collect();
         let (sender, ready) = mpsc::channel();
         let mut threads = Vec::with_capacity(count);
         let mut failure = None;
         for (number, io) in ios.into_iter().enumerate() {
             let reader = publisher.reader();
             let handover = ends.next();
+            let seen = others.get(number).cloned();
             let cpu = start.placement.0.get(number).copied().flatten();
             let (stop, sender) = (Arc::clone(&stop), sender.clone());
             let (ended, call) = (Arc::clone(&ended), Arc::clone(&start.ended));
@@ -98,6 +106,9 @@ impl Workers {
                 let mut worker = Worker::new(io, reader, Arc::clone(&stats), options);
                 if let Some(handover) = handover {
                     worker = worker.with_handover(handover);
+                }
+                if let Some(others) = seen {
+                    worker = worker.with_others(others);
                 }
                 let huge = worker.use_huge_pages();
                 // Nobody listens when the start of another one has failed.
@@ -126,6 +137,7 @@ impl Workers {
         let mut workers = Self {
             notes: notes(&told),
             stats: told.into_iter().map(|ready| ready.stats).collect(),
+            others,
             wakers,
             stop,
             ended,
@@ -147,6 +159,14 @@ impl Workers {
     /// The counters of each.
     pub(super) fn stats(&self) -> &[Arc<WorkerStats>] {
         &self.stats
+    }
+
+    /// Tells each what the others have of these real servers' connections.
+    pub(super) fn compare(&self, reals: impl IntoIterator<Item = RealRef>) {
+        if !self.others.is_empty() {
+            let workers = self.stats.iter().zip(&self.others);
+            Others::refresh(workers.map(|(stats, others)| (&**stats, &**others)), reals);
+        }
     }
 
     /// What to know of them, a line each.

@@ -255,6 +255,15 @@ impl FrameBuf for PacketFrame {
         self.end = self.end.min(self.start + len);
     }
 
+    fn resize(&mut self, len: usize) -> bool {
+        let end = self.start.saturating_add(len);
+        let fits = end <= self.buffer.len();
+        if fits {
+            self.end = end;
+        }
+        fits
+    }
+
     fn ingress(&self) -> PortId {
         self.port
     }
@@ -306,18 +315,6 @@ impl PacketIo for AfPacket {
         self.free.push(frame.buffer);
     }
 
-    fn blank(&mut self, ingress: PortId, length: usize) -> Option<PacketFrame> {
-        let end = HEADROOM + length;
-        let buffer = self.free.pop_if(|buffer| end <= buffer.len())?;
-        self.in_hand += 1;
-        Some(PacketFrame {
-            buffer,
-            start: HEADROOM,
-            end,
-            port: ingress,
-        })
-    }
-
     fn part(&mut self, frame: PacketFrame) -> PacketFrame {
         self.in_hand -= 1;
         frame
@@ -330,6 +327,17 @@ impl PacketIo for AfPacket {
 
     fn carrier(&self, _egress: PortId) -> Option<u32> {
         None
+    }
+
+    fn blank(&mut self, ingress: PortId) -> Option<PacketFrame> {
+        let buffer = self.free.pop()?;
+        self.in_hand += 1;
+        Some(PacketFrame {
+            buffer,
+            start: HEADROOM,
+            end: HEADROOM,
+            port: ingress,
+        })
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {

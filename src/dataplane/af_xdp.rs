@@ -425,6 +425,10 @@ impl FrameBuf for Frame {
         self.truncate(len);
     }
 
+    fn resize(&mut self, len: usize) -> bool {
+        self.resize(len)
+    }
+
     #[inline]
     fn ingress(&self) -> PortId {
         self.port()
@@ -460,10 +464,6 @@ impl PacketIo for AfXdp {
         self.sockets.release(frame);
     }
 
-    fn blank(&mut self, ingress: PortId, length: usize) -> Option<Frame> {
-        self.sockets.blank(ingress, length)
-    }
-
     fn part(&mut self, frame: Frame) -> Parted {
         self.sockets.part(frame)
     }
@@ -474,6 +474,10 @@ impl PacketIo for AfXdp {
 
     fn carrier(&self, egress: PortId) -> Option<u32> {
         self.sockets.carrier(egress)
+    }
+
+    fn blank(&mut self, ingress: PortId) -> Option<Frame> {
+        self.sockets.blank(ingress)
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {

@@ -23,6 +23,10 @@ pub trait FrameBuf {
     fn grow_front(&mut self, by: usize) -> bool;
     /// Cuts the frame off behind its first `len` bytes; a shorter frame stays as it is.
     fn truncate(&mut self, len: usize);
+    /// Makes the frame have `len` bytes; `false` when it cannot have so many, and then nothing changed. Bytes that it
+    /// did not have before are unspecified.
+    #[must_use]
+    fn resize(&mut self, len: usize) -> bool;
     /// The port that the frame came in on.
     fn ingress(&self) -> PortId;
 }
@@ -108,10 +112,6 @@ pub trait PacketIo {
     /// Gives back a frame that is not transmitted.
     fn release(&mut self, frame: Self::Frame);
 
-    /// A free frame of `length` bytes that are unspecified, with room in front of it, as if it had come in
-    /// on `ingress`; `None` when there is none, or it is not as long.
-    fn blank(&mut self, ingress: PortId, length: usize) -> Option<Self::Frame>;
-
     /// Lets go of a frame that another worker on the same frames is to take over.
     fn part(&mut self, frame: Self::Frame) -> Self::Parted;
 
@@ -121,6 +121,10 @@ pub trait PacketIo {
     /// The number of the worker that transmits on `egress` for this one, which cannot: an interface may
     /// have fewer queues than there are workers. `None` when this one can, or there is no such port.
     fn carrier(&self, egress: PortId) -> Option<u32>;
+
+    /// A free frame without bytes, as if received on `ingress`, for a packet that must be made of nothing: the second
+    /// fragment of one that is cut. `None` when none is free.
+    fn blank(&mut self, ingress: PortId) -> Option<Self::Frame>;
 
     /// Sleeps until a frame may be waiting, the worker's waker fired, or `timeout` passed.
     ///

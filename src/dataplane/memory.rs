@@ -62,6 +62,17 @@ impl FrameBuf for MemoryFrame {
         self.end = u16::try_from(end).map_or(self.end, |end| self.end.min(end));
     }
 
+    fn resize(&mut self, len: usize) -> bool {
+        let end = usize::from(self.start).saturating_add(len);
+        match u16::try_from(end) {
+            Ok(end) if usize::from(end) <= FRAME_SIZE => {
+                self.end = end;
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn ingress(&self) -> PortId {
         self.port
     }
@@ -244,15 +255,6 @@ impl PacketIo for MemoryIo {
         self.in_hand -= 1;
     }
 
-    fn blank(&mut self, ingress: PortId, length: usize) -> Option<MemoryFrame> {
-        let length = u16::try_from(length).ok();
-        let length = length.filter(|length| usize::from(*length) <= ROOM)?;
-        let mut frame = self.free.pop()?;
-        (frame.start, frame.end, frame.port) = (HEADROOM, HEADROOM + length, ingress);
-        self.in_hand += 1;
-        Some(frame)
-    }
-
     fn part(&mut self, frame: MemoryFrame) -> MemoryFrame {
         self.in_hand -= 1;
         self.parted += 1;
@@ -268,6 +270,13 @@ impl PacketIo for MemoryIo {
     #[inline]
     fn carrier(&self, egress: PortId) -> Option<u32> {
         self.carriers.get(usize::from(egress.0)).copied().flatten()
+    }
+
+    fn blank(&mut self, ingress: PortId) -> Option<MemoryFrame> {
+        let mut frame = self.free.pop()?;
+        frame.load(ingress, &[], 0);
+        self.in_hand += 1;
+        Some(frame)
     }
 
     fn wait(&mut self, _timeout: Duration) -> io::Result<()> {
@@ -310,6 +319,13 @@ mod tests {
         assert!(io.transmit(PortId(1), one).is_ok());
         let two = io.transmit(PortId(1), two).unwrap_err();
         io.release(two);
+        assert!(io.account().is_conserved());
+        let mut spare = io.blank(PortId(5)).unwrap();
+        assert_eq!((spare.bytes().len(), spare.ingress()), (0, PortId(5)));
+        assert!(!spare.resize(ROOM + 1) && spare.resize(ROOM) && spare.resize(3));
+        assert_eq!(spare.bytes().len(), 3);
+        assert!(io.blank(PortId(5)).is_none(), "the other is on the wire");
+        io.release(spare);
         assert!(io.account().is_conserved());
         assert_eq!(io.collect().unwrap().0, PortId(1));
         assert_eq!(io.account().free, 2);

@@ -2,6 +2,7 @@
 
 pub mod af_packet;
 pub mod af_xdp;
+pub mod enquiry;
 pub mod handover;
 pub mod io;
 mod limit;
@@ -9,7 +10,5 @@ pub mod memory;
 mod output;
 mod parking;
 pub mod publish;
-#[cfg(test)]
-mod size_tests;
 mod stages;
 pub mod worker;

@@ -13,7 +13,8 @@ use std::net::IpAddr;
 use crate::{
     addr::{L4Proto, PortId},
     balance::{
-        FlowKey, Kind, Method, NextHop, Packet, Real, RealId, ServiceTable, Turn, Verdict, Way,
+        FlowKey, Kind, Method, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
+        Turn, Verdict, Way,
         rewrite::{
             self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelError,
             TunnelKind,
@@ -21,11 +22,7 @@ use crate::{
     },
     stats::{DropReason, ReplyReason},
     time::Tick,
-    wire::{
-        icmp::Problem,
-        ipv4::{self, Ipv4},
-        ipv6,
-    },
+    wire::{icmp::Problem, ipv4::Ipv4},
 };
 
 /// What the last stage works with.
@@ -34,6 +31,10 @@ pub(super) struct Output<'a, Io: PacketIo> {
     pub(super) reader: &'a Reader,
     pub(super) parking: &'a mut Parking<Io::Frame>,
     pub(super) limit: &'a mut ReplyLimit,
+    /// What the ways to tunnelled real servers take.
+    pub(super) paths: &'a mut PathMtus,
+    /// The second fragment of the packet at hand, if it was cut.
+    pub(super) second: Option<Io::Frame>,
     /// Identification of the last outer IPv4 header.
     pub(super) ids: &'a mut u16,
     pub(super) turn: Turn<'a>,
@@ -41,27 +42,17 @@ pub(super) struct Output<'a, Io: PacketIo> {
     pub(super) handover: Option<&'a mut Handover<Io::Parted>>,
 }
 
-/// What cannot be sent on: for good, or for now, or as it was turned into an answer.
+/// Why a frame does not go where it was meant to.
 enum Stop {
-    Answered(PortId),
     Drop(DropReason),
     Park(DropReason),
-}
-
-/// What becomes of a packet for its size.
-#[derive(Clone, Copy)]
-enum Size {
-    /// It goes on.
-    Fits,
-    /// It is cut in two of up to so many bytes.
-    Split(u16),
-    /// The tunnel packet around it is.
-    SplitOuter(u16),
+    /// It has become an answer that leaves on this port.
+    Answer(PortId),
 }
 
 impl<Io: PacketIo> Output<'_, Io> {
     /// Does with `frame` what the verdict says. `since` is when it began to wait, if it is not new.
-    /// Whether it was transmitted.
+    /// How many frames were transmitted: none, it, or it and its second fragment.
     #[inline]
     pub(super) fn send<K: FlowKey>(
         &mut self,
@@ -69,42 +60,61 @@ impl<Io: PacketIo> Output<'_, Io> {
         verdict: Verdict,
         packet: &Packet<K>,
         since: Option<Tick>,
-    ) -> bool {
+    ) -> u64 {
         let egress = match verdict {
             Verdict::Forward(real) => self.forward(&mut frame, packet, real),
-            Verdict::Answer | Verdict::Route => self.pass_to_client(&mut frame, packet, verdict),
+            Verdict::Answer(_) | Verdict::Route => self.pass_to_client(&mut frame, packet, verdict),
+            Verdict::Report(real) => self.report(&mut frame, packet, real),
             Verdict::Reply(reason) => self.reply(&mut frame, packet, reason),
             Verdict::Park(reason) => Err(Stop::Park(reason)),
             Verdict::Drop(reason) => Err(Stop::Drop(reason)),
             Verdict::Undecided | Verdict::Elsewhere(_) => Err(Stop::Drop(DropReason::NoService)),
         };
         let left = match egress {
-            Ok(port) | Err(Stop::Answered(port)) => match self.io.transmit(port, frame) {
-                Ok(()) => Ok(()),
+            Ok(port) | Err(Stop::Answer(port)) => match self.io.transmit(port, frame) {
+                Ok(()) if self.second.is_none() => return 1,
+                Ok(()) => return 1 + self.send_second(port),
                 Err(frame) => match self.io.carrier(port) {
                     Some(worker) => {
                         self.hand_over(frame, worker, Errand::Transmit(port));
-                        return false;
+                        if let Some(second) = self.second.take() {
+                            self.turn.stats.cut.add(1);
+                            self.hand_over(second, worker, Errand::Transmit(port));
+                        }
+                        return 0;
                     }
-                    None => Err((frame, DropReason::TransmitFull)),
+                    None => (frame, DropReason::TransmitFull),
                 },
             },
-            Err(Stop::Drop(reason)) => Err((frame, reason)),
+            Err(Stop::Drop(reason)) => (frame, reason),
             Err(Stop::Park(reason)) => {
                 let now = self.turn.tick;
                 let parked = self.parking.park(frame, reason, since.unwrap_or(now), now);
                 match parked {
-                    Ok(()) => return false,
-                    Err(frame) => Err((frame, reason)),
+                    Ok(()) => return 0,
+                    Err(frame) => (frame, reason),
                 }
             }
         };
-        match left {
-            Ok(()) => true,
-            Err((frame, reason)) => {
-                self.turn.stats.drops(reason).add(1);
-                self.io.release(frame);
-                false
+        self.drop_frame(left.0, left.1);
+        if let Some(second) = self.second.take() {
+            self.io.release(second);
+        }
+        0
+    }
+
+    /// Transmits the second fragment of a packet whose first one has gone. How many frames that were.
+    #[cold]
+    fn send_second(&mut self, port: PortId) -> u64 {
+        let Some(second) = self.second.take() else {
+            return 0;
+        };
+        self.turn.stats.cut.add(1);
+        match self.io.transmit(port, second) {
+            Ok(()) => 1,
+            Err(second) => {
+                self.drop_frame(second, DropReason::TransmitFull);
+                0
             }
         }
     }
@@ -125,6 +135,11 @@ impl<Io: PacketIo> Output<'_, Io> {
         }
     }
 
+    fn drop_frame(&mut self, frame: Io::Frame, reason: DropReason) {
+        self.turn.stats.drops(reason).add(1);
+        self.io.release(frame);
+    }
+
     fn table(&self) -> &ServiceTable {
         self.reader.table()
     }
@@ -142,16 +157,14 @@ impl<Io: PacketIo> Output<'_, Io> {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
-            Method::Tunnel(_) if packet.kind == Kind::TunnelError => {
-                self.tell_client(frame, packet, real.addr)
-            }
             Method::DirectRouting => {
-                let size = self.size(frame, packet, hop.mtu)?;
+                let fit = self.fits(frame, packet, hop.mtu)?;
                 direct_routing::<K>(frame.bytes_mut(), packet.network, &hop);
-                self.finish(frame, packet.network, hop.port, size)
+                self.cut(frame, packet.network, fit)?;
+                Ok(hop.port)
             }
             Method::Nat => {
-                let size = self.size(frame, packet, hop.mtu)?;
+                let fit = self.fits(frame, packet, hop.mtu)?;
                 let port = if real.port == 0 {
                     packet.key.vport()
                 } else {
@@ -165,9 +178,16 @@ impl<Io: PacketIo> Output<'_, Io> {
                     rewrite::nat_to_real(bytes, &place(packet)?, (to, port), &hop)
                 };
                 done.map_err(refused)?;
-                self.finish(frame, packet.network, hop.port, size)
+                self.cut(frame, packet.network, fit)?;
+                Ok(hop.port)
             }
-            Method::Tunnel(kind) => self.tunnel(frame, packet, real, kind, &hop),
+            Method::Tunnel(kind) => {
+                let real_ref = RealRef {
+                    id,
+                    epoch: real.epoch,
+                };
+                self.tunnel(frame, packet, (real_ref, real), kind, &hop)
+            }
         }
     }
 
@@ -176,7 +196,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         &mut self,
         frame: &mut Io::Frame,
         packet: &Packet<K>,
-        real: &Real,
+        (real_ref, real): (RealRef, &Real),
         kind: TunnelKind,
         hop: &NextHop,
     ) -> Result<PortId, Stop> {
@@ -195,16 +215,17 @@ impl<Io: PacketIo> Output<'_, Io> {
                 }),
                 destination,
             },
-            _ => return Err(Stop::Park(DropReason::NoNextHop)),
+            _ => return Err(self.wait_for_real(packet, real_ref.id)),
         };
         let overhead = usize::from(rewrite::overhead(kind, ends.family()));
-        let pmtu_disc = policy.pmtu_disc;
-        let size = if usize::from(packet.length) + overhead > usize::from(hop.mtu) {
-            let tunnel = Some((ends.family(), kind));
-            self.too_large(frame, packet, hop.mtu, tunnel)?
+        let known = self.paths.of(real_ref, self.turn.tick);
+        let mtu = known.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
+        let fit = if usize::from(packet.length) + overhead > usize::from(mtu) {
+            self.too_large(frame, packet, mtu, Some((ends.family(), kind)))?
         } else {
-            Size::Fits
+            Fit::Forward
         };
+        let pmtu_disc = policy.pmtu_disc;
         *self.ids = self.ids.wrapping_add(1);
         let tunnel = Tunnel {
             kind,
@@ -213,148 +234,71 @@ impl<Io: PacketIo> Output<'_, Io> {
             pmtu_disc,
             source_port: rewrite::source_port(spread),
         };
-        let network = packet.network;
-        if let Size::Split(mtu) = size {
-            // Each part in a packet of its own.
-            let mut first = self.cut(frame, network, mtu)?;
-            match wrap(&mut first, network, &tunnel, hop) {
-                Ok(()) => self.send_made(first, hop.port),
-                Err(stop) => {
-                    self.give_up(first, DropReason::Rewrite);
-                    return Err(stop);
-                }
+        if let Fit::Split(_) = fit {
+            // Both fragments go through the tunnel.
+            self.cut(frame, packet.network, fit)?;
+            if let Some(second) = &mut self.second {
+                encapsulate(second, packet.network, &tunnel, hop)?;
             }
         }
-        wrap(frame, network, &tunnel, hop)?;
-        match size {
-            Size::SplitOuter(mtu) => self.finish(frame, network, hop.port, Size::Split(mtu)),
-            Size::Fits | Size::Split(_) => Ok(hop.port),
+        encapsulate(frame, packet.network, &tunnel, hop)?;
+        if let Fit::SplitOuter(_) = fit {
+            self.cut(frame, packet.network, fit)?;
         }
+        Ok(hop.port)
     }
 
-    /// How a packet that goes on as it is fits its way.
+    /// Whether a packet fits through its way in one piece, or must be cut.
     #[inline]
-    fn size<K: FlowKey>(
+    fn fits<K: FlowKey>(
         &mut self,
         frame: &mut Io::Frame,
         packet: &Packet<K>,
         mtu: u16,
-    ) -> Result<Size, Stop> {
+    ) -> Result<Fit, Stop> {
         if packet.length > mtu {
-            return self.too_large(frame, packet, mtu, None);
+            self.too_large(frame, packet, mtu, None)
+        } else {
+            Ok(Fit::Forward)
         }
-        Ok(Size::Fits)
     }
 
-    /// The last of a frame that was rewritten: it is cut in two if it has to be.
+    /// Cuts the packet of a frame in two, if `fit` says so; the second one is then in `self.second`.
     #[inline]
-    fn finish(
-        &mut self,
-        frame: &mut Io::Frame,
-        network: u8,
-        port: PortId,
-        size: Size,
-    ) -> Result<PortId, Stop> {
-        if let Size::Split(mtu) = size {
-            let first = self.cut(frame, network, mtu)?;
-            self.send_made(first, port);
+    fn cut(&mut self, frame: &mut Io::Frame, network: u8, fit: Fit) -> Result<(), Stop> {
+        match fit {
+            Fit::Split(mtu) | Fit::SplitOuter(mtu) => self.cut_at(frame, network, mtu),
+            Fit::Forward | Fit::TooBig(_) | Fit::Drop => Ok(()),
         }
-        Ok(port)
     }
 
-    /// Cuts a packet in two. The first part is in a new frame, the second where the whole was.
     #[cold]
-    fn cut(&mut self, frame: &mut Io::Frame, network: u8, mtu: u16) -> Result<Io::Frame, Stop> {
-        let none = Stop::Drop(DropReason::TooBig);
-        let most = usize::from(network) + usize::from(mtu);
-        let length = frame.bytes().len().min(most);
-        let blank = self.io.blank(frame.ingress(), length);
-        let mut second = blank.ok_or(none)?;
-        self.turn.stats.frames_made.add(1);
-        match rewrite::split(frame.bytes_mut(), network, mtu, second.bytes_mut()) {
-            Ok((one, other)) => {
-                frame.truncate(one);
-                second.truncate(other);
-                std::mem::swap(frame, &mut second);
-                Ok(second)
+    fn cut_at(&mut self, frame: &mut Io::Frame, network: u8, mtu: u16) -> Result<(), Stop> {
+        let spare = self.io.blank(frame.ingress());
+        let mut second = spare.ok_or(Stop::Drop(DropReason::TransmitFull))?;
+        // What does not fit, and a header again: an IP header of 60 bytes, and 7 that the first fragment gives up to
+        // end at a multiple of 8. A buffer may not hold more than its interface's packets.
+        let rest = frame.bytes().len().saturating_sub(mtu.into()) + 60 + 7;
+        let lengths = if second.resize(rest) {
+            rewrite::split(frame.bytes_mut(), network, mtu, second.bytes_mut())
+        } else {
+            Err(Refused::TooLong)
+        };
+        match lengths {
+            Ok((first, rest)) => {
+                frame.truncate(first);
+                second.truncate(rest);
+                self.second = Some(second);
+                Ok(())
             }
-            Err(failure) => {
-                self.give_up(second, DropReason::TooBig);
-                Err(refused(failure))
+            Err(why) => {
+                self.io.release(second);
+                Err(refused(why))
             }
         }
     }
 
-    /// Sends a frame that was made here.
-    #[cold]
-    fn send_made(&mut self, frame: Io::Frame, port: PortId) {
-        match self.io.transmit(port, frame) {
-            Ok(()) => self.turn.stats.frames_out.add(1),
-            Err(frame) => match self.io.carrier(port) {
-                Some(worker) => self.hand_over(frame, worker, Errand::Transmit(port)),
-                None => self.give_up(frame, DropReason::TransmitFull),
-            },
-        }
-    }
-
-    #[cold]
-    fn give_up(&mut self, frame: Io::Frame, reason: DropReason) {
-        self.turn.stats.drops(reason).add(1);
-        self.io.release(frame);
-    }
-
-    /// Tells a client what a router on the way to its real server said about its packet: how large it may be. All else
-    /// is the health checks' business.
-    #[cold]
-    fn tell_client<K: FlowKey>(
-        &mut self,
-        frame: &mut Io::Frame,
-        packet: &Packet<K>,
-        real: IpAddr,
-    ) -> Result<PortId, Stop> {
-        let useless = Stop::Drop(DropReason::IcmpTunnel);
-        let table = self.table();
-        let bytes = frame.bytes().get(usize::from(packet.network)..);
-        let error = bytes
-            .and_then(|bytes| TunnelError::read(bytes, |port| table.has_gue_port(port)))
-            .filter(|error| error.real == real);
-        let least = match <K::Addr as Address>::FAMILY {
-            Family::V4 => ipv4::MIN_MTU,
-            // What fits no less must pass, and is fragmented on the way.
-            Family::V6 => ipv6::MIN_MTU,
-        };
-        let Some(room) = error
-            .and_then(|error| error.room)
-            .filter(|room| *room >= least)
-        else {
-            return Err(useless);
-        };
-        let hop = self.way(packet)?;
-        if !self.limit.allows(self.turn.tick) {
-            return Err(Stop::Drop(DropReason::ReplyLimit));
-        }
-        let source = self.own_address::<K>(hop.port)?;
-        let bytes = frame.bytes_mut();
-        let (network, inner) = (packet.network, packet.transport);
-        let problem = Problem::TooBig(room);
-        let length = rewrite::icmp_from_tunnel(bytes, network, inner, source, problem, &hop);
-        frame.truncate(length.map_err(refused)?);
-        self.turn.stats.replies(ReplyReason::TooBig).add(1);
-        Ok(hop.port)
-    }
-
-    /// The address that packets of our own come from on a port.
-    fn own_address<K: FlowKey>(&self, port: PortId) -> Result<K::Addr, Stop> {
-        let port = self.table().port(port);
-        let own = match <K::Addr as Address>::FAMILY {
-            Family::V4 => port.v4.map(IpAddr::V4),
-            Family::V6 => port.v6.map(IpAddr::V6),
-        };
-        own.and_then(K::own)
-            .ok_or(Stop::Drop(DropReason::ReplyImpossible))
-    }
-
-    /// What becomes of a packet that is larger than its way takes.
+    /// What becomes of a packet that is larger than its way takes: it is cut in one of two ways, or stops here.
     #[cold]
     fn too_large<K: FlowKey>(
         &mut self,
@@ -362,7 +306,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         path_mtu: u16,
         tunnel: Option<(Family, TunnelKind)>,
-    ) -> Result<Size, Stop> {
+    ) -> Result<Fit, Stop> {
         let family = <K::Addr as Address>::FAMILY;
         let bytes = frame.bytes().get(usize::from(packet.network)..);
         let passage = Passage {
@@ -371,10 +315,7 @@ impl<Io: PacketIo> Output<'_, Io> {
             dont_fragment: bytes
                 .and_then(Ipv4::quoted)
                 .is_some_and(Ipv4::dont_fragment),
-            silent: matches!(
-                packet.kind,
-                Kind::IcmpError | Kind::TunnelError | Kind::LaterFragment
-            ),
+            silent: matches!(packet.kind, Kind::IcmpError | Kind::LaterFragment),
             path_mtu,
             tunnel,
         };
@@ -382,22 +323,16 @@ impl<Io: PacketIo> Output<'_, Io> {
             Fit::TooBig(mtu) => {
                 let problem = Problem::TooBig(mtu);
                 let port = self.icmp(frame, packet, problem, ReplyReason::TooBig)?;
-                Err(Stop::Answered(port))
+                Err(Stop::Answer(port))
             }
-            Fit::Split(mtu) => Ok(Size::Split(mtu)),
-            Fit::SplitOuter(mtu) => Ok(Size::SplitOuter(mtu)),
-            Fit::Forward => Ok(Size::Fits),
             Fit::Drop => Err(Stop::Drop(DropReason::TooBig)),
+            fit @ (Fit::Forward | Fit::Split(_) | Fit::SplitOuter(_)) => Ok(fit),
         }
     }
 
     /// The frame comes again when its real server's MAC address is known, and is counted then.
     #[cold]
     fn wait_for_real<K>(&self, packet: &Packet<K>, id: RealId) -> Stop {
-        if packet.kind == Kind::TunnelError {
-            // Not counted, and the way that it is about is another one now.
-            return Stop::Drop(DropReason::IcmpTunnel);
-        }
         let counters = self.turn.stats.real(id.0);
         counters.packets.sub(1);
         counters.bytes.sub(u64::from(packet.length));
@@ -411,12 +346,20 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         verdict: Verdict,
     ) -> Result<PortId, Stop> {
-        let hop = self.way(packet)?;
-        let size = self.size(frame, packet, hop.mtu)?;
+        let hop = self.way(packet).inspect_err(|stop| {
+            if let (Stop::Park(_), Verdict::Answer(Some(real))) = (stop, verdict) {
+                // It comes again, and is counted then.
+                let counters = self.turn.stats.real(real.0);
+                counters.packets_out.sub(1);
+                counters.bytes_out.sub(u64::from(packet.length));
+            }
+        })?;
+        let fit = self.fits(frame, packet, hop.mtu)?;
         let bytes = frame.bytes_mut();
         if verdict == Verdict::Route {
             direct_routing::<K>(bytes, packet.network, &hop);
-            return self.finish(frame, packet.network, hop.port, size);
+            self.cut(frame, packet.network, fit)?;
+            return Ok(hop.port);
         }
         let vip = K::own(packet.key.vip()).ok_or(Stop::Drop(DropReason::Rewrite))?;
         let vip = (vip, packet.key.vport());
@@ -426,7 +369,56 @@ impl<Io: PacketIo> Output<'_, Io> {
             rewrite::nat_to_client(bytes, &place(packet)?, vip, &hop)
         };
         done.map_err(refused)?;
-        self.finish(frame, packet.network, hop.port, size)
+        self.cut(frame, packet.network, fit)?;
+        Ok(hop.port)
+    }
+
+    /// Tells the client of a packet that was in a tunnel to a real server what an ICMP error says about it, and remembers
+    /// what the tunnel's path takes.
+    #[cold]
+    fn report<K: FlowKey>(
+        &mut self,
+        frame: &mut Io::Frame,
+        packet: &Packet<K>,
+        id: RealId,
+    ) -> Result<PortId, Stop> {
+        let quote = Stop::Drop(DropReason::IcmpQuote);
+        let Some(real) = self.reader.table().in_slot(id) else {
+            return Err(quote);
+        };
+        let bytes = frame.bytes().get(usize::from(packet.network)..);
+        let bytes = bytes.unwrap_or_default();
+        let (Some(error), Method::Tunnel(kind)) = (TunnelError::read(bytes), real.method) else {
+            return Err(quote);
+        };
+        if error.destination != real.addr {
+            return Err(Stop::Drop(DropReason::IcmpUnknownFlow));
+        }
+        let mut mtu = real.next_hop.map_or(u16::MAX, |hop| hop.mtu);
+        if let Some(said) = error.mtu {
+            let real_ref = RealRef {
+                id,
+                epoch: real.epoch,
+            };
+            if said < mtu {
+                self.paths.learn(real_ref, said, self.turn.tick);
+            }
+            mtu = mtu.min(said);
+        }
+        let Some(told) = error.told(bytes, kind, mtu) else {
+            return Err(Stop::Drop(DropReason::TunnelTooBig));
+        };
+        let hop = self.way(packet)?;
+        if !self.limit.allows(self.turn.tick) {
+            return Err(Stop::Drop(DropReason::ReplyLimit));
+        }
+        let source = K::own(packet.key.vip()).ok_or(Stop::Drop(DropReason::Rewrite))?;
+        let bytes = frame.bytes_mut();
+        let length = rewrite::relay_tunnel_error(bytes, packet.network, &error, told, source, &hop)
+            .map_err(refused)?;
+        frame.truncate(length);
+        self.turn.stats.replies(ReplyReason::TunnelError).add(1);
+        Ok(hop.port)
     }
 
     /// The way to the client of a flow. Control is asked for a MAC address that is not known.
@@ -462,7 +454,7 @@ impl<Io: PacketIo> Output<'_, Io> {
             }
             ReplyReason::TtlExpired => self.icmp(frame, packet, Problem::TimeExceeded, reason),
             // Said where the size is known.
-            ReplyReason::TooBig => Err(Stop::Drop(DropReason::TooBig)),
+            ReplyReason::TooBig | ReplyReason::TunnelError => Err(Stop::Drop(DropReason::TooBig)),
         }
     }
 
@@ -478,8 +470,14 @@ impl<Io: PacketIo> Output<'_, Io> {
         if !self.limit.allows(self.turn.tick) {
             return Err(Stop::Drop(DropReason::ReplyLimit));
         }
+        let port = self.table().port(frame.ingress());
         let family = <K::Addr as Address>::FAMILY;
-        let source = self.own_address::<K>(frame.ingress())?;
+        let own = match family {
+            Family::V4 => port.v4.map(IpAddr::V4),
+            Family::V6 => port.v6.map(IpAddr::V6),
+        };
+        let own = own.and_then(K::own);
+        let source = own.ok_or(Stop::Drop(DropReason::ReplyImpossible))?;
         if !frame.grow_front(rewrite::icmp_room(family)) {
             return Err(Stop::Drop(DropReason::ReplyImpossible));
         }
@@ -499,29 +497,28 @@ impl<Io: PacketIo> Output<'_, Io> {
     }
 }
 
-/// Puts a frame's packet into a tunnel.
-#[inline]
-fn wrap<F: FrameBuf>(
-    frame: &mut F,
-    network: u8,
-    tunnel: &Tunnel,
-    hop: &NextHop,
-) -> Result<(), Stop> {
-    let overhead = rewrite::overhead(tunnel.kind, tunnel.ends.family());
-    if !frame.grow_front(overhead.into()) {
-        return Err(Stop::Drop(DropReason::Rewrite));
-    }
-    let length = rewrite::encapsulate(frame.bytes_mut(), network, tunnel, hop).map_err(refused)?;
-    frame.truncate(length);
-    Ok(())
-}
-
 #[inline]
 fn direct_routing<K: FlowKey>(frame: &mut [u8], network: u8, hop: &NextHop) {
     match <K::Addr as Address>::FAMILY {
         Family::V4 => rewrite::direct_routing(frame, network, hop),
         Family::V6 => rewrite::direct_routing_v6(frame, network, hop),
     }
+}
+
+/// Puts a frame's packet into a tunnel.
+fn encapsulate<F: FrameBuf>(
+    frame: &mut F,
+    network: u8,
+    tunnel: &Tunnel,
+    hop: &NextHop,
+) -> Result<(), Stop> {
+    let overhead = usize::from(rewrite::overhead(tunnel.kind, tunnel.ends.family()));
+    if !frame.grow_front(overhead) {
+        return Err(Stop::Drop(DropReason::Rewrite));
+    }
+    let length = rewrite::encapsulate(frame.bytes_mut(), network, tunnel, hop).map_err(refused)?;
+    frame.truncate(length);
+    Ok(())
 }
 
 /// Where the headers of a packet are.

@@ -17,7 +17,13 @@ use std::{
 use arc_swap::ArcSwap;
 use crossbeam::{queue::ArrayQueue, utils::CachePadded};
 
-use crate::{addr::PortId, balance::ServiceTable};
+use super::enquiry::{self, Answering, Asking};
+use crate::{
+    addr::PortId,
+    balance::{Balancer, Listing, ServiceTable, Turn},
+    stats::WorkerStats,
+    time::Instant,
+};
 
 /// What a [`Ticket`] says when its reader is gone: no table is in use.
 const GONE: u64 = u64::MAX;
@@ -27,6 +33,7 @@ const GONE: u64 = u64::MAX;
 pub struct Publisher {
     shared: Arc<Shared>,
     readers: Vec<Arc<CachePadded<AtomicU64>>>,
+    enquiries: Vec<Asking>,
     retired: Vec<Arc<ServiceTable>>,
 }
 
@@ -38,7 +45,7 @@ struct Shared {
     call: Call,
 }
 
-/// How a worker tells control that it has asked for something.
+/// How a worker tells control that it has asked for something, or answered.
 struct Call(Box<dyn Fn() + Send + Sync>);
 
 impl fmt::Debug for Call {
@@ -57,7 +64,8 @@ impl Publisher {
         Self::with_call(table, || ())
     }
 
-    /// The same; a worker uses `call` when it has asked for something, see [`Self::asked`].
+    /// The same; a worker uses `call` when it has asked for something, see [`Self::asked`],
+    /// or answered, see [`Self::enquiries`].
     pub fn with_call(table: ServiceTable, call: impl Fn() + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -67,6 +75,7 @@ impl Publisher {
                 call: Call(Box::new(call)),
             }),
             readers: Vec::new(),
+            enquiries: Vec::new(),
             retired: Vec::new(),
         }
     }
@@ -76,9 +85,12 @@ impl Publisher {
         let table = self.shared.table.load_full();
         let seen = Arc::new(CachePadded::new(AtomicU64::new(table.generation())));
         self.readers.push(Arc::clone(&seen));
+        let (asking, answering) = enquiry::ends();
+        self.enquiries.push(asking);
         Reader {
             table,
             shared: Arc::clone(&self.shared),
+            answering,
             ticket: Ticket(seen),
         }
     }
@@ -95,6 +107,11 @@ impl Publisher {
     /// A neighbour whose MAC address some worker needs, and the port that it is behind.
     pub fn asked(&self) -> Option<(PortId, IpAddr)> {
         self.shared.asked.pop()
+    }
+
+    /// The ways to ask about connections, one for each reader in the order in which they were made.
+    pub fn enquiries(&mut self) -> &mut [Asking] {
+        &mut self.enquiries
     }
 
     /// Frees the tables that no worker uses any more. To be called from time to time after
@@ -136,6 +153,7 @@ pub struct Reader {
     // Fields are dropped in this order: the table is let go before the ticket says so.
     table: Arc<ServiceTable>,
     shared: Arc<Shared>,
+    answering: Answering,
     ticket: Ticket,
 }
 
@@ -173,6 +191,33 @@ impl Reader {
         // What has no room is asked for again by a later packet.
         let _ = self.shared.asked.push((port, neighbour));
         if first {
+            (self.shared.call.0)();
+        }
+    }
+
+    /// Whether control wants to know about connections.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.answering.is_asked()
+    }
+
+    /// Looks at some `buckets` of the connections for control, and tells it when that was what it wanted.
+    #[cold]
+    pub fn answer(
+        &mut self,
+        balancer: &Balancer,
+        stats: &WorkerStats,
+        now: Instant,
+        buckets: usize,
+    ) {
+        let table = &*self.table;
+        let turn = Turn {
+            tick: now.tick(),
+            timeouts: table.timeouts(),
+            stats,
+        };
+        let step = |listing: &mut Listing| listing.advance(balancer, table, turn, buckets);
+        if self.answering.go_on(now, step) {
             (self.shared.call.0)();
         }
     }

@@ -136,11 +136,13 @@ pub(super) fn pass_on_burst<P>(frames: usize, metas: &mut Metas, handover: &Hand
 
 /// Asks for the record that each flow's tag leads to, or that will be the new flow's.
 pub(super) fn locate_burst(frames: usize, metas: &mut Metas, balancer: &Balancer, turn: Turn<'_>) {
-    for at in 0..frames.min(BURST) {
-        if metas.verdicts[at] == Verdict::Undecided {
-            match metas.families[at] {
-                Family::V4 => locate(balancer.conns(), &mut metas.four[at], turn),
-                Family::V6 => locate(balancer.conns6(), &mut metas.six[at], turn),
+    let places = metas.four.iter_mut().zip(&mut metas.six);
+    let verdicts = metas.verdicts.iter().zip(&metas.families).take(frames);
+    for ((four, six), (verdict, family)) in places.zip(verdicts) {
+        if *verdict == Verdict::Undecided {
+            match family {
+                Family::V4 => locate(balancer.conns(), four, turn),
+                Family::V6 => locate(balancer.conns6(), six, turn),
             }
         }
     }
@@ -154,7 +156,7 @@ fn locate<K: FlowKey>(conns: &ConnTable<K>, packet: &mut Packet<K>, turn: Turn<'
     }
 }
 
-/// Finds each packet's real server, and gives new flows one.
+/// Finds each packet's real server, and gives new flows one. One family after the other: a burst is of one as a rule.
 pub(super) fn decide_burst(
     frames: usize,
     metas: &mut Metas,
@@ -162,18 +164,30 @@ pub(super) fn decide_burst(
     table: &ServiceTable,
     turn: Turn<'_>,
 ) {
-    for at in 0..frames.min(BURST) {
-        if metas.verdicts[at] == Verdict::Undecided {
-            metas.verdicts[at] = match metas.families[at] {
-                Family::V4 => balancer.four(table, turn).decide(&mut metas.four[at]),
-                Family::V6 => balancer.six(table, turn).decide(&mut metas.six[at]),
-            };
+    let mut verdicts = metas.verdicts.iter_mut().zip(&metas.families).take(frames);
+    let mut decider = balancer.four(table, turn);
+    let mut sixes = false;
+    for (packet, (verdict, family)) in metas.four.iter_mut().zip(&mut verdicts) {
+        if *verdict == Verdict::Undecided {
+            match family {
+                Family::V4 => *verdict = decider.decide(packet),
+                Family::V6 => sixes = true,
+            }
+        }
+    }
+    if sixes {
+        let verdicts = metas.verdicts.iter_mut().zip(&metas.families).take(frames);
+        let mut decider = balancer.six(table, turn);
+        for (packet, (verdict, family)) in metas.six.iter_mut().zip(verdicts) {
+            if *verdict == Verdict::Undecided && *family == Family::V6 {
+                *verdict = decider.decide(packet);
+            }
         }
     }
 }
 
-/// Rewrites each frame in place and passes it on. How many were transmitted. `waited` says of those from `parked`
-/// on since when they wait.
+/// Rewrites each frame in place and passes it on. How many were transmitted, with those that were cut off
+/// another. `waited` says of those from `parked` on since when they wait.
 pub(super) fn rewrite_burst<Io: PacketIo>(
     frames: &mut Vec<Io::Frame>,
     (parked, waited): (usize, &[Tick]),
@@ -191,10 +205,10 @@ pub(super) fn rewrite_burst<Io: PacketIo>(
             output.hand_over(frame, worker, Errand::Decide { hops });
             continue;
         }
-        out += u64::from(match metas.families[at] {
+        out += match metas.families[at] {
             Family::V4 => output.send(frame, verdict, &metas.four[at], since),
             Family::V6 => output.send(frame, verdict, &metas.six[at], since),
-        });
+        };
     }
     out
 }

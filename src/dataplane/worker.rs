@@ -6,8 +6,8 @@
 //!
 //! # What idling costs
 //!
-//! A worker that finds nothing for [`SPIN_TURNS`] turns sleeps in ppoll(2) until a frame comes, another
-//! worker hands one over or [`IDLE_WAIT`] has passed: 20 wake-ups a second, each with a share of the
+//! A worker that finds nothing for `SPIN_TURNS` turns sleeps in ppoll(2) until a frame comes, another
+//! worker hands one over or `IDLE_WAIT` has passed: 20 wake-ups a second, each with a share of the
 //! sweep, are well below 1 % of a core.
 
 use std::{
@@ -29,7 +29,7 @@ use super::{
     stages::{self, Metas},
 };
 use crate::{
-    balance::{Balancer, Turn},
+    balance::{Balancer, Others, PathMtus, Turn},
     stats::{DropReason, Stage, WorkerStats},
     sys::huge_pages,
     time::{Instant, Tick},
@@ -58,6 +58,11 @@ const SWEEP_BUSY: usize = 16;
 
 /// Buckets that a turn without frames sweeps at most: some ten microseconds.
 const SWEEP_IDLE: usize = 1024;
+
+/// Buckets that a turn with frames, and one without, looks at for control while it wants to know about
+/// connections. Unlike the sweep it reads the records as well, eight to a bucket.
+const LIST_BUSY: usize = 16;
+const LIST_IDLE: usize = 128;
 
 /// What a worker is made with.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +101,7 @@ pub struct Worker<Io: PacketIo> {
     /// Parked frames that are still to be looked at again.
     to_retry: usize,
     limit: ReplyLimit,
+    paths: PathMtus,
     /// Identification of the last outer IPv4 header.
     ids: u16,
     /// Up to when the sweep has done its share.
@@ -152,6 +158,7 @@ impl<Io: PacketIo> Worker<Io> {
             waited: Vec::with_capacity(BURST),
             to_retry: 0,
             limit: ReplyLimit::new(),
+            paths: PathMtus::new(),
             ids: 0,
             swept_to: None,
             to_sweep: 0,
@@ -164,6 +171,13 @@ impl<Io: PacketIo> Worker<Io> {
     #[must_use]
     pub fn with_handover(mut self, handover: Handover<Io::Parted>) -> Self {
         self.handover = Some(handover);
+        self
+    }
+
+    /// Has its schedulers see what the other workers have, too.
+    #[must_use]
+    pub fn with_others(mut self, others: Arc<Others>) -> Self {
+        self.balancer.see(others);
         self
     }
 
@@ -245,6 +259,8 @@ impl<Io: PacketIo> Worker<Io> {
                 reader: &self.reader,
                 parking: &mut self.parking,
                 limit: &mut self.limit,
+                paths: &mut self.paths,
+                second: None,
                 ids: &mut self.ids,
                 turn,
                 handover: self.handover.as_mut(),
@@ -268,6 +284,10 @@ impl<Io: PacketIo> Worker<Io> {
             watch.lap(Stage::Transmit);
         }
         self.sweep(now.tick(), if frames > 0 { SWEEP_BUSY } else { SWEEP_IDLE });
+        if self.reader.is_asked() {
+            let buckets = if frames > 0 { LIST_BUSY } else { LIST_IDLE };
+            (self.reader).answer(&self.balancer, &self.stats, now, buckets);
+        }
         frames + relayed - (old - taken)
     }
 
@@ -292,7 +312,7 @@ impl<Io: PacketIo> Worker<Io> {
     pub fn run(&mut self, clock: impl Fn() -> Instant, stop: &AtomicBool) -> io::Result<()> {
         let mut empty_turns = 0;
         while !stop.load(Ordering::Relaxed) {
-            if self.step(&clock) > 0 {
+            if self.step(&clock) > 0 || self.reader.is_asked() {
                 empty_turns = 0;
             } else if empty_turns < SPIN_TURNS {
                 empty_turns += 1;
@@ -319,11 +339,20 @@ impl<Io: PacketIo> Worker<Io> {
         frames
     }
 
-    /// Has the kernel back the connection table by huge pages, which saves most of the misses of the TLB
-    /// when it is large. Whether all of it is; takes up to a second a gigabyte.
+    /// Has the kernel back the connection tables by huge pages, which saves most of the misses of the TLB
+    /// when they are large. Whether it is to; takes up to a second a gigabyte.
     pub fn use_huge_pages(&self) -> bool {
-        let (buckets, records) = self.balancer.conns().parts();
-        huge_pages::back(buckets) & huge_pages::back(records)
+        let (four, six) = (
+            self.balancer.conns().parts(),
+            self.balancer.conns6().parts(),
+        );
+        let backed = [
+            huge_pages::back(four.0),
+            huge_pages::back(four.1),
+            huge_pages::back(six.0),
+            huge_pages::back(six.1),
+        ];
+        backed.iter().all(|backed| *backed)
     }
 
     /// Ends the worker: the tables are gone, the I/O is given back.
@@ -452,5 +481,5 @@ fn dispatch<Io: PacketIo>(handover: &mut Handover<Io::Parted>, io: &mut Io, stat
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
+#[path = "worker_tests/mod.rs"]
 mod tests;

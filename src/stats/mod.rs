@@ -7,6 +7,7 @@
 
 mod counter;
 mod io;
+mod rates;
 mod reasons;
 mod timing;
 mod worker;
@@ -14,6 +15,7 @@ mod worker;
 pub use self::{
     counter::Counter,
     io::IoDrops,
+    rates::{Averages, Estimator, Rates, Totals},
     reasons::{DropReason, IoDrop, ReplyReason, Stage},
     timing::{StageTimes, TIME_BUCKETS},
     worker::{AllStats, MAX_REALS, RealCounters, WorkerStats},

@@ -71,9 +71,6 @@ reasons! {
         IcmpType => "icmp-type",
         /// An ICMP error that is cut, or that does not quote a packet with ports.
         IcmpQuote => "icmp-quote",
-        /// An ICMP error about one of our own tunnel packets that says nothing for a client: it is not about
-        /// size, its checksum is wrong, or it quotes too little.
-        IcmpTunnel => "icmp-tunnel",
         /// An ICMP error about a flow that is not in the table.
         IcmpUnknownFlow => "icmp-unknown-flow",
         /// No virtual server has this address, protocol and port.
@@ -100,9 +97,13 @@ reasons! {
         Rewrite => "rewrite",
         /// The real server's MAC address is not known (yet).
         NoNextHop => "no-next-hop",
+        /// An ICMP error about one of our tunnel packets: it was too large, which is remembered, and its
+        /// client's packet may be fragmented, so that nobody need be told.
+        TunnelTooBig => "tunnel-too-big",
         /// The connection table has no room that may be taken for a new flow.
         TableFull => "table-full",
-        /// The transmit ring was full, or the kernel refused to send the frame; `io_drops` tells why.
+        /// The transmit ring was full, or the kernel refused to send the frame; `io_drops` tells why. Or
+        /// there was no free frame for the second one of a packet that had to be cut in two.
         TransmitFull => "transmit-full",
         /// The frame was another worker's to decide on or to send, and the ring to that one was full.
         HandoverFull => "handover-full",
@@ -125,6 +126,8 @@ reasons! {
         TtlExpired => "time-exceeded",
         /// The packet is too large for its way and may not be fragmented: ICMP says how large it may be.
         TooBig => "packet-too-big",
+        /// An ICMP error about one of our tunnel packets, passed on to the client whose packet was in it.
+        TunnelError => "tunnel-error",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Counter, DropReason, ReplyReason, StageTimes};
+use super::{Counter, DropReason, ReplyReason, StageTimes, Totals};
 
 /// Real servers that can exist at a time, over all virtual servers: slots of per-real counters.
 ///
@@ -64,6 +64,17 @@ impl RealCounters {
     pub fn is_for(&self, epoch: u32) -> bool {
         self.epoch.get() == u64::from(epoch)
     }
+
+    /// What went through so far.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            connections: self.connections.get(),
+            packets_in: self.packets.get(),
+            packets_out: self.packets_out.get(),
+            bytes_in: self.bytes.get(),
+            bytes_out: self.bytes_out.get(),
+        }
+    }
 }
 
 /// Everything one worker counts. Written by that worker only.
@@ -76,21 +87,21 @@ pub struct WorkerStats {
     pub bytes_in: Counter,
     /// Frames handed to a transmit ring: forwarded ones and replies.
     pub frames_out: Counter,
-    /// Frames that were made to be sent, never received: those of packets that had to be cut in two.
-    pub frames_made: Counter,
     /// Frames handed over to other workers.
     pub handed_over: Counter,
     /// Frames taken over from other workers; they are not in `frames_in`.
     pub taken_over: Counter,
     /// How long the stages take.
     pub times: StageTimes,
+    /// Frames beyond those received: second fragments of packets that were too large for their way.
+    pub cut: Counter,
     /// Connections in the table.
     pub connections: Counter,
     /// Persistence templates in the table.
     pub templates: Counter,
     /// Connections and templates that made room for new ones before their time.
     pub evicted: Counter,
-    /// First packets forwarded without an entry, as there was no room and their scheduler is a hash.
+    /// Packets forwarded without an entry, as there was no room for their flow and its scheduler is a hash.
     pub unstored: Counter,
     drops: [Counter; DropReason::COUNT],
     replies: [Counter; ReplyReason::COUNT],
@@ -104,7 +115,7 @@ impl WorkerStats {
             frames_in: Counter::default(),
             bytes_in: Counter::default(),
             frames_out: Counter::default(),
-            frames_made: Counter::default(),
+            cut: Counter::default(),
             handed_over: Counter::default(),
             taken_over: Counter::default(),
             times: StageTimes::default(),
@@ -157,6 +168,13 @@ impl AllStats<'_> {
         let own = counters.filter(|counters| counters.is_for(epoch));
         own.map(|counters| number(counters).get()).sum()
     }
+
+    /// What went through a real server so far, by its slot and which holder of it it is.
+    pub fn totals(self, slot: u32, epoch: u32) -> Totals {
+        let counters = self.0.iter().map(|stats| stats.real(slot));
+        let own = counters.filter(|counters| counters.is_for(epoch));
+        own.map(RealCounters::totals).sum()
+    }
 }
 
 impl Default for WorkerStats {
@@ -196,6 +214,21 @@ mod tests {
         assert_eq!(all.sum(|stats| stats.frames_in.get()), 6);
         assert_eq!(all.real(7, 6, |real| &real.active), 40);
         assert_eq!(all.real(7, 5, |real| &real.active), 20);
+        for (worker, n) in workers.iter().zip(1..) {
+            worker.real(7).connections.add(n);
+            worker.real(7).packets.add(10 * n);
+            worker.real(7).packets_out.add(100 * n);
+            worker.real(7).bytes.add(1000 * n);
+            worker.real(7).bytes_out.add(10_000 * n);
+        }
+        let totals = Totals {
+            connections: 4,
+            packets_in: 40,
+            packets_out: 400,
+            bytes_in: 4000,
+            bytes_out: 40_000,
+        };
+        assert_eq!(all.totals(7, 6), totals);
     }
 
     #[test]

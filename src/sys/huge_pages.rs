@@ -22,9 +22,12 @@ fn fits(meminfo: &str, bytes: u64) -> bool {
     size > 0 && bytes.is_multiple_of(size) && free.saturating_sub(reserved) >= bytes / size
 }
 
-/// Backs `memory` by huge pages where the kernel can (transparent huge pages): at once where it can
-/// collapse what is there (since 6.1), or when it gets round to it. Takes up to a second a gigabyte.
-/// Whether all of it is in huge pages now; if not, all works the same.
+/// Where the kernel says when it gives transparent huge pages.
+const TRANSPARENT: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// Backs `memory` by huge pages where the kernel can (transparent huge pages): what was written to at once
+/// where it can collapse what is there (since 6.1), up to a second a gigabyte, or when it gets round to it;
+/// the rest when it is. Whether the kernel is to do so; if not, all works the same.
 pub fn back<T>(memory: &[T]) -> bool {
     /// What transparent huge pages are of on every 64-bit machine that xvs runs on, but those with base
     /// pages of 64 KiB, where the kernel refuses a range that is no multiple of its own.
@@ -35,13 +38,15 @@ pub fn back<T>(memory: &[T]) -> bool {
         return false;
     }
     let start_at = memory.as_ptr().with_addr(start).cast_mut();
-    [libc::MADV_HUGEPAGE, libc::MADV_COLLAPSE]
-        .iter()
-        .all(|advice| {
-            // SAFETY: the pages from `start` to `end` are all within `memory`, and neither advice changes
-            // its content or protection.
-            unsafe { libc::madvise(start_at.cast(), end - start, *advice) == 0 }
-        })
+    let advise = |advice| {
+        // SAFETY: the pages from `start` to `end` are all within `memory`, and neither advice changes its
+        // content or protection.
+        unsafe { libc::madvise(start_at.cast(), end - start, advice) == 0 }
+    };
+    let taken = advise(libc::MADV_HUGEPAGE);
+    // Fails where nothing was written to yet: nothing is to be collapsed there.
+    advise(libc::MADV_COLLAPSE);
+    taken && fs::read_to_string(TRANSPARENT).is_ok_and(|text| !text.contains("[never]"))
 }
 
 #[cfg(test)]
@@ -65,8 +70,7 @@ mod tests {
         let memory = vec![7_u64; 1 << 20];
         let backed = back(&memory);
         assert!(memory.iter().all(|word| *word == 7));
-        let transparent = "/sys/kernel/mm/transparent_hugepage/enabled";
-        assert!(!backed || fs::exists(transparent).unwrap());
+        assert!(!backed || fs::exists(TRANSPARENT).unwrap());
         assert!(!back(&[1_u8; 100]) && !back::<u64>(&[]));
     }
 }

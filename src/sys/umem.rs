@@ -105,6 +105,20 @@ impl Frame {
             .set_pos(len);
     }
 
+    /// Makes it `len` bytes long; `false` when the chunk ends before that.
+    #[must_use]
+    pub fn resize(&mut self, len: usize) -> bool {
+        let room = CHUNK as usize - self.desc.addr() % CHUNK as usize;
+        if len > room {
+            return false;
+        }
+        // SAFETY: as in `bytes_mut`; the frame still ends in its chunk.
+        unsafe { self.umem.data_mut(&mut self.desc) }
+            .cursor()
+            .set_pos(len);
+        self.desc.lengths().data() == len
+    }
+
     /// The port that it came in on.
     #[inline]
     pub const fn port(&self) -> PortId {
@@ -284,29 +298,19 @@ impl Pool {
         self.books.free.push(desc);
     }
 
-    /// A token for a free frame of `length` bytes, in front of which is as much room as the kernel leaves.
-    pub(super) fn blank(&mut self, port: PortId, length: usize) -> Option<Frame> {
-        if length > ROOM as usize {
-            return None;
-        }
+    /// The token for a free frame, empty and with all its headroom, as if received on `port`.
+    pub(super) fn blank(&mut self, port: PortId) -> Option<Frame> {
         let mut desc = self.books.free.pop()?;
-        self.books.in_hand += 1;
-        let at = desc.addr();
-        set_addr(
-            &mut desc,
-            at - at % CHUNK as usize + (CHUNK - ROOM) as usize,
-        );
+        let start = desc.addr() - desc.addr() % CHUNK as usize;
+        set_addr(&mut desc, start + (CHUNK - ROOM) as usize);
         desc.set_options(0);
+        self.books.in_hand += 1;
         let mut frame = Frame {
             umem: self.umem(),
             desc,
             port,
         };
-        // SAFETY: as in `bytes_mut`; the free list had the only way to the chunk, and the length was held
-        // against what is left of it.
-        unsafe { frame.umem.data_mut(&mut frame.desc) }
-            .cursor()
-            .set_pos(length);
+        frame.truncate(0);
         Some(frame)
     }
 

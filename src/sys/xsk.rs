@@ -289,12 +289,6 @@ impl XskSet {
         self.pool.release(frame);
     }
 
-    /// A free frame of `length` bytes, unspecified, as if it had come in on `port`; `None` when there is
-    /// none, or a chunk has no room for so many.
-    pub fn blank(&mut self, port: PortId, length: usize) -> Option<Frame> {
-        self.pool.blank(port, length)
-    }
-
     /// Lets go of a frame that another set on the same umem is to take over.
     pub fn part(&mut self, frame: Frame) -> Parted {
         self.pool.part(frame)
@@ -315,6 +309,11 @@ impl XskSet {
     /// Whether the frames lie in huge pages.
     pub fn is_huge(&self) -> bool {
         self.pool.is_huge()
+    }
+
+    /// A free frame without bytes, as if received on `port`.
+    pub fn blank(&mut self, port: PortId) -> Option<Frame> {
+        self.pool.blank(port)
     }
 
     /// Each socket, with the port and queue that it is bound to.

@@ -11,8 +11,11 @@
 //! and stay as long as a connection refers to them.
 //!
 //! Where an entry is follows from the client's end of the flow alone ([`FlowKey::hash`]), so one entry
-//! serves both directions of NAT: an answer is looked for by its addressee. A client may so have
-//! sixteen connections from one port at a time, to as many virtual servers.
+//! serves both directions of NAT: an answer is looked for by its addressee. All connections that a client
+//! has from one port at a time, to as many virtual servers, so want the same two buckets. What does not
+//! fit there goes to one of [`DEEPEST`] further pairs that follow from the same hash: 64 connections in
+//! all. A search looks at those only while some entry is in one, and a table that is more than
+//! 85 % full puts none there, so they cost other flows nothing.
 //!
 //! Expiry is a comparison with the last packet's tick, made when an entry is met: by a packet, by
 //! an insertion that needs the room, by the sweep that passes by in small steps.
@@ -67,7 +70,9 @@ impl Home {
     /// A number that differs from flow to flow, evenly, for who spreads them over queues and paths.
     #[inline]
     pub const fn spread(self) -> u32 {
-        self.first.wrapping_mul(0x9e37_79b1) ^ (self.tag as u32) << 16
+        let mixed = (self.first ^ (self.tag as u32) << 16).wrapping_mul(0x9e37_79b1);
+        // The upper half depends on all bits, the lower one only so.
+        mixed ^ mixed >> 16
     }
 
     /// Whether an entry is in one of the flow's buckets.
@@ -108,7 +113,8 @@ pub struct Record<K> {
     /// Of a connection: the slot of its template, or [`NO_TEMPLATE`]. Of a template: how many
     /// connections refer to it.
     link: u32,
-    /// Of a template: its timeout in ticks.
+    /// Of a template: its timeout in ticks. Of a connection: which of its flow's further places it is
+    /// in, 0 for the first.
     period: u32,
 }
 
@@ -119,6 +125,9 @@ const _: () = assert!(
 const _: () = assert!(size_of::<Record<Key6>>() == 64, "a record is a cache line");
 
 const NO_TEMPLATE: u32 = u32::MAX;
+
+/// Further pairs of buckets for the connections of one client endpoint.
+const DEEPEST: u32 = 3;
 
 /// How often a template that has expired is looked at while connections refer to it. IPVS.
 const TEMPLATE_RETRY_TICKS: u32 = 60 * Tick::PER_SECOND;
@@ -148,6 +157,10 @@ pub struct ConnTable<K> {
     secrets: RapidSecrets,
     used: usize,
     swept: usize,
+    /// Connections that are in a further place of their flow, and the furthest that there was
+    /// since there were none.
+    deep: usize,
+    deepest: u32,
 }
 
 impl<K: FlowKey> ConnTable<K> {
@@ -173,19 +186,21 @@ impl<K: FlowKey> ConnTable<K> {
             secrets: RapidSecrets::seed(seed),
             used: 0,
             swept: 0,
+            deep: 0,
+            deepest: 0,
         }
     }
 
     /// Puts in a connection whose flow has no entry. `None` when there is no room that may be
     /// taken for it.
     pub fn insert(&mut self, new: &NewConn<K>, turn: Turn<'_>) -> Option<Slot> {
-        let slot = self.make_room(new.home, new.guess, turn)?;
-        self.fill(slot, new.home.tag, turn.tick, new.state, 1);
+        let (slot, tag, depth) = self.place_for(new, turn)?;
+        self.fill(slot, tag, turn.tick, new.state, 1);
         self.records[slot.0 as usize] = Record {
             key: new.key,
             real: Some(new.real),
             link: new.template.map_or(NO_TEMPLATE, |template| template.0),
-            period: 0,
+            period: depth,
         };
         let real = turn.stats.real(new.real.id.0);
         real.claim(new.real.epoch.get());
@@ -205,7 +220,7 @@ impl<K: FlowKey> ConnTable<K> {
         turn: Turn<'_>,
     ) -> Option<Slot> {
         let home = self.home_of_template(&key);
-        let slot = self.make_room(home, None, turn)?;
+        let slot = self.make_room(home, None, true, turn)?;
         let deadline = Tick::from_raw(turn.tick.raw().wrapping_add(period));
         self.fill(slot, home.tag, deadline, State::Template, 0);
         self.records[slot.0 as usize] = Record {
@@ -250,12 +265,21 @@ impl<K: FlowKey> ConnTable<K> {
     /// A packet came for a connection: its time starts again in `state`.
     #[inline]
     pub fn touch(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
-        let bucket = &mut self.buckets[slot.bucket()];
+        let (bucket, way) = (&mut self.buckets[slot.bucket()], slot.way());
         // A line that does not change need not be written back.
-        if bucket.seen[slot.way()] != turn.tick {
-            bucket.seen[slot.way()] = turn.tick;
+        if bucket.seen[way] != turn.tick {
+            bucket.seen[way] = turn.tick;
         }
-        if bucket.states[slot.way()] != state {
+        let settled = (bucket.states[way] == state) & (bucket.packets[way] >= ASSURED);
+        if !settled {
+            self.advance(slot, state, turn);
+        }
+    }
+
+    /// What [`Self::touch`] does for a connection that is not assured, or in another state.
+    #[inline(never)]
+    fn advance(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
+        if self.state(slot) != state {
             self.change_state(slot, state, turn);
         }
         if self.buckets[slot.bucket()].packets[slot.way()] < ASSURED {
@@ -329,6 +353,12 @@ impl<K: FlowKey> ConnTable<K> {
         self.home_by(key.hash(&self.secrets))
     }
 
+    /// One of the further places of the flows of a client's endpoint, whose hash this is.
+    fn further_home(&self, hash: u64, depth: u32) -> Home {
+        let hash = (hash ^ u64::from(depth)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.home_by(hash ^ hash >> 29)
+    }
+
     /// Where a template may be.
     fn home_of_template(&self, key: &K) -> Home {
         self.home_by(key.hash_whole(&self.secrets))
@@ -394,7 +424,19 @@ impl<K: FlowKey> ConnTable<K> {
 
     /// The entry of a flow, whether or not its time is over.
     pub fn find(&self, key: &K, home: Home) -> Option<Slot> {
-        self.find_by(home, |record| record.key == *key)
+        let fits = |record: &Record<K>| record.key == *key;
+        self.find_by(home, fits)
+            .or_else(|| self.find_further(key, fits))
+    }
+
+    /// The entry in one of the further places of a flow, should there be any such entry.
+    #[inline]
+    fn find_further(&self, key: &K, fits: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
+        if self.deepest == 0 {
+            return None;
+        }
+        let hash = key.hash(&self.secrets);
+        (1..=self.deepest).find_map(|depth| self.find_by(self.further_home(hash, depth), &fits))
     }
 
     /// The entry of the flow that a real server's packet answers. `to_client` is that packet's flow
@@ -419,7 +461,9 @@ impl<K: FlowKey> ConnTable<K> {
             self.buckets[slot.bucket()].tags[slot.way()] == home.tag
                 && fits(&self.records[slot.0 as usize])
         });
-        guessed.or_else(|| self.find_by(home, fits))
+        guessed
+            .or_else(|| self.find_by(home, fits))
+            .or_else(|| self.find_further(to_client, fits))
     }
 
     fn find_by(&self, home: Home, fits: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
@@ -433,12 +477,26 @@ impl<K: FlowKey> ConnTable<K> {
 
     /// The template with this key, expired ones taken out.
     pub fn find_template(&mut self, key: &K, turn: Turn<'_>) -> Option<Slot> {
-        let slot = self.find(key, self.home_of_template(key))?;
+        let slot = self.find_by(self.home_of_template(key), |record| record.key == *key)?;
         if self.is_expired(slot, turn) {
             self.expire(slot, turn);
             return None;
         }
         Some(slot)
+    }
+
+    /// The state of an entry and its real server; `None` when its time is over.
+    #[inline]
+    pub fn current(&self, slot: Slot, turn: Turn<'_>) -> Option<(State, Option<RealRef>)> {
+        let (bucket, way) = (&self.buckets[slot.bucket()], slot.way());
+        let (seen, state) = (bucket.seen[way], bucket.states[way]);
+        let record = &self.records[slot.0 as usize];
+        let is_over = if state == State::Template {
+            has_come(seen, turn.tick) && record.link == 0
+        } else {
+            turn.tick.since(seen) >= turn.timeouts.ticks(state)
+        };
+        (!is_over).then_some((state, record.real))
     }
 
     /// The state of an entry.
@@ -459,6 +517,21 @@ impl<K: FlowKey> ConnTable<K> {
         self.records[slot.0 as usize].real
     }
 
+    /// The entries of a bucket whose time is not over. Buckets are numbered from 0.
+    pub fn in_bucket(&self, number: usize, turn: Turn<'_>) -> impl Iterator<Item = Slot> {
+        let bucket = self.buckets.get(number).zip(u32::try_from(number).ok());
+        let slots = bucket.into_iter().flat_map(|(bucket, number)| {
+            let ways = bucket.with_tag(FREE).inverted();
+            ways.map(move |way| Slot::new(number, way))
+        });
+        slots.filter(move |slot| !self.is_expired(*slot, turn))
+    }
+
+    /// Whether a connection is believed to be one, a template to have led such a one.
+    pub fn is_assured(&self, slot: Slot) -> bool {
+        self.buckets[slot.bucket()].packets[slot.way()] == ASSURED
+    }
+
     /// Whether a template led this connection.
     #[inline]
     pub fn is_led(&self, slot: Slot) -> bool {
@@ -468,13 +541,7 @@ impl<K: FlowKey> ConnTable<K> {
     /// Whether an entry's time is over. A template's is not while connections refer to it.
     #[inline]
     pub fn is_expired(&self, slot: Slot, turn: Turn<'_>) -> bool {
-        let bucket = &self.buckets[slot.bucket()];
-        let (seen, state) = (bucket.seen[slot.way()], bucket.states[slot.way()]);
-        if state == State::Template {
-            has_come(seen, turn.tick) && self.records[slot.0 as usize].link == 0
-        } else {
-            turn.tick.since(seen) >= turn.timeouts.ticks(state)
-        }
+        self.current(slot, turn).is_none()
     }
 
     /// Connections and templates in the table.
@@ -502,11 +569,16 @@ impl<K: FlowKey> ConnTable<K> {
         size_of_val::<[Bucket]>(&self.buckets) + size_of_val::<[Record<K>]>(&self.records)
     }
 
-    /// How long an entry would still live without another packet.
+    /// How long an entry would still live without another packet. A template that lives by its connections: until
+    /// it is looked at again.
     pub fn remaining(&self, slot: Slot, turn: Turn<'_>) -> Duration {
         let end = self.deadline(slot, turn.timeouts);
         let ticks = if has_come(end, turn.tick) {
-            0
+            if self.is_expired(slot, turn) {
+                0
+            } else {
+                TEMPLATE_RETRY_TICKS - turn.tick.since(end) % TEMPLATE_RETRY_TICKS
+            }
         } else {
             end.since(turn.tick)
         };
@@ -537,6 +609,12 @@ impl<K: FlowKey> ConnTable<K> {
                 counters.templates.sub(1);
             }
             return;
+        }
+        if record.period > 0 {
+            self.deep -= 1;
+            if self.deep == 0 {
+                self.deepest = 0;
+            }
         }
         turn.stats.connections.sub(1);
         if let Some(counters) = counters {

@@ -1,7 +1,7 @@
 //! Finding room for a new entry: what may go, and in which order.
 
 use super::{
-    ConnTable, Home, Slot, Turn,
+    ConnTable, DEEPEST, Home, NewConn, Slot, Turn,
     bucket::{ASSURED, FREE, WAYS},
 };
 use crate::{
@@ -76,8 +76,42 @@ impl Score {
 }
 
 impl<K: FlowKey> ConnTable<K> {
+    /// An empty place for a connection, its tag there, and which of the flow's places it is in.
+    ///
+    /// Before it costs another connection its own, one of the flow's further places is tried, unless the
+    /// whole table is about as full as it should get.
+    #[inline]
+    pub(super) fn place_for(
+        &mut self,
+        new: &NewConn<K>,
+        turn: Turn<'_>,
+    ) -> Option<(Slot, u16, u32)> {
+        let roomy = self.used * 100 < self.buckets.len() * WAYS * Self::USABLE_PERCENT;
+        let slot = self.make_room(new.home, new.guess, !roomy, turn);
+        match slot {
+            Some(slot) => Some((slot, new.home.tag, 0)),
+            None if roomy => self.further_place_for(new, turn),
+            None => None,
+        }
+    }
+
+    #[cold]
+    fn further_place_for(&mut self, new: &NewConn<K>, turn: Turn<'_>) -> Option<(Slot, u16, u32)> {
+        let hash = new.key.hash(&self.secrets);
+        for depth in 1..=DEEPEST {
+            let home = self.further_home(hash, depth);
+            if let Some(slot) = self.make_room(home, None, false, turn) {
+                self.deep += 1;
+                self.deepest = self.deepest.max(depth);
+                return Some((slot, home.tag, depth));
+            }
+        }
+        let slot = self.make_room(new.home, None, true, turn)?;
+        Some((slot, new.home.tag, 0))
+    }
+
     /// An empty place in one of the buckets of `home`. `guess` is what [`Self::room`] found a
-    /// moment ago.
+    /// moment ago. Unless `evicting`, only an entry whose time is over makes room.
     ///
     /// Nothing that is established makes room, unless it is [`IDLE`]. Half-open entries do when it is the whole table
     /// that is full; as long as it is only these two buckets, an entry moves instead.
@@ -85,6 +119,7 @@ impl<K: FlowKey> ConnTable<K> {
         &mut self,
         home: Home,
         guess: Option<Slot>,
+        evicting: bool,
         turn: Turn<'_>,
     ) -> Option<Slot> {
         let vacant = guess.filter(|slot| home.has(*slot) && self.is_vacant(*slot));
@@ -106,10 +141,13 @@ impl<K: FlowKey> ConnTable<K> {
                 {
                     return Some(moved);
                 }
+                if !evicting {
+                    return None;
+                }
                 self.evict(slot, turn);
                 Some(slot)
             }
-            None => self.displace(home, true, turn),
+            None => self.displace(home, evicting, turn),
         }
     }
 

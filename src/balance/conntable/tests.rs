@@ -114,6 +114,93 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 0..300)
 }
 
+/// A flow of one client endpoint to the virtual server with this number.
+fn key_to(server: u32) -> Key4 {
+    let [_, _, a, b] = server.to_be_bytes();
+    Key4::new(([10, 0, 0, 1].into(), 4000), ([192, 0, a, b].into(), 80), 6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What one endpoint has to many virtual servers, with other flows around it: every one is found, in
+    /// both directions, none makes another go, and afterwards nothing is looked for elsewhere.
+    #[test]
+    fn an_endpoint_has_its_connections_to_sixty_virtual_servers(
+        flows in prop::collection::vec((0_u32..60, any::<bool>()), 0..300),
+        others in 0_u32..2000,
+        state in prop::sample::select(vec![State::SynRecv, State::Established, State::FinWait]),
+    ) {
+        let mut bench = Bench::new(20_000);
+        for flow in 0..others {
+            prop_assert!(bench.insert(flow, State::Established, None).is_some());
+        }
+        let mut model = HashMap::new();
+        for (server, closes) in flows {
+            let key = key_to(server);
+            let home = bench.table.home(&key);
+            let known = bench.table.find(&key, home);
+            prop_assert_eq!(known.is_some(), model.contains_key(&server));
+            let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
+            match known {
+                Some(slot) if closes => {
+                    bench.table.remove(slot, turn);
+                    model.remove(&server);
+                }
+                Some(slot) => bench.table.touch(slot, state, turn),
+                None => {
+                    let real = real(100 + server);
+                    let new = NewConn { key, home, real, state, template: None, guess: None };
+                    prop_assert!(bench.table.insert(&new, turn).is_some());
+                    model.insert(server, real);
+                }
+            }
+        }
+        for (server, real) in &model {
+            let key = key_to(*server);
+            let slot = bench.table.find(&key, bench.table.home(&key)).unwrap();
+            prop_assert_eq!((bench.table.key(slot), bench.table.real(slot)), (key, Some(*real)));
+            // The answer of that real server, whose address the key does not have.
+            let answer = key_to(9999);
+            let home = bench.table.home(&answer);
+            let found = bench.table.find_answered(&answer, home, None, |it, vport| it == *real && vport == 80);
+            prop_assert_eq!(found, Some(slot));
+        }
+        prop_assert_eq!(bench.table.len(), model.len() + others as usize);
+        prop_assert_eq!(bench.stats.evicted.get(), 0);
+        prop_assert!(model.len() <= 16 || bench.table.deepest > 0);
+        bench.advance(1000);
+        bench.sweep();
+        prop_assert!(bench.table.is_empty());
+        prop_assert_eq!((bench.table.deep, bench.table.deepest), (0, 0));
+    }
+}
+
+#[test]
+fn a_full_table_has_no_further_places() {
+    let mut bench = Bench::new(400);
+    for flow in 0..405 {
+        assert!(bench.insert(flow, State::Established, None).is_some());
+    }
+    for server in 0..40 {
+        let key = key_to(server);
+        let home = bench.table.home(&key);
+        let (real, state) = (real(1), State::Established);
+        let new = NewConn {
+            key,
+            home,
+            real,
+            state,
+            template: None,
+            guess: None,
+        };
+        bench
+            .table
+            .insert(&new, turn(bench.tick, &bench.timeouts, &bench.stats));
+    }
+    assert_eq!((bench.table.deep, bench.table.deepest), (0, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -524,4 +611,50 @@ fn a_template_that_led_nothing_assured_makes_room_and_another_does_not() {
         assert_eq!(found.is_some(), assured);
         assert_eq!(bench.stats.templates.get(), u64::from(assured));
     }
+}
+
+#[test]
+fn a_template_that_lives_by_its_connections_shows_the_time_to_the_next_look() {
+    let mut bench = Bench::new(100);
+    let (_, slot) = with_template(&mut bench, 100);
+    bench.insert(0, State::Established, Some(slot)).unwrap();
+    for (seconds, left) in [(0, 100), (99, 1), (1, 60), (59, 1), (1, 60)] {
+        bench.advance(seconds);
+        let remaining = bench.table.remaining(slot, bench.turn());
+        assert_eq!(remaining, Duration::from_secs(left));
+    }
+}
+
+#[test]
+fn buckets_tell_of_each_entry_whose_time_is_not_over() {
+    let mut bench = Bench::new(500);
+    for flow in 0..400 {
+        let state = [State::SynRecv, State::Established][flow as usize % 2];
+        bench.insert(flow, state, None).unwrap();
+    }
+    for expected in [400, 200] {
+        let slots = (0..bench.table.buckets()).flat_map(|n| bench.table.in_bucket(n, bench.turn()));
+        let keys: std::collections::HashSet<_> = slots.map(|slot| bench.table.key(slot)).collect();
+        let live = (0..400).filter(|flow| bench.live(*flow).is_some()).map(key);
+        assert_eq!(keys, live.collect());
+        assert_eq!(keys.len(), expected);
+        bench.advance(60);
+    }
+    let beyond = bench.table.buckets();
+    assert_eq!(bench.table.in_bucket(beyond, bench.turn()).count(), 0);
+}
+
+#[test]
+fn assured_is_what_packets_have_shown_to_be_a_connection() {
+    let mut bench = Bench::new(100);
+    let (_, template) = with_template(&mut bench, 100);
+    let conn = bench.insert(0, State::SynRecv, Some(template)).unwrap();
+    for packets in 1..9 {
+        let assured = [conn, template].map(|slot| bench.table.is_assured(slot));
+        assert_eq!(assured, [false; 2], "{packets}");
+        let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
+        bench.table.touch(conn, State::Established, turn);
+    }
+    let assured = [conn, template].map(|slot| bench.table.is_assured(slot));
+    assert_eq!(assured, [true; 2]);
 }

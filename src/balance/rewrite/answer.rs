@@ -54,7 +54,9 @@ pub fn icmp_error<A: Answer>(
     let length = room + message.end.min(A::MAX_PACKET_LEN - room);
     let packet = move_link_header(frame, network, room, A::FAMILY)?;
     let packet = (packet.get_mut(..length)).ok_or(Refused::Cut)?;
-    source.answer(packet, problem).ok_or(Refused::Cut)?;
+    source
+        .answer(packet, A::header(problem))
+        .ok_or(Refused::Cut)?;
     turn_around(frame);
     Ok(network + length)
 }
@@ -78,8 +80,10 @@ mod building {
             message: Message,
             problem: Problem,
         ) -> Result<(), Refused>;
-        /// Writes the headers in front of the quote in `packet`.
-        fn answer(self, packet: &mut [u8], problem: Problem) -> Option<()>;
+        /// The ICMP header of an error, without a checksum.
+        fn header(problem: Problem) -> [u8; 8];
+        /// Writes the headers in front of the quote in `packet`: that of IP, and this one of ICMP.
+        fn answer(self, packet: &mut [u8], header: [u8; 8]) -> Option<()>;
     }
 }
 
@@ -104,7 +108,11 @@ impl building::Building for Ipv4Addr {
         Ok(())
     }
 
-    fn answer(self, packet: &mut [u8], problem: Problem) -> Option<()> {
+    fn header(problem: Problem) -> [u8; 8] {
+        problem.header()
+    }
+
+    fn answer(self, packet: &mut [u8], icmp_header: [u8; 8]) -> Option<()> {
         let (header, message) = packet.split_first_chunk_mut::<{ ipv4::MIN_HEADER_LEN }>()?;
         let offending = Ipv4::quoted(message.get(icmp::HEADER_LEN..)?)?;
         let repr = ipv4::Repr {
@@ -118,7 +126,7 @@ impl building::Building for Ipv4Addr {
             tos: error_tos(offending.tos()),
             ..Marks::ATOMIC
         });
-        *message.first_chunk_mut()? = problem.header();
+        *message.first_chunk_mut()? = icmp_header;
         put_sum(message, icmp::CHECKSUM_OFFSET, checksum::compute)
     }
 }
@@ -139,7 +147,11 @@ impl building::Building for Ipv6Addr {
         Ok(())
     }
 
-    fn answer(self, packet: &mut [u8], problem: Problem) -> Option<()> {
+    fn header(problem: Problem) -> [u8; 8] {
+        icmpv6::header(problem)
+    }
+
+    fn answer(self, packet: &mut [u8], icmp_header: [u8; 8]) -> Option<()> {
         let (header, message) = packet.split_first_chunk_mut::<{ ipv6::HEADER_LEN }>()?;
         let offending = Ipv6::quoted(message.get(icmpv6::HEADER_LEN..)?)?;
         let repr = ipv6::Repr {
@@ -152,7 +164,7 @@ impl building::Building for Ipv6Addr {
         };
         *header = repr.emit();
         let addresses = *Ipv6::quoted(header)?.addresses();
-        *message.first_chunk_mut()? = icmpv6::header(problem);
+        *message.first_chunk_mut()? = icmp_header;
         put_sum(message, icmpv6::CHECKSUM_OFFSET, |bytes| {
             checksum::compute_with_pseudo_v6(&addresses, ipv6::PROTOCOL_ICMPV6, bytes)
         })

@@ -53,9 +53,10 @@ pub const fn fit(passage: &Passage, pmtu_disc: bool) -> Fit {
     let mtu = match passage.tunnel {
         None => passage.path_mtu,
         Some((outer, kind)) => {
-            let least = match outer {
-                Family::V4 => ipv4::MIN_MTU,
-                Family::V6 => ipv6::MIN_MTU,
+            let least = match (passage.family, outer) {
+                (Family::V6, Family::V6) => ipv6::MIN_MTU,
+                // An IPv4 packet may be cut before it gets into an IPv6 tunnel.
+                (Family::V4, _) | (_, Family::V4) => ipv4::MIN_MTU,
             };
             match passage.path_mtu.checked_sub(overhead(kind, outer)) {
                 Some(left) if left >= least => left,

@@ -11,7 +11,7 @@ mod fit;
 mod nat;
 mod nat_icmp;
 mod tunnel;
-mod tunnel_icmp;
+mod tunnel_error;
 
 pub use self::{
     answer::{Answer, icmp_error, icmp_room, reset},
@@ -23,7 +23,7 @@ pub use self::{
         Ends, Tunnel, TunnelKind, encapsulate, overhead, quoted_payload, source_port,
         spread_source_v4, spread_source_v6,
     },
-    tunnel_icmp::{TunnelError, icmp_from_tunnel},
+    tunnel_error::{TunnelError, relay_tunnel_error},
 };
 use super::NextHop;
 use crate::{

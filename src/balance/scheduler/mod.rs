@@ -92,6 +92,21 @@ pub enum Scheduler {
 }
 
 impl Scheduler {
+    /// Whether it picks by how many connections real servers have.
+    pub const fn counts_connections(self) -> bool {
+        matches!(
+            self,
+            Self::Lc
+                | Self::Wlc
+                | Self::Sed
+                | Self::Nq
+                | Self::Ovf
+                | Self::Lblc
+                | Self::Lblcr
+                | Self::Twos
+        )
+    }
+
     /// The keyword, as in `lb_algo` and in ipvsadm's output.
     pub const fn name(self) -> &'static str {
         match self {

@@ -106,7 +106,12 @@ pub(super) struct Laps {
     top: u32,
     /// How much less the next lap asks for: the greatest common divisor of the weights.
     step: u32,
+    /// The heaviest weight in each block of the list, so that a lap for few passes by the others.
+    peaks: Box<[u32]>,
 }
+
+/// Real servers in a block: the square root of a long list, about.
+const BLOCK: usize = 32;
 
 impl Laps {
     pub(super) fn new(entries: &[Entry]) -> Self {
@@ -116,7 +121,15 @@ impl Laps {
         };
         let step = weights().fold(0, gcd).max(1);
         let top = weights().max().map_or(0, |heaviest| heaviest - (step - 1));
-        Self { top, step }
+        let peak = |block: &[Entry]| {
+            let listed = block.iter().filter(|e| e.listed);
+            listed.map(|e| e.weight).max().unwrap_or_default()
+        };
+        Self {
+            top,
+            step,
+            peaks: entries.chunks(BLOCK).map(peak).collect(),
+        }
     }
 
     /// The list has changed: from its front, at a lap that there is now.
@@ -144,7 +157,7 @@ impl Laps {
             return None;
         }
         let from = cursor.position.wrapping_add(1) as usize;
-        let found = match first(choices, from, cursor.weight, view) {
+        let found = match self.first(choices, from, cursor.weight, view) {
             Some(at) => at,
             None => self.turn_over(choices, cursor, view)?,
         };
@@ -165,7 +178,25 @@ impl Laps {
         };
         let empty = next.saturating_sub(heaviest).div_ceil(self.step);
         cursor.weight = next - empty * self.step;
-        first(choices, 0, cursor.weight, view)
+        self.first(choices, 0, cursor.weight, view)
+    }
+
+    /// The first one at or behind `from` that has at least this weight and takes connections.
+    #[inline]
+    fn first(&self, choices: &[Choice], from: usize, weight: u32, view: View<'_>) -> Option<usize> {
+        let mut from = from;
+        loop {
+            let block = from / BLOCK;
+            let ahead = self.peaks.get(block..)?.iter().position(|p| *p >= weight)?;
+            from = from.max((block + ahead) * BLOCK);
+            let next = (block + ahead + 1) * BLOCK;
+            let end = choices.len().min(next);
+            let fits = |c: &Choice| c.weight >= weight && !view.is_over(c);
+            if let Some(at) = choices.get(from..end)?.iter().position(fits) {
+                return Some(from + at);
+            }
+            from = next;
+        }
     }
 
     /// Leaves the cursor where IPVS's search ends that found all of them over their thresholds: at
@@ -179,16 +210,6 @@ impl Laps {
             cursor.weight = (self.top - 1) % self.step + 1;
         }
     }
-}
-
-/// The first one at or behind `from` that has at least this weight and takes connections.
-#[inline]
-fn first(choices: &[Choice], from: usize, weight: u32, view: View<'_>) -> Option<usize> {
-    let rest = choices.get(from..)?;
-    let ahead = rest
-        .iter()
-        .position(|c| c.weight >= weight && !view.is_over(c))?;
-    Some(from + ahead)
 }
 
 /// The greatest common divisor; of 0 and a number that number.

@@ -86,6 +86,17 @@ pub enum Match {
     },
 }
 
+impl Match {
+    /// Whether its packets are IPv6's.
+    pub fn is_ipv6(&self) -> bool {
+        match self {
+            Self::Address(key) => key.endpoint.addr.is_ipv6(),
+            Self::Range { first, .. } => first.is_ipv6(),
+            Self::Mark { ipv6, .. } => *ipv6,
+        }
+    }
+}
+
 impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,10 @@
 //! The table itself: built from specifications, never changed.
 
-use std::{collections::HashMap, net::IpAddr, num::NonZeroU32};
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
+};
 
 use rapidhash::fast::SeedableState;
 
@@ -98,6 +102,43 @@ impl Service {
     }
 }
 
+/// Places of virtual servers by what their real servers answer from. Looked at for every packet from a client, so a
+/// key is one word, or three, as in [`Lookup`].
+#[derive(Debug, Default)]
+struct Returns {
+    v4: HashMap<u64, u32, SeedableState<'static>>,
+    v6: HashMap<(u128, u32), u32, SeedableState<'static>>,
+}
+
+impl Returns {
+    /// `from` is as by [`source`].
+    fn add(&mut self, addr: IpAddr, from: u32, at: u32) {
+        match addr {
+            IpAddr::V4(addr) => self.v4.entry(word(addr, from)).or_insert(at),
+            IpAddr::V6(addr) => self.v6.entry((addr.to_bits(), from)).or_insert(at),
+        };
+    }
+
+    #[inline]
+    fn get(&self, addr: IpAddr, from: u32) -> Option<u32> {
+        match addr {
+            IpAddr::V4(addr) => self.v4.get(&word(addr, from)),
+            IpAddr::V6(addr) => self.v6.get(&(addr.to_bits(), from)),
+        }
+        .copied()
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+}
+
+#[inline]
+fn word(addr: Ipv4Addr, from: u32) -> u64 {
+    u64::from(addr.to_bits()) << 32 | u64::from(from)
+}
+
 /// Every virtual server, at one moment of the configuration.
 #[derive(Debug)]
 pub struct ServiceTable {
@@ -107,15 +148,16 @@ pub struct ServiceTable {
     lookup: Lookup,
     /// Whose packets are answers that get a virtual server's address: real servers behind NAT. Each
     /// with the place of its virtual server.
-    returns: HashMap<(IpAddr, u32), u32, SeedableState<'static>>,
+    returns: Returns,
     /// Whether any of them answers from every port.
     any_return: bool,
-    /// Whether any real server is reached through a tunnel, and the ports of those that are GUE.
-    tunnels: bool,
-    gue_ports: Box<[u16]>,
     /// Whether any virtual server's flows have an owner among several workers.
     owned: bool,
+    /// Of IPv4 and IPv6: the shortest client prefix of persistent virtual servers with NAT.
+    nat_prefixes: [Option<u8>; 2],
     reals: Box<[Option<Real>]>,
+    /// Where our tunnels end: address, and destination port of GUE or 0.
+    tunnels: HashSet<(IpAddr, u16), SeedableState<'static>>,
 }
 
 impl ServiceTable {
@@ -150,8 +192,8 @@ impl ServiceTable {
         let mut reals = Vec::new();
         let mut slots = vec![false; MAX_SERVICES];
         let mut lookup = Lookup::new(environment.marks.clone());
-        let mut returns = HashMap::with_hasher(SeedableState::fixed());
-        let mut tunnels: Vec<TunnelKind> = Vec::new();
+        let (mut returns, mut any_return) = (Returns::default(), false);
+        let mut tunnels = HashSet::with_hasher(SeedableState::fixed());
         for spec in services {
             match slots.get_mut(spec.id.0 as usize) {
                 None => return Err(BuildError::ServiceSlot(spec.id)),
@@ -163,20 +205,19 @@ impl ServiceTable {
                 lookup.add(*what, at)?;
             }
             add_reals(&mut reals, spec, at)?;
-            for real in &spec.reals {
-                if let Method::Tunnel(kind) = real.method
-                    && !tunnels.contains(&kind)
-                {
-                    tunnels.push(kind);
-                }
-            }
             let behind_nat = spec.reals.iter().filter(|real| real.method.sees_answers());
             for real in behind_nat {
                 for protocol in spec.protocols() {
                     let from = source(protocol.number(), real.endpoint.port);
-                    returns.entry((real.endpoint.addr, from)).or_insert(at);
+                    returns.add(real.endpoint.addr, from, at);
+                    any_return |= real.endpoint.port == 0;
                 }
             }
+            tunnels.extend(spec.reals.iter().filter_map(|real| match real.method {
+                Method::Tunnel(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
+                Method::Tunnel(_) => Some((real.endpoint.addr, 0)),
+                Method::DirectRouting | Method::Nat => None,
+            }));
             built.push(Service::build(spec, known)?);
         }
         Ok(Self {
@@ -184,20 +225,18 @@ impl ServiceTable {
             environment,
             services: built.into(),
             lookup,
-            any_return: returns.keys().any(|(_, from)| from >> 16 == 0),
-            tunnels: !tunnels.is_empty(),
-            gue_ports: tunnels
-                .into_iter()
-                .filter_map(|kind| match kind {
-                    TunnelKind::Gue { port, .. } => Some(port),
-                    TunnelKind::Ipip | TunnelKind::Gre { .. } => None,
-                })
-                .collect(),
+            any_return,
+            nat_prefixes: [false, true].map(|ipv6| {
+                let family = services.iter().filter(|spec| spec.has_family(ipv6));
+                let nat = family.filter(|spec| spec.sees_answers());
+                nat.filter_map(|spec| Some(spec.persistence?.prefix)).min()
+            }),
             owned: services
                 .iter()
                 .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
             returns,
             reals: reals.into(),
+            tunnels,
         })
     }
 
@@ -208,12 +247,12 @@ impl ServiceTable {
             environment: Environment::default(),
             services: Box::default(),
             lookup: Lookup::default(),
-            returns: HashMap::with_hasher(SeedableState::fixed()),
+            returns: Returns::default(),
             any_return: false,
-            tunnels: false,
-            gue_ports: Box::default(),
             owned: false,
+            nat_prefixes: [None; 2],
             reals: Box::default(),
+            tunnels: HashSet::with_hasher(SeedableState::fixed()),
         }
     }
 
@@ -249,6 +288,12 @@ impl ServiceTable {
         self.owned
     }
 
+    /// By how many leading bits of their addresses clients are told apart when flows with NAT are divided
+    /// among workers; `None`: by address and port.
+    pub(in crate::balance) const fn nat_prefix(&self, ipv6: bool) -> Option<u8> {
+        self.nat_prefixes[ipv6 as usize]
+    }
+
     /// The ways to clients.
     #[inline]
     pub fn routes(&self) -> &Routes {
@@ -268,16 +313,6 @@ impl ServiceTable {
         self.services.get(at as usize)
     }
 
-    /// Whether any real server is reached through a tunnel.
-    pub const fn has_tunnels(&self) -> bool {
-        self.tunnels
-    }
-
-    /// Whether a tunnel has this UDP port as its destination.
-    pub fn has_gue_port(&self, port: u16) -> bool {
-        self.gue_ports.contains(&port)
-    }
-
     /// Whether any packet may be an answer that gets a virtual server's address.
     #[inline]
     pub fn has_returns(&self) -> bool {
@@ -287,15 +322,23 @@ impl ServiceTable {
     /// The virtual server whose real server, behind NAT, answers from this address and port.
     #[inline]
     pub fn returns(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
-        let at = self
-            .returns
-            .get(&(addr, source(protocol, port)))
-            .or_else(|| {
-                self.any_return
-                    .then(|| self.returns.get(&(addr, source(protocol, 0))))
-                    .flatten()
-            });
-        self.services.get(*at? as usize)
+        let at = self.returns.get(addr, source(protocol, port)).or_else(|| {
+            self.any_return
+                .then(|| self.returns.get(addr, source(protocol, 0)))
+                .flatten()
+        });
+        self.services.get(at? as usize)
+    }
+
+    /// Whether any real server is behind a tunnel.
+    #[inline]
+    pub fn has_tunnels(&self) -> bool {
+        !self.tunnels.is_empty()
+    }
+
+    /// Whether a tunnel of ours ends at this address, of GUE to this port, or of another kind when that is 0.
+    pub fn is_tunnel_end(&self, addr: IpAddr, gue_port: u16) -> bool {
+        self.tunnels.contains(&(addr, gue_port))
     }
 
     /// The real server; `None` when it has left the configuration.
@@ -329,19 +372,20 @@ impl ServiceSpec {
         self.reals.iter().any(|real| real.method.sees_answers())
     }
 
+    /// Whether any of its packets are of this family.
+    fn has_family(&self, ipv6: bool) -> bool {
+        self.matches.iter().any(|what| what.is_ipv6() == ipv6)
+    }
+
     /// Whether its packets are IPv6's.
     fn is_ipv6(&self) -> bool {
-        self.matches.first().is_some_and(|what| match what {
-            Match::Address(key) => key.endpoint.addr.is_ipv6(),
-            Match::Range { first, .. } => first.is_ipv6(),
-            Match::Mark { ipv6, .. } => *ipv6,
-        })
+        self.matches.first().is_some_and(Match::is_ipv6)
     }
 }
 
 impl Service {
     fn build(spec: &ServiceSpec, known: &mut MaglevTables) -> Result<Self, BuildError> {
-        let whole = if spec.is_ipv6() { 128 } else { 32 };
+        let whole = if spec.has_family(true) { 128 } else { 32 };
         let persistence = match spec.persistence {
             Some(p) if p.prefix > whole => return Err(BuildError::Prefix(spec.id)),
             Some(p) => Some(Templates {

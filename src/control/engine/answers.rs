@@ -1,13 +1,15 @@
 //! What the control socket is answered.
 
+use std::rc::Rc;
+
 use mio::Registry;
 
 use super::{
     super::{
-        admin::AdminSocket,
+        admin::{AdminSocket, Answer, Ticket},
         api::{
-            FrameCounts, Lateness, NamedCount, Request, Response, ServiceList, StageTiming,
-            TimeBucket, VrrpStatus, WorkerCounts,
+            ConnectionList, FrameCounts, Lateness, NamedCount, Request, Response, ServiceList,
+            StageTiming, TableCounts, TimeBucket, VrrpStatus, WorkerCounts,
         },
     },
     Engine,
@@ -26,19 +28,40 @@ impl Engine {
     /// Calls `turn` with the admin socket and what answers its clients: the rest of the engine.
     pub(super) fn with_admin(
         &mut self,
-        turn: impl FnOnce(&mut AdminSocket, &Registry, &mut dyn FnMut(Request) -> Response),
+        turn: impl FnOnce(&mut AdminSocket, &Registry, &mut Answer<'_>),
     ) {
         let Some(mut admin) = self.admin.take() else {
             return;
         };
-        turn(&mut admin, self.poll.registry(), &mut |request| {
-            self.answer(request)
+        let registry = Rc::clone(&self.admin_registry);
+        turn(&mut admin, &registry, &mut |ticket, request| {
+            self.answer(ticket, request)
         });
         self.admin = Some(admin);
     }
 
-    fn answer(&self, request: Request) -> Response {
-        match request {
+    /// Gives the answers that are known by now.
+    pub(super) fn drive_enquiries(&mut self, now: Instant) {
+        let (Some(admin), Some(data_plane)) = (&mut self.admin, &mut self.data_plane) else {
+            return;
+        };
+        let (workers, _) = data_plane.enquiries();
+        while let Some((ticket, answer)) = self.enquiries.poll(now, workers) {
+            admin.finish(ticket, answer);
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, request: Request) -> Option<Response> {
+        Some(match request {
+            Request::Connections(query) => {
+                let Some(data_plane) = &mut self.data_plane else {
+                    return Some(Response::Connections(ConnectionList::default()));
+                };
+                let workers = data_plane.enquiries();
+                let begun = (self.enquiries).begin(clock::now(), ticket, &query, workers);
+                data_plane.wake();
+                return begun.err().map(Response::Error);
+            }
             Request::Vrrp => Response::Vrrp(VrrpStatus {
                 instances: self.vrrp.status(clock::now(), clock::wall()),
                 timer_lateness: Lateness {
@@ -48,8 +71,8 @@ impl Engine {
                     max_us: self.lateness.max(),
                 },
             }),
-            Request::List => Response::List(self.list()),
-        }
+            Request::List => Response::List(Box::new(self.list())),
+        })
     }
 
     fn list(&self) -> ServiceList {
@@ -57,10 +80,12 @@ impl Engine {
             return ServiceList::default();
         };
         let stats = data_plane.stats();
-        let replied = ReplyReason::ALL
-            .iter()
-            .map(|reason| stats.sum(|worker| worker.replies(*reason).get()))
-            .sum();
+        let replies = ReplyReason::ALL.iter().map(|reason| NamedCount {
+            name: reason.name().to_owned(),
+            count: stats.sum(|worker| worker.replies(*reason).get()),
+        });
+        let replies: Vec<NamedCount> = replies.filter(|reply| reply.count > 0).collect();
+        let replied = replies.iter().map(|reply| reply.count).sum();
         let drops = DropReason::ALL.iter().map(|reason| NamedCount {
             name: reason.name().to_owned(),
             count: stats.sum(|worker| worker.drops(*reason).get()),
@@ -68,6 +93,12 @@ impl Engine {
         ServiceList {
             io: data_plane.report().to_vec(),
             connection_table_size: data_plane.connections() as u64,
+            table: TableCounts {
+                connections: stats.sum(|worker| worker.connections.get()),
+                templates: stats.sum(|worker| worker.templates.get()),
+                evicted: stats.sum(|worker| worker.evicted.get()),
+                unstored: stats.sum(|worker| worker.unstored.get()),
+            },
             steering: data_plane.steering_counts(),
             frames: FrameCounts {
                 received: stats.sum(|worker| worker.frames_in.get()),
@@ -78,6 +109,7 @@ impl Engine {
                 dropped: stats.sum(WorkerStats::dropped),
             },
             drops: drops.filter(|drop| drop.count > 0).collect(),
+            replies,
             io_drops: data_plane.io_drops(),
             workers: stats.0.iter().map(|worker| counts(worker)).collect(),
             timing: Stage::ALL

@@ -13,12 +13,13 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     path::PathBuf,
+    rc::Rc,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use hdrhistogram::Histogram;
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
@@ -26,6 +27,7 @@ use super::{
     admin::AdminSocket,
     client_ways::ClientWays,
     data_plane::{DataPlane, IoWish, XdpWish, raise_limits},
+    enquiries::Enquiries,
     interfaces::Interfaces,
     last_will,
     log::Log,
@@ -34,6 +36,7 @@ use super::{
     pace::Pace,
     placement::CpuList,
     probes::TcpProbes,
+    sampling::Sampling,
     services::{PortInfo, Services},
     vrrp_io::{Env, VrrpIo},
 };
@@ -70,6 +73,11 @@ const PROBES_PER_TURN: usize = 64;
 const NOTIFICATIONS_PER_TURN: usize = 256;
 /// How often old tables are freed and lasting problems looked for.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Least time between two looks at all addresses of this host: a MASTER adds its VIPs one by one.
+const ADDRESSES: Duration = Duration::from_millis(100);
+/// How often several workers are told of each other's connections: their schedulers and thresholds lag by
+/// as much.
+const COMPARE: Duration = Duration::from_millis(100);
 /// Least time between two tables: thousands of checks can change their minds in a second, and a
 /// table of 10,000 real servers takes 1 to 4 ms to build.
 const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
@@ -149,17 +157,24 @@ struct Engine {
     ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
     maglev: MaglevTables,
+    /// The addresses of this host may have changed.
+    addresses: Pace,
     /// The addresses of this host that the steering program knows.
     locals: BTreeSet<IpAddr>,
     interface_locks: Vec<InterfaceLock>,
     data_plane: Option<DataPlane>,
     admin: Option<AdminSocket>,
+    admin_registry: Rc<Registry>,
+    enquiries: Enquiries,
     /// Notifications wait that no event will tell of.
     notified: bool,
     /// The table in use is not what it should be.
     stale: bool,
     publishing: Pace,
+    sampling: Sampling,
     housekeeping_at: Instant,
+    /// When several workers are told of each other's connections next.
+    compare_at: Instant,
     /// How late VRRP timers were served, in microseconds.
     lateness: Histogram<u64>,
     outages: Outages,
@@ -234,6 +249,7 @@ impl Engine {
         }
         let more = more | self.notified | self.drive_checks(now, wall);
         self.drive_next_hops(now, wall);
+        self.drive_enquiries(now);
         if self.admin_timeout().is_some_and(|at| at <= now) {
             self.with_admin(|admin, registry, answer| admin.handle_timeout(now, registry, answer));
         }
@@ -241,20 +257,32 @@ impl Engine {
             self.housekeeping_at = now + HOUSEKEEPING;
             self.keep_house(wall);
         }
+        self.sample_rates(now);
+        if now >= self.compare_at {
+            self.compare_at = now + COMPARE;
+            if let Some(data_plane) = &self.data_plane {
+                data_plane.compare(self.services.counted());
+            }
+        }
         self.publish(now);
         more
     }
 
     fn timeout(&self) -> Option<Duration> {
+        let several = self.data_plane.as_ref().filter(|it| it.has_several());
         let next = [
+            several.map(|_| self.compare_at),
             self.vrrp.poll_timeout(),
             self.health.poll_timeout(),
             self.probes.poll_timeout(),
             self.hops.poll_timeout(),
             self.ways.as_ref().and_then(ClientWays::poll_timeout),
+            self.addresses.poll_timeout(),
             self.admin_timeout(),
+            self.enquiries.poll_timeout(),
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
+            Some(self.sampling.poll_timeout()),
         ];
         let now = clock::now();
         next.into_iter().flatten().min().map(|at| at - now)
@@ -383,7 +411,7 @@ impl Engine {
             monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
                 touched.push(address.ifindex);
                 self.routes_changed(now);
-                self.learn_addresses();
+                self.addresses.want(now);
             }
             monitor::Event::Neighbour(neighbour) => {
                 self.stale |= self.hops.handle_neighbour(&neighbour);
@@ -401,7 +429,7 @@ impl Engine {
                 self.say("netlink notifications were lost: looking everything up again");
                 self.hops.handle_overflow(now);
                 self.routes_changed(now);
-                self.learn_addresses();
+                self.addresses.want(now);
                 match self.netlink.links() {
                     Ok(links) => {
                         for link in self.interfaces.absent(&links) {
@@ -511,6 +539,9 @@ impl Engine {
 
     fn drive_next_hops(&mut self, now: Instant, wall: SystemTime) {
         self.drive_client_ways(now, wall);
+        if self.addresses.take(now) {
+            self.learn_addresses();
+        }
         if self.hops.poll_timeout().is_none_or(|at| at > now) {
             return;
         }
@@ -538,6 +569,13 @@ impl Engine {
                 }
             }
             Err(error) => self.say(format_args!("the table is not renewed: {error}")),
+        }
+    }
+
+    fn sample_rates(&mut self, now: Instant) {
+        let share = self.sampling.take(now, self.services.real_count());
+        if let (Some(share), Some(data_plane)) = (share, &self.data_plane) {
+            self.services.estimate(share, data_plane.stats());
         }
     }
 
@@ -583,20 +621,20 @@ impl Engine {
 
     fn say_account(&mut self, data_plane: &DataPlane, account: crate::dataplane::io::FrameAccount) {
         let stats = data_plane.stats();
-        let (received, made, sent, dropped) = (
+        let (received, cut, sent, dropped) = (
             stats.sum(|worker| worker.frames_in.get()),
-            stats.sum(|worker| worker.frames_made.get()),
+            stats.sum(|worker| worker.cut.get()),
             stats.sum(|worker| worker.frames_out.get()),
             stats.sum(WorkerStats::dropped),
         );
-        let kept = account.is_settled() && received + made == sent + dropped;
+        let kept = account.is_settled() && received + cut == sent + dropped;
         let verdict = if kept {
             "frames conserved"
         } else {
             "FRAMES LOST"
         };
         self.say(format_args!(
-            "{verdict}: {received} received + {made} made = {sent} sent + {dropped} dropped; {} in all = {} in the \
+            "{verdict}: {received} received + {cut} cut off = {sent} sent + {dropped} dropped; {} in all = {} in the \
              kernel ({} in rings) + {} free + {} in hand",
             account.whole,
             account.in_kernel,

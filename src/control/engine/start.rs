@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     os::fd::{AsFd, AsRawFd},
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -18,17 +19,19 @@ use super::{
         admin::AdminSocket,
         client_ways::ClientWays,
         data_plane::{Calls, DataPlane, DataPlaneOptions},
+        enquiries::Enquiries,
         interfaces::Interfaces,
         log::Log,
         next_hops::NextHops,
         outages::Outages,
         pace::Pace,
         probes::TcpProbes,
+        sampling::Sampling,
         services::{PortInfo, Services},
         vrrp_io::{Env, VrrpIo},
     },
-    Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR, Options,
-    PUBLISH_PERIOD, SIGNALS, WORKERS,
+    ADDRESSES, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR,
+    Options, PUBLISH_PERIOD, SIGNALS, WORKERS,
 };
 use crate::{
     balance::MaglevTables,
@@ -142,6 +145,7 @@ impl Engine {
         let mut health = Health::new(fastrand::u64(..));
         health.apply(now, &services.check_settings());
         let probe_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
+        let admin_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let probes = TcpProbes::new(probe_registry, FIRST_PROBE, MAX_PROBES);
         let mut engine = Self {
             poll,
@@ -161,15 +165,20 @@ impl Engine {
             ways: None,
             ports: Vec::new(),
             maglev: MaglevTables::default(),
+            addresses: Pace::new(ADDRESSES),
             locals: BTreeSet::new(),
             interface_locks: Vec::new(),
             data_plane: None,
             admin: None,
+            admin_registry: Rc::new(admin_registry),
+            enquiries: Enquiries::default(),
             // The first read shows that there is nothing, and arms the event.
             notified: true,
             stale: false,
             publishing: Pace::new(PUBLISH_PERIOD),
+            sampling: Sampling::new(now),
             housekeeping_at: now + HOUSEKEEPING,
+            compare_at: now,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
             outages: Outages::default(),
             stopping: false,

@@ -102,12 +102,14 @@ impl Engine {
         let steering = data_plane.steering();
         let mut failed = None;
         for addr in self.locals.difference(&known) {
-            let done = steering.add(&steer::Match::Local(*addr));
-            failed = failed.or_else(|| done.err());
+            if let Err(error) = steering.add(&steer::Match::Local(*addr)) {
+                failed = Some(error);
+            }
         }
         for addr in known.difference(&self.locals) {
-            let done = steering.remove(&steer::Match::Local(*addr));
-            failed = failed.or_else(|| done.err());
+            if let Err(error) = steering.remove(&steer::Match::Local(*addr)) {
+                failed = Some(error);
+            }
         }
         if let Some(error) = failed {
             self.say(format_args!("steering the host's own addresses: {error}"));

@@ -1,6 +1,7 @@
 //! Virtual servers: from the configuration, the health checks and the next hops to the table that
 //! the workers forward by.
 
+mod status;
 mod steered;
 mod translate;
 
@@ -8,25 +9,23 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
     sync::Arc,
-    time::Duration,
 };
 
 pub(super) use self::steered::Change;
 use self::steered::{Steered, within};
 use super::{
-    api::{RealStatus, ServiceStatus},
     client_ways::port_of,
     next_hops::{NextHops, Problem},
 };
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealSpec,
-        Routes, Scheduler, ServiceId, ServiceSpec,
+        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealRef,
+        RealSpec, Routes, Scheduler, ServiceId, ServiceSpec,
     },
     check::{self, Health},
     config::{self, Config},
-    stats::{AllStats, Counter, RealCounters},
+    stats::Estimator,
     sys::steer,
 };
 
@@ -41,6 +40,7 @@ struct Real {
     limits: Limits,
     /// Its number in the health checks; the sorry server is not checked.
     checked: Option<check::RealId>,
+    rates: Estimator,
 }
 
 /// A virtual server.
@@ -90,6 +90,7 @@ impl Services {
                 weight,
                 limits,
                 checked,
+                rates: Estimator::default(),
             }
         };
         // The configuration lets no other size through.
@@ -174,6 +175,20 @@ impl Services {
         self.services.iter().map(spec).collect()
     }
 
+    /// The real servers whose connections decide something: a scheduler's pick, or a threshold.
+    pub(super) fn counted(&self) -> impl Iterator<Item = RealRef> + '_ {
+        let services = self.services.iter();
+        let reals = services.flat_map(|service| {
+            let counts = service.scheduler.counts_connections();
+            let limited = move |real: &&Real| counts || real.limits.upper > 0;
+            service.reals.iter().filter(limited)
+        });
+        reals.map(|real| RealRef {
+            id: real.id,
+            epoch: real.epoch,
+        })
+    }
+
     /// What stands beside the virtual servers in the workers' table.
     pub(super) fn environment(&self, ports: &[PortInfo], routes: Arc<Routes>) -> Environment {
         let named = |name: &str| {
@@ -236,24 +251,6 @@ impl Services {
     ) -> impl Iterator<Item = (IpAddr, Problem)> + 'a {
         self.real_addresses()
             .filter_map(|address| Some((address, way(address, hops, ports).err()?)))
-    }
-
-    /// The virtual servers, for `xvs list`.
-    pub(super) fn status(
-        &self,
-        health: &Health,
-        hops: &NextHops,
-        ports: &[PortInfo],
-        stats: AllStats<'_>,
-    ) -> Vec<ServiceStatus> {
-        let status = |service: &Service| {
-            let real = |real: &Real| {
-                let way = way(real.endpoint.addr, hops, ports);
-                service.real_status(real, health, way, stats)
-            };
-            service.status(health, service.reals.iter().map(real).collect())
-        };
-        self.services.iter().map(status).collect()
     }
 }
 
@@ -358,57 +355,6 @@ impl Service {
             reals: self.reals.iter().map(real).collect(),
         }
     }
-
-    fn status(&self, health: &Health, reals: Vec<RealStatus>) -> ServiceStatus {
-        let endpoint = self.config.key().endpoint;
-        let pool = health.pool(self.vs);
-        let whole = if endpoint.addr.is_ipv4() { 32 } else { 128 };
-        let persistence = self.config.persistence;
-        let seconds = |timeout: Duration| u32::try_from(timeout.as_secs()).unwrap_or(u32::MAX);
-        ServiceStatus {
-            protocol: self.config.key().protocol.to_string(),
-            address: endpoint.addr,
-            port: endpoint.port,
-            scheduler: self.config.lb_algo.name().to_owned(),
-            persistence_timeout: persistence.map(|p| seconds(p.timeout)),
-            persistence_granularity: persistence
-                .map(|p| p.granularity)
-                .filter(|len| *len != whole),
-            quorum_met: pool.is_some_and(|pool| pool.quorum_up()),
-            steered: self.steered,
-            reals,
-        }
-    }
-
-    fn real_status(
-        &self,
-        real: &Real,
-        health: &Health,
-        way: Result<NextHop, Problem>,
-        stats: AllStats<'_>,
-    ) -> RealStatus {
-        let (in_pool, weight) = self.standing(real, health, way);
-        let view = real.checked.and_then(|id| health.pool(self.vs)?.real(id));
-        let count = |counter: fn(&RealCounters) -> &Counter| {
-            stats.real(real.id.0, real.epoch.get(), counter)
-        };
-        let failure = view.and_then(|view| Some(view.error.as_ref()?.to_string()));
-        RealStatus {
-            address: real.endpoint.addr,
-            port: real.endpoint.port,
-            forward: translate::forward(real.method).to_owned(),
-            weight,
-            up: view.is_none_or(|view| view.up),
-            in_pool,
-            active: count(|real| &real.active),
-            inactive: count(|real| &real.inactive),
-            connections: count(|real| &real.connections),
-            packets_in: count(|real| &real.packets),
-            bytes_in: count(|real| &real.bytes),
-            next_hop: way.ok().map(|hop| hop.destination.to_string()),
-            reason: failure.or_else(|| way.err().map(|problem| problem.to_string())),
-        }
-    }
 }
 
 /// How frames reach a real server through one of `ports`, which are in the order of their ids.
@@ -460,6 +406,7 @@ mod tests {
     use super::*;
     use crate::{
         control::next_hops::tests::{FakeKernel, route},
+        stats::AllStats,
         sys::netlink::RouteKind,
         time::Instant,
     };
@@ -559,6 +506,72 @@ mod tests {
             ]
         );
         assert!(status[0].reals.iter().all(|real| real.up));
+    }
+
+    #[test]
+    fn the_status_has_all_that_a_virtual_server_takes_and_how() {
+        let text = "virtual_server_group G {\n10.0.0.9 80\n10.0.0.10-20 443\n10.1.0.0/16 8080\nfwmark 3\n}\n\
+            virtual_server group G {\nlb_algo mh\nmh-port\nmh-fallback\nlb_kind TUN type gue port 6080\n\
+            protocol UDP\nops\npersistence_timeout 60\npersistence_granularity 255.255.255.0\n\
+            real_server 10.0.0.11 80 {\nlvs_method NAT\n}\nreal_server 10.0.0.12 80 {\n}\n}\n";
+        let (services, health, hops) = set_up(text, &mut FakeKernel::default());
+        let status = services.status(&health, &hops, &ports(), AllStats(&[]));
+        let json = serde_json::to_value(&status[0]).unwrap();
+        assert_eq!(
+            json["matches"],
+            serde_json::json!([
+                {"kind": "address", "protocol": "UDP", "address": "10.0.0.9", "port": 80},
+                {"kind": "range", "protocol": "UDP", "first": "10.0.0.10", "last": "10.0.0.20", "port": 443},
+                {"kind": "prefix", "protocol": "UDP", "address": "10.1.0.0", "length": 16, "port": 8080},
+                {"kind": "mark", "mark": 3, "ipv6": false},
+            ])
+        );
+        let first = (&status[0].protocol[..], status[0].address, status[0].port);
+        assert_eq!(first, ("UDP", IpAddr::from([10, 0, 0, 9]), 80));
+        assert_eq!(json["group"], "G");
+        assert_eq!(json["flags"], serde_json::json!(["mh-fallback", "mh-port"]));
+        assert_eq!(json["one_packet"], true);
+        assert_eq!(json["persistence_granularity"], 24);
+        let reals = status[0].reals.iter();
+        let methods: Vec<_> = reals
+            .map(|real| (&real.forward[..], real.tunnel.as_deref()))
+            .collect();
+        assert_eq!(methods, [("Masq", None), ("Tunnel", Some("gue:6080:-c"))]);
+    }
+
+    #[test]
+    fn a_virtual_server_counts_what_its_real_servers_do() {
+        let (mut services, health, hops) = one_of_each();
+        let workers = [(), ()].map(|()| Arc::new(crate::stats::WorkerStats::new()));
+        for (worker, n) in workers.iter().zip(1..) {
+            for slot in 0..6 {
+                let real = worker.real(slot);
+                real.claim(1);
+                real.connections.add(n);
+                real.packets.add(100 * n);
+                real.bytes_out.add(10_000 * u64::from(slot));
+            }
+        }
+        assert_eq!(services.real_count(), 6);
+        services.estimate(0..4, AllStats(&workers));
+        services.estimate(4..6, AllStats(&workers));
+        let status = services.status(&health, &hops, &ports(), AllStats(&workers));
+        let real = &status[0].reals[3];
+        assert_eq!(
+            (real.connections, real.packets_in, real.bytes_out),
+            (3, 300, 60_000)
+        );
+        // A quarter of what came in two seconds, by a second.
+        assert_eq!((real.rates.packets_in, real.rates.bytes_out), (37, 7500));
+        let all = (status[0].totals, status[0].rates);
+        assert_eq!(
+            (all.0.connections, all.0.packets_in, all.0.bytes_out),
+            (18, 1800, 300_000)
+        );
+        assert_eq!(
+            (all.1.connections, all.1.packets_in, all.1.bytes_out),
+            (2, 225, 37_500)
+        );
     }
 
     #[test]

@@ -116,15 +116,6 @@ pub(super) const fn outer(kind: TunnelKind) -> Outer {
     }
 }
 
-/// The word that ipvsadm has for a method.
-pub(super) const fn forward(method: Method) -> &'static str {
-    match method {
-        Method::DirectRouting => "Route",
-        Method::Nat => "Masq",
-        Method::Tunnel(_) => "Tunnel",
-    }
-}
-
 /// The scheduler of a virtual server.
 pub(super) fn scheduler(server: &config::VirtualServer, size: MaglevSize) -> Scheduler {
     let config::SchedulerFlags { fallback, port } = server.flags;

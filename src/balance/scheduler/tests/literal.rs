@@ -508,3 +508,33 @@ fn every_scheduler_reads_the_rules_literally() {
         }
     }
 }
+
+#[test]
+fn wrr_passes_by_nobody_in_a_long_list() {
+    let weight = prop_oneof![6 => 0_u32..3, 1 => 0_u32..40];
+    let weights = prop::collection::vec(weight, 0..150);
+    let rig = std::cell::RefCell::new(Rig::new());
+    let outcome = TestRunner::default().run(&weights, |weights| {
+        let mut rig = rig.borrow_mut();
+        rig.state = SchedulerState::new(7);
+        let picker = Picker::new(1, Scheduler::Wrr, &entries(&weights));
+        let mut literal = Literal::new();
+        for (id, weight) in (0..).zip(&weights) {
+            literal.list.push(Dest {
+                id,
+                weight: i64::from(*weight),
+                limits: Limits::default(),
+                active: 0,
+                inactive: 0,
+                over: false,
+            });
+        }
+        literal.changed();
+        for n in 0..400 {
+            let expected = literal.pick(Scheduler::Wrr, &rig);
+            prop_assert_eq!(rig.pick(&picker), expected, "pick {}", n);
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+}
