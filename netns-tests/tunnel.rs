@@ -22,11 +22,15 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 4] = [
+    let both: [(&str, fn(Engine)); 5] = [
         ("tunnel::each_kind_carries_each_family_in_each", all_kinds),
         (
             "tunnel::uploads_learn_the_path_mtu_and_arrive_whole",
             path_mtu,
+        ),
+        (
+            "tunnel::uploads_learn_the_path_mtu_with_ipv6_inside_or_outside",
+            path_mtu_v6,
         ),
         (
             "tunnel::a_small_hop_on_the_way_is_told_to_the_client",
@@ -167,6 +171,51 @@ fn path_mtu(engine: Engine) {
         );
     }
     assert_eq!(tunnels[0].seen(), ["4in4"]);
+    lb.stop();
+}
+
+fn path_mtu_v6(engine: Engine) {
+    const SINK: u16 = 9001;
+    let lan = Lan::with_v6();
+    lan.hold_vip();
+    lan.hold_vip6();
+    let real = &lan.reals[0];
+    let _tunnel = Decapsulator::start(real, true);
+    let content = noise(2_000_000);
+    // Which family is inside, which is outside, and what a packet may have inside.
+    let ways = [(true, false, 1480), (true, true, 1460), (false, true, 1460)];
+    let lines = "lb_algo rr\n    lb_kind TUN\n    protocol TCP";
+    let one = |((inner6, outer6, _), port): (&(bool, bool, u32), u16)| {
+        let own: IpAddr = if *outer6 {
+            v6_of(REALS[0]).into()
+        } else {
+            REALS[0].into()
+        };
+        let real = unchecked(&format!("{own} {port}"), "");
+        virtual_server(&format!("{} {port}", vip(*inner6)), lines, &[real])
+    };
+    let config: String = ways.iter().zip(SINK..).map(one).collect();
+    let lb = Xvs::start(&lan, &lan.lb1, &config, engine);
+    lb.wait_until_ready();
+    for ((inner6, _, room), port) in ways.iter().zip(SINK..) {
+        lan.client.ip("route flush cache");
+        lan.client.ip("-6 route flush cache");
+        let target = SocketAddr::new(vip(*inner6), port);
+        let own: IpAddr = if *inner6 {
+            v6_of(CLIENT).into()
+        } else {
+            CLIENT.into()
+        };
+        let _sink = Server::tcp_sink(real, target);
+        let receipt = lan.client.inside(|| upload(own, target, &content));
+        let receipt = receipt.unwrap_or_else(|e| panic!("{target}: {e}"));
+        assert_eq!(receipt, receipt_for(&content));
+        let route = lan.client.ip(&format!("route get {}", target.ip()));
+        assert!(
+            route.contains(&format!(" mtu {room} ")),
+            "{target}: {route}"
+        );
+    }
     lb.stop();
 }
 

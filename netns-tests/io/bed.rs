@@ -372,7 +372,7 @@ pub(crate) fn engine_process() {
         "zero-copy" => XdpWish::ZeroCopy,
         _ => XdpWish::Auto,
     };
-    let matches = vec![Match::Service(service(80))];
+    let matches = vec![steer::Match::Service(service(80))];
     if let Some(count) = backend.strip_prefix("workers-") {
         return workers::serve(&specs, count.parse().unwrap());
     }
@@ -504,10 +504,10 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
                     continue;
                 }
                 ("add", port) => steering
-                    .add(&Match::Service(service(port.parse().unwrap())))
+                    .add(&steer::Match::Service(service(port.parse().unwrap())))
                     .unwrap(),
                 ("remove", port) => steering
-                    .remove(&Match::Service(service(port.parse().unwrap())))
+                    .remove(&steer::Match::Service(service(port.parse().unwrap())))
                     .unwrap(),
                 ("clog", _) => clogged = true,
                 ("unclog", _) => clogged = false,

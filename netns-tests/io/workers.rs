@@ -15,8 +15,8 @@ use etherparse::PacketBuilder;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Method, NextHop, Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey,
-        ServiceSpec, ServiceTable, Timeouts,
+        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler,
+        ServiceId, ServiceKey, ServiceSpec, ServiceTable,
     },
     dataplane::{
         af_xdp::{AfXdp, Opened, Options},
@@ -26,7 +26,7 @@ use xvs::{
         worker::{Worker, WorkerOptions},
     },
     stats::{AllStats, DropReason, WorkerStats},
-    sys::{clock, device::InterfaceSpec, waker::Waker},
+    sys::{clock, device::InterfaceSpec, steer, waker::Waker},
 };
 
 use crate::bed::{CLIENT_MAC, Engine, LB_MAC, MARK, Raw, VIP, in_client, service};
@@ -43,7 +43,10 @@ const CLIENTS: u8 = 20;
 pub(crate) fn serve(specs: &[InterfaceSpec], workers: usize) {
     let wakers: Vec<_> = (0..workers).map(|_| Waker::new().unwrap()).collect();
     let options = Options {
-        matches: [80, PERSISTENT].map(service).map(Match::Service).to_vec(),
+        matches: [80, PERSISTENT]
+            .map(service)
+            .map(steer::Match::Service)
+            .to_vec(),
         ..Options::default()
     };
     let Opened {
@@ -137,20 +140,25 @@ fn table(egress: u8) -> ServiceTable {
         endpoint: Endpoint::new([10, 77, 1, 1].into(), 80),
         method: Method::DirectRouting,
         weight: 1,
+        last_weight: 1,
+        limits: Limits::default(),
         available: true,
         next_hop: Some(NextHop {
             port: PortId(egress),
             source: MacAddr(LB_MAC),
             destination: MacAddr(real_mac(u8::try_from(id).unwrap())),
+            mtu: 1500,
         }),
+        local: None,
     };
     let spec = |slot: u32, port, persistence, reals: [u32; 2]| ServiceSpec {
         id: ServiceId(slot),
-        key: ServiceKey {
+        matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.parse().unwrap(), port),
-        },
-        scheduler: Scheduler::RoundRobin,
+        })],
+        one_packet: false,
+        scheduler: Scheduler::Rr,
         persistence,
         reals: reals.map(real).to_vec(),
     };
@@ -162,7 +170,7 @@ fn table(egress: u8) -> ServiceTable {
         spec(0, 80, None, [1, 2]),
         spec(1, PERSISTENT, Some(persistence), [3, 4]),
     ];
-    ServiceTable::build(1, &specs, Timeouts::default()).unwrap()
+    ServiceTable::build(1, &specs, Environment::default()).unwrap()
 }
 
 /// A segment of the client with this address.

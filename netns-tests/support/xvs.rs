@@ -202,7 +202,11 @@ impl<'a> Xvs<'a> {
     pub(crate) fn stop(mut self) {
         let mark = self.mark();
         self.terminate();
-        let status = self.process.wait(secs(1));
+        // Taking programs off interfaces waits for a lock that the kernel has once, and that tests beside
+        // this one hold while they make and remove theirs. More so with two interfaces, as boxes
+        // without VRRP have here; others have given way to the next master by then.
+        let limit = if self.managed { secs(1) } else { secs(6) };
+        let status = self.process.wait(limit);
         assert!(status.success(), "xvs stopped with {status}");
         let log = self.log();
         let said = &log[mark..];
