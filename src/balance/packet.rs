@@ -116,8 +116,8 @@ impl Classifier<'_> {
     /// Into its place, as a packet that is put together first and then copied waits for its own stores.
     ///
     /// # Errors
-    /// What becomes of a frame that can go no further, and which packet is its. Of one that is answered `network` and
-    /// `ingress` of that packet are set; otherwise the packets are as they were.
+    /// What becomes of a frame that can go no further, and which packet is its. Of one that is answered `network`,
+    /// `ingress` and `answers` of that packet are set; otherwise the packets are as they were.
     #[inline]
     pub fn classify(
         &mut self,
@@ -194,6 +194,7 @@ impl Classifier<'_> {
         };
         packet.network = network;
         packet.ingress = ingress;
+        packet.answers = answers;
         if ip.ttl() <= 1 {
             return Err(expired(kind));
         }
@@ -201,7 +202,6 @@ impl Classifier<'_> {
         packet.home = self.conns.0.home(&key);
         packet.guess = None;
         packet.kind = kind;
-        packet.answers = answers;
         packet.first_fragment = ip.is_fragment() && kind != Kind::LaterFragment;
         // At most 60 bytes, and a total length of 16 bits.
         packet.transport = u16::try_from(ip.header_len()).unwrap_or(u16::MAX);
@@ -252,6 +252,7 @@ impl Classifier<'_> {
         };
         packet.network = network;
         packet.ingress = ingress;
+        packet.answers = answers;
         if ip.hop_limit() <= 1 {
             return Err(expired(kind));
         }
@@ -259,7 +260,6 @@ impl Classifier<'_> {
         packet.home = self.conns.1.home(&key);
         packet.guess = None;
         packet.kind = kind;
-        packet.answers = answers;
         packet.first_fragment = upper.fragment.is_some() && kind != Kind::LaterFragment;
         packet.transport = upper.offset;
         packet.length = u16::try_from(ip.total_len()).unwrap_or(u16::MAX);

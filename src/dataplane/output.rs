@@ -22,7 +22,7 @@ use crate::{
     },
     stats::{DropReason, ReplyReason},
     time::Tick,
-    wire::{icmp::Problem, ipv4::Ipv4},
+    wire::{icmp::Problem, ipv4::Ipv4, ipv6::Ipv6},
 };
 
 /// What the last stage works with.
@@ -458,7 +458,8 @@ impl<Io: PacketIo> Output<'_, Io> {
         }
     }
 
-    /// Turns a frame into an ICMP error about its packet.
+    /// Turns a frame into an ICMP error about its packet. A client gets it from the address that it
+    /// asked, as from Linux, where that is one of the host's own; a real server behind NAT from our port.
     #[cold]
     fn icmp<K: FlowKey>(
         &mut self,
@@ -472,12 +473,19 @@ impl<Io: PacketIo> Output<'_, Io> {
         }
         let port = self.table().port(frame.ingress());
         let family = <K::Addr as Address>::FAMILY;
-        let own = match family {
-            Family::V4 => port.v4.map(IpAddr::V4),
-            Family::V6 => port.v6.map(IpAddr::V6),
+        let bytes = frame.bytes().get(usize::from(packet.network)..);
+        let source = match (family, packet.answers) {
+            (Family::V4, false) => bytes
+                .and_then(Ipv4::quoted)
+                .map(|ip| ip.destination().into()),
+            (Family::V6, false) => bytes
+                .and_then(Ipv6::quoted)
+                .map(|ip| ip.destination().into()),
+            (Family::V4, true) => port.v4.map(IpAddr::V4),
+            (Family::V6, true) => port.v6.map(IpAddr::V6),
         };
-        let own = own.and_then(K::own);
-        let source = own.ok_or(Stop::Drop(DropReason::ReplyImpossible))?;
+        let source = source.and_then(K::own);
+        let source = source.ok_or(Stop::Drop(DropReason::ReplyImpossible))?;
         if !frame.grow_front(rewrite::icmp_room(family)) {
             return Err(Stop::Drop(DropReason::ReplyImpossible));
         }

@@ -66,8 +66,6 @@ fn every_frame_that_goes_nowhere_is_counted_by_its_reason() {
         (edit(26, &[255, 255, 255, 255]), D::SourceAddress),
         (edit(26, &[127]), D::SourceAddress),
         (edit(0, &[0xff; 6]), D::GroupFrame),
-        (edit(22, &[1]), D::ReplyImpossible),
-        (edit(22, &[0]), D::ReplyImpossible),
         (edit(23, &[50]), D::Protocol),
         (edit(46, &[0x40]), D::TcpHeader),
         (edit(36, &[0, 81]), D::NoService),
@@ -75,15 +73,6 @@ fn every_frame_that_goes_nowhere_is_counted_by_its_reason() {
     ] {
         Lab::new(service(vec![real(11)])).assert_dropped(&frame, reason);
     }
-    let down = RealSpec {
-        available: false,
-        ..real(11)
-    };
-    let quiet = RealSpec {
-        weight: 0,
-        ..real(12)
-    };
-    Lab::new(service(vec![down, quiet])).assert_dropped(&good, D::ReplyImpossible);
     let unresolved = RealSpec {
         next_hop: None,
         ..real(11)

@@ -59,14 +59,14 @@ fn firsts(six: bool) -> [Pkt; 3] {
     [tcp(from, to, SYN), udp(from, to), sctp(from, to, 1)]
 }
 
-/// The error that a client gets about its packet.
+/// The error that a client gets about its packet: from the address that it asked.
 fn told(six: bool, header: [u8; 8], about: &Pkt) -> Option<(PortId, Vec<u8>)> {
-    let (us, client) = if six {
-        (PORT6, CLIENT6)
+    let (vip, client) = if six {
+        (VIP6, CLIENT6)
     } else {
-        (PORT4, CLIENT4)
+        (VIP4, CLIENT4)
     };
-    let packet = own_icmp(us, client, header, &about.packet());
+    let packet = own_icmp(vip, client, header, &about.packet());
     Some((INGRESS, framed(OUR_MAC, ROUTER_MAC, &[], &packet)))
 }
 
@@ -102,7 +102,7 @@ fn a_service_without_real_servers_is_unreachable() {
 }
 
 #[test]
-fn a_packet_at_the_end_of_its_hops_is_answered_by_our_port() {
+fn a_packet_at_the_end_of_its_hops_is_answered_by_the_vip() {
     for six in [false, true] {
         let header = if six {
             [3, 0, 0, 0, 0, 0, 0, 0]
@@ -111,11 +111,13 @@ fn a_packet_at_the_end_of_its_hops_is_answered_by_our_port() {
         };
         let mut lab = Lab::full(&[spec(six, vec![one_real(six)])]);
         for first in firsts(six) {
-            let last = first.clone().with_ttl(1);
-            assert_eq!(lab.client(&last), told(six, header, &last));
+            for ttl in [0, 1] {
+                let last = first.clone().with_ttl(ttl);
+                assert_eq!(lab.client(&last), told(six, header, &last));
+            }
             assert!(lab.client(&first).is_some());
         }
-        assert_eq!(lab.stats.replies(ReplyReason::TtlExpired).get(), 3);
+        assert_eq!(lab.stats.replies(ReplyReason::TtlExpired).get(), 6);
         // An error about a flow is not answered with another.
         let quoted = Pkt {
             from: firsts(six)[0].to,

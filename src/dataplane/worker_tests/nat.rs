@@ -410,7 +410,7 @@ fn an_answer_waits_for_the_clients_mac_address() {
 }
 
 #[test]
-fn an_answer_that_is_too_large_for_its_way_is_said_to_the_real_server_or_cut() {
+fn an_answer_that_cannot_go_on_is_said_to_the_real_server_or_cut() {
     let small = |environment: &mut Environment| {
         let route = Route {
             to: "0.0.0.0/0".parse().unwrap(),
@@ -433,6 +433,11 @@ fn an_answer_that_is_too_large_for_its_way_is_said_to_the_real_server_or_cut() {
     let expected = frames::own_icmp(US4, REAL4, header, &quote);
     let expected = frames::framed(EGRESS_MAC, real_mac(11), &[], &expected);
     assert_eq!(told, (EGRESS, expected));
+    // So is the end of its hops: from our port, as its destination is not us.
+    let last = answer.clone().with_ttl(1);
+    let expected = frames::own_icmp(US4, REAL4, [11, 0, 0, 0, 0, 0, 0, 0], &last.packet());
+    let expected = frames::framed(EGRESS_MAC, real_mac(11), &[], &expected);
+    assert_eq!(lab.answer(11, &last), Some((EGRESS, expected)));
     // Without DF it goes in two, with the sum that the whole has.
     let outside = answer.renamed(first.to, first.from);
     let out = lab.burst(EGRESS, &[answer.between(real_mac(11), EGRESS_MAC)]);
@@ -441,6 +446,6 @@ fn an_answer_that_is_too_large_for_its_way_is_said_to_the_real_server_or_cut() {
         (INGRESS, frames::framed(OUR_MAC, ROUTER_MAC, &[], &packet))
     });
     assert_eq!(out, parts);
-    assert_eq!(lab.stats.frames_out.get(), 4);
+    assert_eq!(lab.stats.frames_out.get(), 5);
     assert!(lab.worker.account().is_settled());
 }

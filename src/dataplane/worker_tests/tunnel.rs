@@ -217,8 +217,7 @@ fn the_first_packet_that_is_too_large_is_told_so() {
         } else {
             [3, 4, 0, 0, 0, 0, a, b]
         };
-        let us = if inner { PORT6 } else { PORT4 };
-        let told = own_icmp(us, from.0, header, &large.packet());
+        let told = own_icmp(to.0, from.0, header, &large.packet());
         let told = (INGRESS, framed(OUR_MAC, ROUTER_MAC, &[], &told));
         assert_eq!(lab.client(&large), Some(told), "{kind:?} {inner} {outer}");
         assert_eq!(lab.stats.replies(ReplyReason::TooBig).get(), 1);
