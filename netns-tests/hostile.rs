@@ -174,7 +174,7 @@ fn fragment(id: u16, offset: u16, more: bool, length: usize) -> Vec<u8> {
         .write(&mut packet, &vec![0x5a; length])
         .expect("a packet of known size");
     packet[4..6].copy_from_slice(&id.to_be_bytes());
-    let flags = u16::from(more) << 13 | offset / 8;
+    let flags = (u16::from(more) << 13) | (offset / 8);
     packet[6..8].copy_from_slice(&flags.to_be_bytes());
     packet
 }
