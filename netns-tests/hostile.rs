@@ -8,15 +8,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use etherparse::PacketBuilder;
 use hdrhistogram::Histogram;
 use socket2::{Domain, Protocol, Socket, Type};
+use xvs::sys::clock;
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         client::{ask, connect, get},
         config::{service, vrrp},
@@ -28,7 +29,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 2] = [
+    let both: [Subject; 2] = [
         (
             "hostile::a_syn_flood_costs_no_established_connection_and_no_memory",
             syn_flood,
@@ -75,12 +76,12 @@ fn raw() -> Socket {
 /// Asks on all connections in turn for [`PART`]; every question must be answered. Microseconds.
 fn ask_all(streams: &mut [TcpStream]) -> Histogram<u64> {
     let mut times = Histogram::new(3).expect("three digits");
-    let end = Instant::now() + PART;
-    while Instant::now() < end {
+    let end = clock::now() + PART;
+    while clock::now() < end {
         for stream in &mut *streams {
-            let begin = Instant::now();
+            let begin = clock::now();
             ask(stream).unwrap_or_else(|e| panic!("an established connection: {e}"));
-            let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let micros = u64::try_from((clock::now() - begin).as_micros()).unwrap_or(u64::MAX);
             times.saturating_record(micros);
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         client::{assert_shares, curl, fetch, shares},
         config::{checked, unchecked, virtual_server},
@@ -20,7 +20,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 2] = [
+    let both: [Subject; 2] = [
         ("ipv6::tcp_and_udp_go_through_dr", direct),
         ("ipv6::tcp_and_udp_go_through_nat", translated),
     ];

@@ -36,6 +36,9 @@ use std::{
 use libtest_mimic::{Arguments, Trial};
 use support::xvs::Engine;
 
+/// The name of a test and what it does on an engine.
+type Subject = (&'static str, fn(Engine));
+
 /// A test: its name is a sentence, prefixed by its subject.
 struct Test {
     name: String,

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, net::SocketAddr};
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         client::{curl, shares},
         config::{checked, unchecked, virtual_server},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 4] = [
+    let both: [Subject; 4] = [
         ("marks::two_ports_of_one_mark_are_one_thing", marked),
         ("marks::a_mark_goes_through_nat_as_well", marked_nat),
         ("marks::a_group_answers_on_its_whole_range", group),

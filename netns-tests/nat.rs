@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         client::{assert_shares, curl, fetch, shares, upload, wrk},
         config::{checked, unchecked, virtual_server},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 7] = [
+    let both: [Subject; 7] = [
         (
             "nat::requests_to_another_port_are_spread_by_weight_and_none_fails",
             requests,

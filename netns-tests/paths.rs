@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         client::{ask, connect, curl, fetch},
         config::{unchecked, virtual_server},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 6] = [
+    let both: [Subject; 6] = [
         (
             "paths::a_small_hop_before_a_client_is_told_to_the_real_server_by_dr",
             small_hop,

@@ -10,7 +10,7 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         config::{unchecked, virtual_server},
         echo::{LOOK, Server},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 2] = [
+    let both: [Subject; 2] = [
         ("sctp::associations_go_through_dr", direct),
         (
             "sctp::associations_go_through_nat_with_right_checksums",

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         config::{unchecked, virtual_server},
         decap::Decapsulator,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 3] = [
+    let both: [Subject; 3] = [
         ("throughput::iperf3_streams_hold_through_dr", direct),
         ("throughput::iperf3_streams_hold_through_nat", translated),
         ("throughput::iperf3_streams_hold_through_tun", tunnelled),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         client::{curl, fetch, shares, upload},
         config::{checked, unchecked, virtual_server},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 5] = [
+    let both: [Subject; 5] = [
         ("tunnel::each_kind_carries_each_family_in_each", all_kinds),
         (
             "tunnel::uploads_learn_the_path_mtu_and_arrive_whole",

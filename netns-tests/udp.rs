@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         config::{checked, unchecked, virtual_server},
         echo::{Server, ask_udp, noise, udp_client},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [(&str, fn(Engine)); 4] = [
+    let both: [Subject; 4] = [
         ("udp::flows_keep_their_real_server_through_dr", direct),
         ("udp::flows_keep_their_real_server_through_nat", translated),
         ("udp::datagrams_in_fragments_arrive_whole", fragments),
