@@ -47,7 +47,9 @@ const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const SYN_ACK: tcp::Flags = tcp::Flags(tcp::Flags::SYN.0 | tcp::Flags::ACK.0);
 const NOW: Instant = Instant::from_nanos(1_000_000_000);
-/// Nanoseconds from a turn to the next: a million packets a second.
+/// Nanoseconds from a turn to the next: a million packets a second. It counts in a full table: an entry of the very
+/// tick is no guess, so a flood that turns the table over within one tick (100 ms) costs a second search for room, 2,513
+/// instructions a packet where this takes 2,087. With a clock that stood still this bench measured that.
 const BETWEEN_TURNS: u64 = 1_000 * BURST as u64;
 /// Room in the tables of connections.
 const CONNECTIONS: usize = 1 << 20;

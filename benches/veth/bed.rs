@@ -307,6 +307,19 @@ pub(crate) fn received(link: &str) -> u64 {
     words.and_then(|word| word.parse().ok()).expect("a count")
 }
 
+/// Nanoseconds of processor time that the thread of this name has had, what it sent included, up to where the
+/// receiver takes it.
+pub(crate) fn processor_time(thread: &str) -> Option<u64> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let tasks = processes.flat_map(|process| fs::read_dir(process.path().join("task")));
+    let mut tasks = tasks.flatten().flatten().map(|task| task.path());
+    let task = tasks.find(|task| {
+        fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread)
+    })?;
+    let times = fs::read_to_string(task.join("schedstat")).ok()?;
+    times.split_whitespace().next()?.parse().ok()
+}
+
 /// Median, least and greatest.
 pub(crate) fn spread(values: &mut [f64]) -> [f64; 3] {
     values.sort_by(f64::total_cmp);

@@ -18,6 +18,7 @@ use xvs::{
         packet_socket::{BATCH, PacketSocket},
         steer::{Hook, Steering},
     },
+    time::Instant,
 };
 
 use crate::{
@@ -68,25 +69,52 @@ fn packet(flow: u16) -> Vec<u8> {
     bytes
 }
 
-/// Packets a second that came out, and that were sent.
-fn measure(way: Way, folder: &Path) -> [f64; 2] {
-    let (stop, sent) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU64::new(0)),
-    );
+/// What is known at one moment.
+struct Moment {
+    at: Instant,
+    received: u64,
+    sent: u64,
+    busy: Option<u64>,
+}
+
+impl Moment {
+    fn now(way: Way, sent: &AtomicU64) -> Self {
+        Self {
+            at: clock::now(),
+            received: received("s0"),
+            sent: sent.load(Ordering::Relaxed),
+            busy: bed::processor_time(way.thread()),
+        }
+    }
+
+    /// Packets a second that came out and that were sent, and nanoseconds of the passing thread's for each.
+    fn since(&self, begin: &Self) -> [f64; 3] {
+        let seconds = (self.at.as_nanos() - begin.at.as_nanos()) as f64 / 1e9;
+        let received = (self.received - begin.received) as f64;
+        let busy = self.busy.zip(begin.busy).map(|(end, begin)| end - begin);
+        [
+            received / seconds,
+            (self.sent - begin.sent) as f64 / seconds,
+            busy.map_or(f64::NAN, |busy| busy as f64 / received),
+        ]
+    }
+}
+
+/// Lets the flood go through something for a while.
+fn measure(way: Way, folder: &Path) -> [f64; 3] {
+    let stop = Arc::new(AtomicBool::new(false));
+    let sent = Arc::new(AtomicU64::new(0));
     let standing = way.start(folder);
     let (ends, counts) = (Arc::clone(&stop), Arc::clone(&sent));
     let source = thread::spawn(move || source(&ends, &counts));
     let rates = bed::within("s", || {
         let first = received("s0");
-        // Once hundreds come out it is no greeting but the flood.
+        // Once thousands come out it is no greeting but the flood.
         wait_for(&way.name(), || received("s0") > first + 10_000);
         thread::sleep(WARM_UP);
-        let begin = (clock::now(), received("s0"), sent.load(Ordering::Relaxed));
+        let begin = Moment::now(way, &sent);
         thread::sleep(WINDOW);
-        let end = (clock::now(), received("s0"), sent.load(Ordering::Relaxed));
-        let seconds = (end.0 - begin.0).as_secs_f64();
-        [end.1 - begin.1, end.2 - begin.2].map(|packets| packets as f64 / seconds)
+        Moment::now(way, &sent).since(&begin)
     });
     stop.store(true, Ordering::Relaxed);
     source.join().unwrap();
@@ -96,33 +124,42 @@ fn measure(way: Way, folder: &Path) -> [f64; 2] {
 
 pub(crate) fn run(folder: &Path) {
     drop_all(folder, true);
-    let mut rates = WAYS.map(|_| Vec::new());
-    let mut ratios = WAYS.map(|_| Vec::new());
-    let mut offered = WAYS.map(|_| Vec::new());
+    // Of each way and round: packets a second, as a share of the bare forwarder's, and sent; nanoseconds a packet.
+    let mut results = WAYS.map(|_| [(); 4].map(|()| Vec::new()));
     for _ in 0..ROUNDS {
         let mut bare = f64::NAN;
-        for (at, way) in WAYS.into_iter().enumerate() {
-            let [out, sent] = measure(way, folder);
+        for (way, columns) in WAYS.into_iter().zip(&mut results) {
+            let [out, sent, busy] = measure(way, folder);
             if way == Way::Bare {
                 bare = out;
             }
-            rates[at].push(out);
-            ratios[at].push(out / bare);
-            offered[at].push(sent);
+            for (column, value) in columns.iter_mut().zip([out, out / bare, sent, busy]) {
+                column.push(value);
+            }
         }
     }
     drop_all(folder, false);
     say(&format!(
-        "60-byte UDP, {FLOWS} flows, {ROUNDS} rounds in turns; packets a second, median (least to greatest)"
+        "60-byte UDP, {FLOWS} flows, {ROUNDS} rounds in turns; packets a second, median (least to greatest); \
+         processor time of the passing thread while it spins or works"
     ));
-    for (at, way) in WAYS.iter().enumerate() {
-        let [middle, least, most] = spread(&mut rates[at]);
-        let [ratio, lowest, highest] = spread(&mut ratios[at]);
-        let [sent, ..] = spread(&mut offered[at]);
+    for (way, columns) in WAYS.iter().zip(&mut results) {
+        let [out, ratio, sent, busy] = columns.each_mut().map(|column| spread(column));
+        let busy = if busy[0].is_nan() {
+            String::new()
+        } else {
+            format!("{:5.0} ns a packet", busy[0])
+        };
         say(&format!(
-            "  {:24} {middle:9.0} ({least:.0} to {most:.0})   {ratio:.2} of bare ({lowest:.2} to {highest:.2})   \
-             of {sent:.0} sent",
-            way.name()
+            "  {:24} {:9.0} ({:.0} to {:.0})   {:.2} of bare ({:.2} to {:.2})   of {:.0} sent   {busy}",
+            way.name(),
+            out[0],
+            out[1],
+            out[2],
+            ratio[0],
+            ratio[1],
+            ratio[2],
+            sent[0]
         ));
     }
 }

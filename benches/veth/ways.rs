@@ -52,6 +52,15 @@ impl Way {
         }
     }
 
+    /// The name of the thread that passes packets, where there is one.
+    pub(crate) const fn thread(self) -> &'static str {
+        match self {
+            Self::Bare => BARE,
+            Self::Xvs(_) => "xvs-worker-0",
+            _ => "",
+        }
+    }
+
     /// The address that clients use.
     pub(crate) const fn target(self) -> [u8; 4] {
         match self {
@@ -139,6 +148,9 @@ impl Drop for Standing {
     }
 }
 
+/// The name of its thread.
+pub(crate) const BARE: &str = "bare-forwarder";
+
 /// The bare forwarder.
 pub(crate) struct Bare {
     thread: Option<JoinHandle<()>>,
@@ -150,8 +162,9 @@ impl Bare {
         let stop = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&stop);
         let body = move || forward(&ends);
+        let thread = thread::Builder::new().name(BARE.into()).spawn(body);
         Self {
-            thread: Some(thread::spawn(body)),
+            thread: Some(thread.expect("a thread")),
             stop,
         }
     }
