@@ -44,6 +44,24 @@ pub struct PacketFrame {
     port: PortId,
 }
 
+impl PacketFrame {
+    /// A frame without a packet.
+    const fn empty(buffer: Box<[u8]>, port: PortId) -> Self {
+        Self {
+            buffer,
+            start: HEADROOM,
+            end: HEADROOM,
+            port,
+        }
+    }
+}
+
+/// Bytes of a buffer on interfaces of this MTU. Another frame's buffer may have to hold a whole packet
+/// with its outer header behind its own headroom, when that is cut in two.
+const fn buffer_size(mtu: u32) -> usize {
+    HEADROOM + HEADROOM + mtu as usize + LINK_OVERHEAD
+}
+
 /// Packet I/O over AF_PACKET.
 pub struct AfPacket {
     sockets: Vec<PacketSocket>,
@@ -129,7 +147,7 @@ impl AfPacket {
                 notes,
             });
         }
-        let size = HEADROOM + largest as usize + LINK_OVERHEAD;
+        let size = buffer_size(largest);
         let queued = sockets.iter().map(|_| Vec::with_capacity(BURST)).collect();
         let io = Self {
             sockets,
@@ -332,12 +350,7 @@ impl PacketIo for AfPacket {
     fn blank(&mut self, ingress: PortId) -> Option<PacketFrame> {
         let buffer = self.free.pop()?;
         self.in_hand += 1;
-        Some(PacketFrame {
-            buffer,
-            start: HEADROOM,
-            end: HEADROOM,
-            port: ingress,
-        })
+        Some(PacketFrame::empty(buffer, ingress))
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
@@ -433,6 +446,20 @@ mod tests {
             start: HEADROOM,
             end: HEADROOM + bytes.len(),
             port: PortId(0),
+        }
+    }
+
+    #[test]
+    fn a_whole_packet_in_its_tunnel_fits_into_another_frame() {
+        for mtu in [SMALLEST_MTU, 1600, 9000] {
+            let empty = || {
+                let buffer = vec![0; buffer_size(mtu)].into_boxed_slice();
+                PacketFrame::empty(buffer, PortId(0))
+            };
+            let mut whole = empty();
+            assert!(whole.resize(mtu as usize + LINK_OVERHEAD));
+            assert!(whole.grow_front(HEADROOM));
+            assert!(empty().resize(whole.bytes().len()));
         }
     }
 

@@ -142,6 +142,18 @@ impl Object {
         Ok(Program { fd: duplicate(fd)? })
     }
 
+    /// Lets the socket filter go on to its judge, both of this loaded object. The object must stay as long as
+    /// the filter is to let anything through: without a descriptor of it the kernel empties the map.
+    pub(super) fn set_judge(&self) -> Result<(), OpenError> {
+        let judge = self.program(c"xvs_judge")?;
+        self.map(c"judges")?
+            .set(&0_u32.to_ne_bytes(), &judge.fd.as_raw_fd().to_ne_bytes())
+            .map_err(|source| OpenError::Refused {
+                action: "complete the socket filter".to_owned(),
+                source,
+            })
+    }
+
     fn find_map(&self, name: &CStr) -> Result<*mut bpf::bpf_map, OpenError> {
         // SAFETY: the object is open and the name is a C string.
         let map = unsafe { bpf::bpf_object__find_map_by_name(self.raw.as_ptr(), name.as_ptr()) };
@@ -346,6 +358,24 @@ mod tests {
             assert!(object.find_map(name).is_ok(), "{name:?}");
         }
         assert!(object.find_map(c"nothing").is_err());
+    }
+
+    #[test]
+    fn the_socket_filter_is_small_enough_for_older_kernels() {
+        // With what it calls it would be longer than `net.core.optmem_max` lets it be before Linux 6.8,
+        // and nothing says here how long: it must leave all to its judge.
+        const MOST: u64 = 8;
+        let object = Object::open(&[c"xvs_tap"]).unwrap();
+        // SAFETY: the object is open, and owns the program.
+        let instructions = unsafe {
+            let program =
+                bpf::bpf_object__find_program_by_name(object.raw.as_ptr(), c"xvs_tap".as_ptr());
+            bpf::bpf_program__insn_cnt(program)
+        };
+        assert!(
+            (1..=MOST).contains(&instructions),
+            "{instructions} instructions"
+        );
     }
 
     #[test]

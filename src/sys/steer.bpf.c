@@ -8,6 +8,8 @@
  *                (the engine died) they are dropped, never passed: the host would answer a RST and cut
  *                connections that the next engine would have kept.
  *   xvs_tap      socket filter of the AF_PACKET fallback: only the balancer's packets are copied up.
+ *                It goes on to xvs_judge: a socket pays for the length of its filter, and may not pay
+ *                for more than net.core.optmem_max (20 KB before Linux 6.8) takes.
  *   xvs_ingress  tc ingress, beside xvs_tap: the taps have run, so the balancer's packets end here
  *                and the host does not see them.
  *
@@ -263,6 +265,14 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counters SEC(".maps");
+
+/* xvs_judge, put here when it is loaded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} judges SEC(".maps");
 
 /* Copies `len` bytes at `off` from the packet; non-zero when it is shorter. */
 typedef int (*load_fn)(void *ctx, __u32 off, void *to, __u32 len);
@@ -634,6 +644,14 @@ int xvs_ingress(struct __sk_buff *skb)
 
 SEC("socket")
 int xvs_tap(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &judges, 0);
+	/* There is no judge. */
+	return 0;
+}
+
+SEC("socket")
+int xvs_judge(struct __sk_buff *skb)
 {
 	/* Bytes to copy up: all of them, or none. */
 	return is_ours(skb, load_skb, skb->ifindex) ? -1 : 0;

@@ -104,7 +104,7 @@ impl Steering {
     ) -> Result<Self, OpenError> {
         let programs: &[&CStr] = match hook {
             Hook::Xdp => &[c"xvs_steer"],
-            Hook::Ingress => &[c"xvs_ingress", c"xvs_tap"],
+            Hook::Ingress => &[c"xvs_ingress", c"xvs_tap", c"xvs_judge"],
         };
         let mut tables: Option<Tables> = None;
         let mut ports = Vec::with_capacity(interfaces.len());
@@ -116,6 +116,9 @@ impl Steering {
             object.load()?;
             if tables.is_none() {
                 tables = Some(Tables::of(&object)?);
+            }
+            if hook == Hook::Ingress {
+                object.set_judge()?;
             }
             ports.push(PortProgram {
                 spec: spec.clone(),
