@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
+    sync::Barrier,
     thread,
     time::Duration,
 };
@@ -165,14 +166,17 @@ fn unknown_neighbour(engine: Engine) {
     lan.reals[0].ip("link set eth0 down");
     let lb = Xvs::start(&lan, &lan.lb1, &config, engine);
     lb.wait_for_line(0, "packet I/O: ", secs(5));
+    let asking = Barrier::new(2);
     let answer = thread::scope(|scope| {
         scope.spawn(|| {
+            asking.wait();
             thread::sleep(millis(400));
             lan.reals[0].ip("link set eth0 up");
         });
         lan.client.inside(|| {
             let socket = udp_client(CLIENT, target)?;
             socket.set_read_timeout(Some(secs(3)))?;
+            asking.wait();
             ask_udp(&socket, b"are you up?")
         })
     });

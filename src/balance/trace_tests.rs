@@ -257,18 +257,7 @@ impl Alone {
 
 impl Asked for Alone {
     fn change(&mut self, spec: &ServiceSpec) {
-        let entry = |real: &RealSpec| Entry {
-            real: RealRef {
-                id: real.id,
-                epoch: real.epoch,
-            },
-            endpoint: real.endpoint,
-            weight: real.weight,
-            last_weight: real.last_weight,
-            limits: real.limits,
-            listed: real.available,
-        };
-        let entries: Vec<Entry> = spec.reals.iter().map(entry).collect();
+        let entries: Vec<Entry> = spec.reals.iter().map(Entry::from).collect();
         self.limits = spec.reals.iter().map(|r| (r.id.0, r.limits)).collect();
         self.picker = Picker::new(1, spec.scheduler, &entries);
         self.state.follow(spec.id, &self.picker);

@@ -22,7 +22,7 @@ pub use self::{
     lookup::Question,
     table::{Real, Service, ServiceTable},
 };
-use super::{Limits, Policy, Routes, Scheduler, Timeouts, rewrite::TunnelKind};
+use super::{Entry, Limits, Policy, Routes, Scheduler, Timeouts, rewrite::TunnelKind};
 use crate::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     stats::MAX_REALS,
@@ -207,6 +207,22 @@ pub struct RealSpec {
     pub next_hop: Option<NextHop>,
     /// This host's address on the way to it: where tunnels start. `None` while there is no way.
     pub local: Option<IpAddr>,
+}
+
+impl From<&RealSpec> for Entry {
+    fn from(real: &RealSpec) -> Self {
+        Self {
+            real: RealRef {
+                id: real.id,
+                epoch: real.epoch,
+            },
+            endpoint: real.endpoint,
+            weight: real.weight,
+            last_weight: real.last_weight,
+            limits: real.limits,
+            listed: real.available,
+        }
+    }
 }
 
 /// A virtual server as control describes it.

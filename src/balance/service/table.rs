@@ -10,7 +10,7 @@ use rapidhash::fast::SeedableState;
 
 use super::{
     BuildError, Environment, MAX_REALS, MAX_SERVICES, Match, Method, NextHop, PortSpec, RealId,
-    RealRef, RealSpec, ServiceId, ServiceKey, ServiceSpec,
+    RealRef, ServiceId, ServiceKey, ServiceSpec,
     lookup::{Lookup, Question},
 };
 use crate::{
@@ -394,18 +394,7 @@ impl Service {
             }),
             None => None,
         };
-        let entry = |real: &RealSpec| Entry {
-            real: RealRef {
-                id: real.id,
-                epoch: real.epoch,
-            },
-            endpoint: real.endpoint,
-            weight: real.weight,
-            last_weight: real.last_weight,
-            limits: real.limits,
-            listed: real.available,
-        };
-        let entries: Vec<Entry> = spec.reals.iter().map(entry).collect();
+        let entries: Vec<Entry> = spec.reals.iter().map(Entry::from).collect();
         let mark = spec.matches.iter().find_map(|what| match what {
             Match::Mark { mark, .. } => Some(*mark),
             _ => None,
