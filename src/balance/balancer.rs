@@ -291,11 +291,12 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     /// balancer's: a host that is reached through this one by its own address.
     fn answer(&mut self, packet: &mut Packet<K>) -> Verdict {
         let (table, from) = (self.table, packet.key);
-        let (addr, port) = (from.vip(), from.vport());
+        // Of the family, as words: an address of any is compared in memory, where it must arrive first.
+        let (addr, port) = (K::own(from.vip()), from.vport());
         let is_answered_by = |real: RealRef, vport: u16| {
             table
                 .real(real)
-                .is_some_and(|real| real.answers_from(addr, port, vport))
+                .is_some_and(|real| real.port_for(vport) == port && K::own(real.addr) == addr)
         };
         let known = self
             .conns

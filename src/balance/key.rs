@@ -202,6 +202,7 @@ impl FlowKey for Key4 {
         Some(Self::new((from, client.1), to, vip.protocol.number()))
     }
 
+    #[inline]
     fn reversed(self) -> Self {
         Self {
             addresses: self.addresses.rotate_left(32),
@@ -223,14 +224,17 @@ impl FlowKey for Key4 {
         }
     }
 
+    #[inline]
     fn client(self) -> IpAddr {
         Ipv4Addr::from_bits((self.addresses >> 32) as u32).into()
     }
 
+    #[inline]
     fn vip(self) -> IpAddr {
         Ipv4Addr::from_bits(self.vip_bits()).into()
     }
 
+    #[inline]
     fn client_port(self) -> u16 {
         self.rest.client_port()
     }
@@ -303,6 +307,7 @@ impl Key6 {
     }
 }
 
+#[inline]
 fn halves(addr: Ipv6Addr) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr.octets();
     [
@@ -311,6 +316,7 @@ fn halves(addr: Ipv6Addr) -> [u64; 2] {
     ]
 }
 
+#[inline]
 fn whole([high, low]: [u64; 2]) -> Ipv6Addr {
     Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))
 }
@@ -318,6 +324,7 @@ fn whole([high, low]: [u64; 2]) -> Ipv6Addr {
 impl FlowKey for Key6 {
     type Addr = Ipv6Addr;
 
+    #[inline]
     fn own(addr: IpAddr) -> Option<Ipv6Addr> {
         match addr {
             IpAddr::V6(addr) => Some(addr),
@@ -339,6 +346,7 @@ impl FlowKey for Key6 {
         Some(Self::new((from, client.1), to, vip.protocol.number()))
     }
 
+    #[inline]
     fn reversed(self) -> Self {
         Self {
             client: self.vip,
@@ -363,22 +371,27 @@ impl FlowKey for Key6 {
         }
     }
 
+    #[inline]
     fn client(self) -> IpAddr {
         whole(self.client).into()
     }
 
+    #[inline]
     fn vip(self) -> IpAddr {
         whole(self.vip).into()
     }
 
+    #[inline]
     fn client_port(self) -> u16 {
         self.rest.client_port()
     }
 
+    #[inline]
     fn vport(self) -> u16 {
         self.rest.vport()
     }
 
+    #[inline]
     fn protocol(self) -> u8 {
         self.rest.protocol()
     }

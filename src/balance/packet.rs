@@ -305,23 +305,23 @@ impl Classifier<'_> {
 
     /// Whether a real server behind NAT sent a packet, whose source is the client of `key`. One that answers from
     /// every port may also be a client of a virtual server itself.
+    #[inline]
     fn is_answer<K: FlowKey>(&self, key: K) -> bool {
-        let (addr, port) = (key.client(), key.client_port());
-        let Some(service) = self.table.returns(addr, key.protocol(), port) else {
-            return false;
+        let from = (self.table).returns(key.client(), key.protocol(), key.client_port());
+        from.is_some_and(|service| !service.any_port || !self.is_for_service(key))
+    }
+
+    #[cold]
+    fn is_for_service<K: FlowKey>(&self, key: K) -> bool {
+        let question = Question {
+            client: key.client(),
+            client_port: key.client_port(),
+            vip: key.vip(),
+            vport: key.vport(),
+            protocol: key.protocol(),
+            ingress: PortId(0),
         };
-        !service.any_port
-            || self
-                .table
-                .service(&Question {
-                    client: addr,
-                    client_port: port,
-                    vip: key.vip(),
-                    vport: key.vport(),
-                    protocol: key.protocol(),
-                    ingress: PortId(0),
-                })
-                .is_none()
+        self.table.service(&question).is_some()
     }
 
     /// The ports of a fragment: the first has them, and leaves them for the others.

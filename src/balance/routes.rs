@@ -108,6 +108,14 @@ impl Routes {
         }
     }
 
+    /// The next hop of [`Self::way`] where that is a router, known already: the way to most clients. In its place, as
+    /// one that is handed back in parts costs the receiver 5 ns.
+    #[inline]
+    pub fn router(&self, to: IpAddr) -> Option<&NextHop> {
+        let levels = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        levels.find(bits(to))?.hop.as_ref()
+    }
+
     fn way_by(&self, route: &Route, to: IpAddr) -> Way {
         let Some(port) = route.port else {
             return Way::None;

@@ -16,21 +16,43 @@ const ROOM: usize = FRAME_SIZE - HEADROOM as usize;
 #[derive(Debug)]
 pub struct MemoryFrame {
     memory: Box<[u8; FRAME_SIZE]>,
-    start: u16,
-    end: u16,
-    /// Where it came in; once it is transmitted, where it left.
-    port: PortId,
+    place: Place,
 }
 
 const _: () = assert!(size_of::<MemoryFrame>() == 16, "moved in two registers");
+
+/// Where a frame's bytes are in its memory, from bit 0 on and up to bit 16 on; at bit 32 the port that it came in on or,
+/// once it is transmitted, left on. One word, as it is moved as one: a part that was stored alone would have the move
+/// wait, which would be counted as the worker's.
+#[derive(Clone, Copy, Debug)]
+struct Place(u64);
+
+impl Place {
+    const fn new(start: u16, end: u16, port: PortId) -> Self {
+        Self(start as u64 | (end as u64) << 16 | (port.0 as u64) << 32)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the lowest part")]
+    const fn start(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the part at bit 16")]
+    const fn end(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the part at bit 32")]
+    const fn port(self) -> PortId {
+        PortId((self.0 >> 32) as u8)
+    }
+}
 
 impl MemoryFrame {
     /// Makes the frame hold the `len` bytes of `bytes`, which fit in behind the headroom, as
     /// received on `ingress`.
     fn load(&mut self, ingress: PortId, bytes: &[u8], len: u16) {
-        self.start = HEADROOM;
-        self.end = HEADROOM + len;
-        self.port = ingress;
+        self.place = Place::new(HEADROOM, HEADROOM + len, ingress);
         self.bytes_mut().copy_from_slice(bytes);
     }
 }
@@ -38,43 +60,47 @@ impl MemoryFrame {
 impl FrameBuf for MemoryFrame {
     #[inline]
     fn bytes(&self) -> &[u8] {
-        &self.memory[usize::from(self.start)..usize::from(self.end)]
+        &self.memory[usize::from(self.place.start())..usize::from(self.place.end())]
     }
 
     #[inline]
     fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[usize::from(self.start)..usize::from(self.end)]
+        &mut self.memory[usize::from(self.place.start())..usize::from(self.place.end())]
     }
 
+    #[inline]
     fn grow_front(&mut self, by: usize) -> bool {
         let by = u16::try_from(by).ok();
-        match by.and_then(|by| self.start.checked_sub(by)) {
+        match by.and_then(|by| self.place.start().checked_sub(by)) {
             Some(start) => {
-                self.start = start;
+                self.place = Place::new(start, self.place.end(), self.place.port());
                 true
             }
             None => false,
         }
     }
 
+    #[inline]
     fn truncate(&mut self, len: usize) {
-        let end = usize::from(self.start).saturating_add(len);
-        self.end = u16::try_from(end).map_or(self.end, |end| self.end.min(end));
+        let end = usize::from(self.place.start()).saturating_add(len);
+        let end = u16::try_from(end).map_or(self.place.end(), |end| self.place.end().min(end));
+        self.place = Place::new(self.place.start(), end, self.place.port());
     }
 
     fn resize(&mut self, len: usize) -> bool {
-        let end = usize::from(self.start).saturating_add(len);
+        let end = usize::from(self.place.start()).saturating_add(len);
         match u16::try_from(end) {
             Ok(end) if usize::from(end) <= FRAME_SIZE => {
-                self.end = end;
+                self.place = Place::new(self.place.start(), end, self.place.port());
                 true
             }
             _ => false,
         }
     }
 
+    #[inline]
     fn ingress(&self) -> PortId {
-        self.port
+        self.place.port()
     }
 }
 
@@ -151,9 +177,7 @@ impl MemoryIo {
     pub fn new(frames: usize, ring: usize) -> Self {
         let vacant = || MemoryFrame {
             memory: Box::new([0; FRAME_SIZE]),
-            start: HEADROOM,
-            end: HEADROOM,
-            port: PortId(0),
+            place: Place::new(HEADROOM, HEADROOM, PortId(0)),
         };
         Self {
             free: (0..frames).map(|_| vacant()).collect(),
@@ -196,7 +220,7 @@ impl MemoryIo {
     /// Takes the next transmitted frame off the wire: where it left, and its bytes.
     pub fn collect(&mut self) -> Option<(PortId, Vec<u8>)> {
         let frame = self.transmitted.pop()?;
-        let (egress, bytes) = (frame.port, frame.bytes().to_vec());
+        let (egress, bytes) = (frame.place.port(), frame.bytes().to_vec());
         self.free.push(frame);
         Some((egress, bytes))
     }
@@ -236,7 +260,7 @@ impl PacketIo for MemoryIo {
         if self.transmitted.len() == self.ring || self.carrier(egress).is_some() {
             return Err(frame);
         }
-        frame.port = egress;
+        frame.place = Place::new(frame.place.start(), frame.place.end(), egress);
         self.transmitted.push(frame);
         self.in_hand -= 1;
         Ok(())

@@ -152,30 +152,27 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         id: RealId,
     ) -> Result<PortId, Stop> {
-        let real = self.reader.table().in_slot(id);
-        let Some((real, hop)) = real.and_then(|real| Some((real, real.next_hop?))) else {
+        let reader = self.reader;
+        let real = reader.table().in_slot(id);
+        let Some((real, hop)) = real.and_then(|real| Some((real, real.next_hop.as_ref()?))) else {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
             Method::DirectRouting => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
-                direct_routing::<K>(frame.bytes_mut(), packet.network, &hop);
+                direct_routing::<K>(frame.bytes_mut(), packet.network, hop);
                 self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
             Method::Nat => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
-                let port = if real.port == 0 {
-                    packet.key.vport()
-                } else {
-                    real.port
-                };
+                let port = real.port_for(packet.key.vport());
                 let to = K::own(real.addr).ok_or(Stop::Drop(DropReason::Rewrite))?;
                 let bytes = frame.bytes_mut();
                 let done = if packet.kind == Kind::IcmpError {
-                    rewrite::icmp_to_real(bytes, packet.network, (to, port), &hop)
+                    rewrite::icmp_to_real(bytes, packet.network, (to, port), hop)
                 } else {
-                    rewrite::nat_to_real(bytes, &place(packet)?, (to, port), &hop)
+                    rewrite::nat_to_real(bytes, &place(packet)?, (to, port), hop)
                 };
                 done.map_err(refused)?;
                 self.cut(frame, packet.network, fit)?;
@@ -186,7 +183,7 @@ impl<Io: PacketIo> Output<'_, Io> {
                     id,
                     epoch: real.epoch,
                 };
-                self.tunnel(frame, packet, (real_ref, real), kind, &hop)
+                self.tunnel(frame, packet, (real_ref, real), kind, hop)
             }
         }
     }
@@ -346,31 +343,50 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         verdict: Verdict,
     ) -> Result<PortId, Stop> {
-        let hop = self.way(packet).inspect_err(|stop| {
-            if let (Stop::Park(_), Verdict::Answer(Some(real))) = (stop, verdict) {
-                // It comes again, and is counted then.
-                let counters = self.turn.stats.real(real.0);
-                counters.packets_out.sub(1);
-                counters.bytes_out.sub(u64::from(packet.length));
+        let reader = self.reader;
+        let (routes, client) = (reader.table().routes(), packet.key.client());
+        let neighbour;
+        let hop = match routes.router(client) {
+            Some(hop) => hop,
+            None => {
+                neighbour = self.way_of_answer(packet, verdict)?;
+                &neighbour
             }
-        })?;
+        };
         let fit = self.fits(frame, packet, hop.mtu)?;
         let bytes = frame.bytes_mut();
         if verdict == Verdict::Route {
-            direct_routing::<K>(bytes, packet.network, &hop);
+            direct_routing::<K>(bytes, packet.network, hop);
             self.cut(frame, packet.network, fit)?;
             return Ok(hop.port);
         }
         let vip = K::own(packet.key.vip()).ok_or(Stop::Drop(DropReason::Rewrite))?;
         let vip = (vip, packet.key.vport());
         let done = if packet.kind == Kind::IcmpError {
-            rewrite::icmp_to_client(bytes, packet.network, vip, &hop)
+            rewrite::icmp_to_client(bytes, packet.network, vip, hop)
         } else {
-            rewrite::nat_to_client(bytes, &place(packet)?, vip, &hop)
+            rewrite::nat_to_client(bytes, &place(packet)?, vip, hop)
         };
         done.map_err(refused)?;
         self.cut(frame, packet.network, fit)?;
         Ok(hop.port)
+    }
+
+    /// The way to the client of a real server's packet, which was counted by its verdict already.
+    #[inline(never)]
+    fn way_of_answer<K: FlowKey>(
+        &self,
+        packet: &Packet<K>,
+        verdict: Verdict,
+    ) -> Result<NextHop, Stop> {
+        self.way(packet).inspect_err(|stop| {
+            if let (Stop::Park(_), Verdict::Answer(Some(real))) = (stop, verdict) {
+                // It comes again, and is counted then.
+                let counters = self.turn.stats.real(real.0);
+                counters.packets_out.sub(1);
+                counters.bytes_out.sub(u64::from(packet.length));
+            }
+        })
     }
 
     /// Tells the client of a packet that was in a tunnel to a real server what an ICMP error says about it, and remembers

@@ -36,6 +36,12 @@ pub fn compute(bytes: &[u8]) -> [u8; 2] {
     (!fold(accumulate(0, bytes))).to_ne_bytes()
 }
 
+/// The checksum of a header that is at hand as numbers, its words in the order of the wire, as a number.
+#[inline]
+pub fn of_words(words: &[u32]) -> u16 {
+    !fold(words.iter().map(|word| u64::from(*word)).sum())
+}
+
 /// Whether `bytes`, checksum field included, sum up as a correct header does.
 #[inline]
 pub fn is_valid(bytes: &[u8]) -> bool {

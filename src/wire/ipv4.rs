@@ -291,27 +291,33 @@ impl Repr {
     }
 
     /// The header's bytes, checksum included.
-    #[inline]
     pub fn emit_with(self, marks: Marks) -> [u8; MIN_HEADER_LEN] {
         let mut header = [0; MIN_HEADER_LEN];
+        self.put(marks, &mut header);
+        header
+    }
+
+    /// Writes the header, checksum included, to its place: word by word, as nothing is to be read back that was
+    /// stored in smaller parts.
+    #[inline(always)]
+    pub fn put(self, marks: Marks, header: &mut [u8; MIN_HEADER_LEN]) {
         let total = self.payload_len.saturating_add(20);
         let fragment = if marks.dont_fragment {
             DONT_FRAGMENT
         } else {
             0
         };
-        header[offset::VERSION_IHL] = 0x45;
-        header[offset::TOS] = marks.tos;
-        header[offset::TOTAL_LENGTH..][..2].copy_from_slice(&total.to_be_bytes());
-        header[offset::ID..][..2].copy_from_slice(&marks.id.to_be_bytes());
-        header[offset::FRAGMENT..][..2].copy_from_slice(&fragment.to_be_bytes());
-        header[offset::TTL] = self.ttl;
-        header[offset::PROTOCOL] = self.protocol;
-        header[offset::SOURCE..][..4].copy_from_slice(&self.source.octets());
-        header[offset::DESTINATION..][..4].copy_from_slice(&self.destination.octets());
-        let sum = checksum::compute(&header);
-        header[offset::CHECKSUM..][..2].copy_from_slice(&sum);
-        header
+        let mut words = [
+            0x45 << 24 | u32::from(marks.tos) << 16 | u32::from(total),
+            u32::from(marks.id) << 16 | u32::from(fragment),
+            u32::from(self.ttl) << 24 | u32::from(self.protocol) << 16,
+            self.source.to_bits(),
+            self.destination.to_bits(),
+        ];
+        words[2] |= u32::from(checksum::of_words(&words));
+        for (place, word) in header.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_be_bytes());
+        }
     }
 }
 

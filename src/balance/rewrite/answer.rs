@@ -3,7 +3,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{Address, Family, Message, Refused, move_link_header, put_sum, turn_around};
+use super::{
+    Address, Family, Message, Refused, STATIONS_LEN, move_link_header, put_sum, turn_around,
+};
 use crate::wire::{
     checksum,
     icmp::{self, Problem},
@@ -52,6 +54,7 @@ pub fn icmp_error<A: Answer>(
     let message = A::message(offending)?;
     A::may_be_answered(offending, message, problem)?;
     let length = room + message.end.min(A::MAX_PACKET_LEN - room);
+    frame.copy_within(room..room + STATIONS_LEN, 0);
     let packet = move_link_header(frame, network, room, A::FAMILY)?;
     let packet = (packet.get_mut(..length)).ok_or(Refused::Cut)?;
     source

@@ -28,10 +28,18 @@ impl Family {
             Self::V6 => ethernet::TYPE_IPV6,
         }
     }
+
+    /// The protocol number of its packets in other ones.
+    pub(super) const fn protocol(self) -> u8 {
+        match self {
+            Self::V4 => ipv4::PROTOCOL_IPIP,
+            Self::V6 => ipv4::PROTOCOL_IPV6,
+        }
+    }
 }
 
 /// An address of either family, as far as rewriting a packet of that family needs it.
-pub trait Address: Copy + sealed::Sealed {
+pub trait Address: Copy + Eq + sealed::Sealed {
     /// Its family.
     const FAMILY: Family;
 }

@@ -102,8 +102,13 @@ pub fn direct_routing_v6(frame: &mut [u8], network: u8, hop: &NextHop) {
     }
 }
 
-/// Moves the Ethernet header and the VLAN tags of a frame to the front of the `room` bytes that it
-/// was grown by, with another EtherType behind the tags. The packet that starts after them.
+/// Bytes of the two stations' addresses at the front of a frame.
+const STATIONS_LEN: usize = 12;
+
+/// Moves what stands between the stations of a frame and its packet towards the front of the `room` bytes that it was
+/// grown by: VLAN tags, and another EtherType behind them. The packet that starts after them. The stations are the
+/// caller's, who sets others as a rule.
+#[inline]
 fn move_link_header(
     frame: &mut [u8],
     network: usize,
@@ -113,16 +118,9 @@ fn move_link_header(
     if network < ethernet::HEADER_LEN || frame.len() < network + room {
         return Err(Refused::NoRoom);
     }
-    if network == ethernet::HEADER_LEN {
-        // Known in length, so no call: most frames have no tag.
-        if let Some(header) = frame[room..]
-            .first_chunk::<{ ethernet::HEADER_LEN }>()
-            .copied()
-        {
-            frame[..ethernet::HEADER_LEN].copy_from_slice(&header);
-        }
-    } else {
-        frame.copy_within(room..room + network, 0);
+    // Most frames have no tag, and an unknown length costs a call.
+    if network > ethernet::HEADER_LEN {
+        frame.copy_within(room + STATIONS_LEN..room + network, STATIONS_LEN);
     }
     frame[network - 2..network].copy_from_slice(&family.ether_type().to_be_bytes());
     Ok(&mut frame[network..])

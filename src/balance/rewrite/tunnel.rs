@@ -156,7 +156,10 @@ pub fn encapsulate(
         .split_at_mut_checked(header_len(outer))
         .ok_or(Refused::NoRoom)?;
     let payload_len = u16::try_from(payload.len()).map_err(|_| Refused::TooLong)?;
-    let protocol = wrap(payload, payload_len, &inner, tunnel).ok_or(Refused::NoRoom)?;
+    let protocol = match tunnel.kind {
+        TunnelKind::Ipip => inner.family.protocol(),
+        _ => wrap(payload, payload_len, inner.family, tunnel).ok_or(Refused::NoRoom)?,
+    };
     match tunnel.ends {
         Ends::V4 {
             source,
@@ -178,7 +181,7 @@ pub fn encapsulate(
                 ttl: inner.ttl,
                 payload_len,
             };
-            header.copy_from_slice(&repr.emit_with(marks));
+            repr.put(marks, header.first_chunk_mut().ok_or(Refused::NoRoom)?);
         }
         Ends::V6 {
             source,
@@ -192,7 +195,7 @@ pub fn encapsulate(
                 hop_limit: inner.ttl,
                 payload_len,
             };
-            header.copy_from_slice(&repr.emit());
+            repr.put(header.first_chunk_mut().ok_or(Refused::NoRoom)?);
         }
     }
     ethernet::set_addresses(frame, hop.destination, hop.source);
@@ -254,16 +257,11 @@ const fn outer_tos(inner: u8) -> u8 {
 
 /// Writes what stands between outer IP header and inner packet into the front of `payload`. The
 /// outer header's protocol.
-#[inline]
-fn wrap(payload: &mut [u8], payload_len: u16, inner: &Inner, tunnel: &Tunnel) -> Option<u8> {
-    let inner_protocol = match inner.family {
-        Family::V4 => ipv4::PROTOCOL_IPIP,
-        Family::V6 => ipv4::PROTOCOL_IPV6,
-    };
+fn wrap(payload: &mut [u8], payload_len: u16, inner: Family, tunnel: &Tunnel) -> Option<u8> {
     match tunnel.kind {
-        TunnelKind::Ipip => Some(inner_protocol),
+        TunnelKind::Ipip => Some(inner.protocol()),
         TunnelKind::Gre { checksum } => {
-            gre::emit(payload, inner.family == Family::V6, checksum)?;
+            gre::emit(payload, inner == Family::V6, checksum)?;
             Some(gre::PROTOCOL)
         }
         TunnelKind::Gue { port, checksum } => {
@@ -275,7 +273,7 @@ fn wrap(payload: &mut [u8], payload_len: u16, inner: &Inner, tunnel: &Tunnel) ->
             let place = payload.first_chunk_mut::<{ udp::HEADER_LEN + gue::HEADER_LEN }>()?;
             let (first, second) = place.split_at_mut(udp::HEADER_LEN);
             first.copy_from_slice(&header.emit());
-            second.copy_from_slice(&gue::header(inner_protocol));
+            second.copy_from_slice(&gue::header(inner.protocol()));
             if checksum {
                 let sum = checksum::udp(udp_sum(payload, &tunnel.ends));
                 payload

@@ -46,11 +46,10 @@ pub struct Real {
 }
 
 impl Real {
-    /// Whether a packet from this address and port is its answer to a connection to `vport`.
+    /// The port that it has connections to `vport` on, and answers them from.
     #[inline]
-    pub fn answers_from(&self, addr: IpAddr, port: u16, vport: u16) -> bool {
-        let own = if self.port == 0 { vport } else { self.port };
-        own == port && self.addr == addr
+    pub const fn port_for(&self, vport: u16) -> u16 {
+        if self.port == 0 { vport } else { self.port }
     }
 }
 
@@ -119,7 +118,8 @@ impl Returns {
         };
     }
 
-    #[inline]
+    // Always: the caller knows the family.
+    #[inline(always)]
     fn get(&self, addr: IpAddr, from: u32) -> Option<u32> {
         match addr {
             IpAddr::V4(addr) => self.v4.get(&word(addr, from)),
@@ -320,7 +320,7 @@ impl ServiceTable {
     }
 
     /// The virtual server whose real server, behind NAT, answers from this address and port.
-    #[inline]
+    #[inline(always)]
     pub fn returns(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
         let at = self.returns.get(addr, source(protocol, port)).or_else(|| {
             self.any_return
