@@ -20,9 +20,11 @@ pub enum Verdict {
     Undecided,
     /// It goes to this real server.
     Forward(RealId),
-    /// A real server's answer: it goes to the client, from the virtual server's address. The packet's key is the
-    /// connection's by now. Where there is a connection, of this real server.
-    Answer(Option<RealId>),
+    /// This real server's answer: it goes to the client, from the virtual server's address. The packet's key is the
+    /// connection's by now.
+    Answer(RealId),
+    /// The same where there is no connection to tell whose answer it is.
+    AnswerAlone,
     /// An ICMP error about a tunnel packet to this real server: its client is told.
     Report(RealId),
     /// A real server's packet that answers no connection: it goes on as it is.
@@ -36,6 +38,8 @@ pub enum Verdict {
     /// Its flow is that of the worker with this number, who is to decide.
     Elsewhere(u32),
 }
+
+const _: () = assert!(size_of::<Verdict>() == 8, "moved in a register");
 
 /// The tables of one worker.
 #[derive(Debug)]
@@ -309,14 +313,14 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             let state = next_state(Direction::Out, packet.kind, self.conns.state(slot));
             self.conns.touch(slot, state, self.turn);
         }
-        let real = self.conns.real(slot);
-        if let Some(real) = real {
-            let counters = self.turn.stats.real(real.id.0);
-            counters.packets_out.add(1);
-            counters.bytes_out.add(u64::from(packet.length));
-        }
         packet.key = self.conns.key(slot);
-        Verdict::Answer(real.map(|real| real.id))
+        let Some(real) = self.conns.real(slot) else {
+            return Verdict::AnswerAlone;
+        };
+        let counters = self.turn.stats.real(real.id.0);
+        counters.packets_out.add(1);
+        counters.bytes_out.add(u64::from(packet.length));
+        Verdict::Answer(real.id)
     }
 
     /// An answer to no connection: of a virtual server that remembers none (`ops`), or of none at all.
@@ -331,7 +335,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                 match K::between((from.client(), from.client_port()), key) {
                     Some(flow) => {
                         packet.key = flow;
-                        Verdict::Answer(None)
+                        Verdict::AnswerAlone
                     }
                     None => Verdict::Route,
                 }

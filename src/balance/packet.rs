@@ -463,7 +463,8 @@ fn sctp_event(sctp: Sctp<'_>, packet: &[u8]) -> sctp::Event {
 }
 
 /// Reads a transport header at the front of `payload`.
-#[inline]
+// Always: its result is too large to be handed back but through memory.
+#[inline(always)]
 fn transport(protocol: u8, payload: &[u8]) -> Result<Transport, Verdict> {
     let (ports, kind) = match protocol {
         ipv4::PROTOCOL_TCP => {

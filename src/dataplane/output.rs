@@ -63,7 +63,9 @@ impl<Io: PacketIo> Output<'_, Io> {
     ) -> u64 {
         let egress = match verdict {
             Verdict::Forward(real) => self.forward(&mut frame, packet, real),
-            Verdict::Answer(_) | Verdict::Route => self.pass_to_client(&mut frame, packet, verdict),
+            Verdict::Answer(_) | Verdict::AnswerAlone | Verdict::Route => {
+                self.pass_to_client(&mut frame, packet, verdict)
+            }
             Verdict::Report(real) => self.report(&mut frame, packet, real),
             Verdict::Reply(reason) => self.reply(&mut frame, packet, reason),
             Verdict::Park(reason) => Err(Stop::Park(reason)),
@@ -380,7 +382,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         verdict: Verdict,
     ) -> Result<NextHop, Stop> {
         self.way(packet).inspect_err(|stop| {
-            if let (Stop::Park(_), Verdict::Answer(Some(real))) = (stop, verdict) {
+            if let (Stop::Park(_), Verdict::Answer(real)) = (stop, verdict) {
                 // It comes again, and is counted then.
                 let counters = self.turn.stats.real(real.0);
                 counters.packets_out.sub(1);

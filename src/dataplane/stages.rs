@@ -43,6 +43,7 @@ impl Metas {
 /// `new` on: the others came in before.
 ///
 /// Of a frame that goes nowhere only the verdict is written; its packet is one of a burst before.
+#[inline(never)]
 pub(super) fn classify_burst<F: FrameBuf>(
     frames: &[F],
     new: usize,
@@ -135,6 +136,7 @@ pub(super) fn pass_on_burst<P>(frames: usize, metas: &mut Metas, handover: &Hand
 }
 
 /// Asks for the record that each flow's tag leads to, or that will be the new flow's.
+#[inline(never)]
 pub(super) fn locate_burst(frames: usize, metas: &mut Metas, balancer: &Balancer, turn: Turn<'_>) {
     let places = metas.four.iter_mut().zip(&mut metas.six);
     let verdicts = metas.verdicts.iter().zip(&metas.families).take(frames);
@@ -157,6 +159,7 @@ fn locate<K: FlowKey>(conns: &ConnTable<K>, packet: &mut Packet<K>, turn: Turn<'
 }
 
 /// Finds each packet's real server, and gives new flows one. One family after the other: a burst is of one as a rule.
+#[inline(never)]
 pub(super) fn decide_burst(
     frames: usize,
     metas: &mut Metas,
@@ -188,6 +191,7 @@ pub(super) fn decide_burst(
 
 /// Rewrites each frame in place and passes it on. How many were transmitted, with those that were cut off
 /// another. `waited` says of those from `parked` on since when they wait.
+#[inline(never)]
 pub(super) fn rewrite_burst<Io: PacketIo>(
     frames: &mut Vec<Io::Frame>,
     (parked, waited): (usize, &[Tick]),
