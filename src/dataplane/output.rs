@@ -237,7 +237,7 @@ impl<Io: PacketIo> Output<'_, Io> {
             // Both fragments go through the tunnel.
             self.cut(frame, packet.network, fit)?;
             if let Some(second) = &mut self.second {
-                encapsulate(second, packet.network, &tunnel, hop)?;
+                encapsulate_second(second, packet.network, tunnel, hop)?;
             }
         }
         encapsulate(frame, packet.network, &tunnel, hop)?;
@@ -532,6 +532,7 @@ fn direct_routing<K: FlowKey>(frame: &mut [u8], network: u8, hop: &NextHop) {
 }
 
 /// Puts a frame's packet into a tunnel.
+#[inline(always)]
 fn encapsulate<F: FrameBuf>(
     frame: &mut F,
     network: u8,
@@ -545,6 +546,16 @@ fn encapsulate<F: FrameBuf>(
     let length = rewrite::encapsulate(frame.bytes_mut(), network, tunnel, hop).map_err(refused)?;
     frame.truncate(length);
     Ok(())
+}
+
+#[cold]
+fn encapsulate_second<F: FrameBuf>(
+    frame: &mut F,
+    network: u8,
+    tunnel: Tunnel,
+    hop: &NextHop,
+) -> Result<(), Stop> {
+    encapsulate(frame, network, &tunnel, hop)
 }
 
 /// Where the headers of a packet are.

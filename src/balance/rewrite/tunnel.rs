@@ -138,7 +138,7 @@ struct Inner {
 ///
 /// # Errors
 /// [`Refused::NoRoom`], [`Refused::NotIp`], [`Refused::Cut`], [`Refused::TooLong`].
-#[inline]
+#[inline(always)]
 pub fn encapsulate(
     frame: &mut [u8],
     network: u8,
