@@ -237,9 +237,12 @@ impl Bed {
         };
         let io = MemoryIo::new(BURST, BURST);
         let stats = Arc::new(WorkerStats::new());
+        let worker = Worker::new(io, reader, Arc::clone(&stats), options);
+        // As `xvs run` does.
+        worker.use_huge_pages();
         Self {
             way,
-            worker: Worker::new(io, reader, Arc::clone(&stats), options),
+            worker,
             stats,
             now: NOW,
             reals: Vec::new(),
