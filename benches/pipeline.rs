@@ -234,6 +234,7 @@ impl Bed {
         let options = WorkerOptions {
             connections: CONNECTIONS,
             hash_seed: 0x5eed,
+            spin: Duration::ZERO,
         };
         let io = MemoryIo::new(BURST, BURST);
         let stats = Arc::new(WorkerStats::new());
@@ -419,6 +420,7 @@ fn handed_over(c: &mut Criterion) {
         let options = WorkerOptions {
             connections: 1 << 20,
             hash_seed: 0x5eed,
+            spin: Duration::ZERO,
         };
         let io = MemoryIo::new(2 * BURST, BURST);
         let stats = Arc::new(WorkerStats::new());

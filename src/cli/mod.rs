@@ -268,6 +268,7 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
             .clone()
             .or_else(|| CpuList::new(&config.settings.cpus)),
         busy_poll: run.busy_poll || config.settings.busy_poll,
+        spin: config.settings.spin,
     };
     match engine::run(&config, &options) {
         Ok(()) => ExitCode::SUCCESS,

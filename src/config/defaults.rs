@@ -85,6 +85,9 @@ pub const MAGLEV_TABLE_SIZE: u32 = 65_537;
 pub const CONN_REUSE_MODE: u8 = 1;
 /// Most `workers`: one a queue, and no NIC gives one function more queues than this.
 pub const MOST_WORKERS: u16 = 256;
+/// `spin_us`: about as long as a real server on the same net takes to answer, so that a conversation in which nobody
+/// hesitates does not pay for a wake-up each time. A packet a millisecond costs 5 % of a core.
+pub const SPIN: Duration = Duration::from_micros(50);
 /// CPUs that can be named: the most that Linux is built for (`NR_CPUS`).
 pub const CPUS: usize = 8_192;
 
@@ -122,6 +125,7 @@ pub(super) const MARK: Limits = limits(1..=4_294_967_295, "0 = no mark");
 pub(super) const SWITCH: Limits = limits(0..=1, "IPVS");
 pub(super) const REUSE_MODE: Limits = limits(0..=3, "IPVS");
 pub(super) const WORKERS: Limits = limits(1..=MOST_WORKERS as i64, "one a queue");
+pub(super) const SPIN_US: Limits = limits(0..=1_000_000, "microseconds; 0 = sleep at once");
 /// From IPVS's smallest table to its largest (`CONFIG_IP_VS_MH_TAB_INDEX` 8 and 17), and beyond
 /// to the prime below 2^20.
 pub(super) const TABLE_SIZE: Limits = limits(251..=1_048_573, "a prime");

@@ -398,6 +398,7 @@ impl Out {
             workers,
             cpus,
             busy_poll,
+            spin,
         } = settings;
         self.open("xvs");
         if let Some(workers) = workers {
@@ -419,6 +420,9 @@ impl Out {
                 let value = if value { "yes" } else { "no" };
                 self.line(format!("{keyword} {value}"));
             }
+        }
+        if *spin != default.spin {
+            self.line(format!("spin_us {}", spin.as_micros()));
         }
         for network in tunnel_source {
             self.line(format!("tunnel_source {network}"));

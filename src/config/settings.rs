@@ -188,6 +188,11 @@ static RULES: &[Rule<SettingsDraft>] = &[
             }
         }
     }),
+    line("spin_us", |draft, stmt, drafts| {
+        if let Some(micros) = stmt.number(&defaults::SPIN_US, drafts) {
+            draft.settings.spin = Duration::from_micros(micros);
+        }
+    }),
     line("busy_poll", |draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.busy_poll, stmt, drafts);
     }),

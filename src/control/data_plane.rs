@@ -1,6 +1,6 @@
 //! The data plane as control holds it: opened, published to, steered, stopped.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     api::{NamedCount, SteeringCounts},
@@ -58,6 +58,8 @@ pub(super) struct DataPlaneOptions {
     pub(super) cpus: Option<CpuList>,
     /// Whether the workers do the drivers' receive work.
     pub(super) busy_poll: bool,
+    /// How long a worker without packets goes on looking before it sleeps.
+    pub(super) spin: Duration,
     /// Steered from the first packet on.
     pub(super) steered: Vec<steer::Match>,
 }
@@ -114,6 +116,7 @@ impl DataPlane {
             seeds: [seed()?, seed()?],
             table,
             connections: options.connections,
+            spin: options.spin,
             calls,
         };
         let wish = Options {
@@ -316,6 +319,7 @@ struct Begin {
     seeds: [u64; 2],
     table: ServiceTable,
     connections: usize,
+    spin: Duration,
     calls: Calls,
 }
 
@@ -338,6 +342,7 @@ impl Begin {
             options: WorkerOptions {
                 connections: self.connections,
                 hash_seed,
+                spin: self.spin,
             },
             division_seed,
             ended: Arc::from(self.calls.ended),

@@ -251,7 +251,7 @@ impl<F: FnMut()> Drop for CallOnDrop<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::{sync::atomic::AtomicUsize, time::Duration};
 
     use super::*;
     use crate::{
@@ -270,6 +270,7 @@ mod tests {
             options: WorkerOptions {
                 connections: 4096,
                 hash_seed: 1,
+                spin: Duration::ZERO,
             },
             division_seed: 2,
             ended: Arc::new(move || {

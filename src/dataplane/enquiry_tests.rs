@@ -159,6 +159,7 @@ impl Lab {
         let options = WorkerOptions {
             connections: 20_000,
             hash_seed: 7,
+            spin: Duration::ZERO,
         };
         let stats: Vec<_> = (0..workers).map(|_| Arc::new(WorkerStats::new())).collect();
         let worker = |stats: &Arc<WorkerStats>| {

@@ -170,6 +170,7 @@ pub struct MemoryIo {
     in_hand: u64,
     /// For each port, the worker that transmits on it for this one.
     carriers: Vec<Option<u32>>,
+    waits: u64,
 }
 
 impl MemoryIo {
@@ -189,6 +190,7 @@ impl MemoryIo {
             parted: 0,
             in_hand: 0,
             carriers: Vec::new(),
+            waits: 0,
         }
     }
 
@@ -199,6 +201,11 @@ impl MemoryIo {
             self.carriers.resize(port + 1, None);
         }
         self.carriers[port] = Some(worker);
+    }
+
+    /// How often the worker wanted to sleep. It was woken at once.
+    pub const fn waits(&self) -> u64 {
+        self.waits
     }
 
     /// Puts a frame on the wire to `ingress`; `false` when no frame is free or it does not fit.
@@ -304,6 +311,7 @@ impl PacketIo for MemoryIo {
     }
 
     fn wait(&mut self, _timeout: Duration) -> io::Result<()> {
+        self.waits += 1;
         Ok(())
     }
 

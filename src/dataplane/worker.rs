@@ -6,8 +6,8 @@
 //!
 //! # What idling costs
 //!
-//! A worker that finds nothing for `SPIN_TURNS` turns sleeps in ppoll(2) until a frame comes, another
-//! worker hands one over or `IDLE_WAIT` has passed: 20 wake-ups a second, each with a share of the
+//! A worker that has found nothing for a while ([`WorkerOptions::spin`]) sleeps in ppoll(2) until a frame comes,
+//! another worker hands one over or `IDLE_WAIT` has passed: 20 wake-ups a second, each with a share of the
 //! sweep, are well below 1 % of a core.
 
 use std::{
@@ -34,10 +34,6 @@ use crate::{
     sys::huge_pages,
     time::{Instant, Tick},
 };
-
-/// Turns without a frame before a worker sleeps: about as long as a packet takes to be answered
-/// within a rack, so that a conversation does not pay a wake-up for every packet.
-const SPIN_TURNS: u32 = 64;
 
 /// The longest sleep of an idle worker: by then it notices a new table, a stop and expiry.
 const IDLE_WAIT: Duration = Duration::from_millis(50);
@@ -74,14 +70,18 @@ pub struct WorkerOptions {
     pub connections: usize,
     /// Seed of the hash of flows, drawn at start.
     pub hash_seed: u64,
+    /// How long a worker without frames goes on looking before it sleeps, as a sleep costs the next frame a wake-up:
+    /// `spin_us`. Where frames come at shorter intervals than this, the processor is never idle.
+    pub spin: Duration,
 }
 
 impl WorkerOptions {
-    /// The default number of connections, with a seed that was drawn at start.
+    /// The default number of connections, with a seed that was drawn at start; it sleeps at once.
     pub const fn with_seed(hash_seed: u64) -> Self {
         Self {
             connections: 1 << 20,
             hash_seed,
+            spin: Duration::ZERO,
         }
     }
 }
@@ -112,6 +112,7 @@ pub struct Worker<Io: PacketIo> {
     handover: Option<Handover<Io::Parted>>,
     /// Bursts until the next that is timed.
     untimed: u32,
+    spin: Duration,
 }
 
 /// Told of the end of each stage of a turn.
@@ -164,6 +165,7 @@ impl<Io: PacketIo> Worker<Io> {
             to_sweep: 0,
             handover: None,
             untimed: FIRST_TIMED,
+            spin: options.spin,
         }
     }
 
@@ -189,8 +191,7 @@ impl<Io: PacketIo> Worker<Io> {
 
     /// A turn whose stages are timed by `clock`, if there are frames.
     #[cold]
-    pub fn timed_turn(&mut self, clock: impl Fn() -> Instant) -> usize {
-        let now = clock();
+    pub fn timed_turn(&mut self, now: Instant, clock: impl Fn() -> Instant) -> usize {
         let mut watch = Stopwatch {
             clock,
             last: now,
@@ -293,11 +294,11 @@ impl<Io: PacketIo> Worker<Io> {
 
     /// A turn, timed when its time has come.
     #[inline]
-    fn step(&mut self, clock: &impl Fn() -> Instant) -> usize {
+    fn step(&mut self, now: Instant, clock: &impl Fn() -> Instant) -> usize {
         let frames = if self.untimed == 0 {
-            self.timed_turn(clock)
+            self.timed_turn(now, clock)
         } else {
-            self.turn(clock())
+            self.turn(now)
         };
         if frames > 0 {
             self.untimed = self.untimed.checked_sub(1).unwrap_or(TIMED_EVERY - 1);
@@ -310,12 +311,13 @@ impl<Io: PacketIo> Worker<Io> {
     /// # Errors
     /// What the I/O reported when it was asked to sleep.
     pub fn run(&mut self, clock: impl Fn() -> Instant, stop: &AtomicBool) -> io::Result<()> {
-        let mut empty_turns = 0;
+        // Frames end the wait for more, and only they begin another: a sleep that ended for nothing does not.
+        let mut empty_since = None;
         while !stop.load(Ordering::Relaxed) {
-            if self.step(&clock) > 0 || self.reader.is_asked() {
-                empty_turns = 0;
-            } else if empty_turns < SPIN_TURNS {
-                empty_turns += 1;
+            let now = clock();
+            if self.step(now, &clock) > 0 || self.reader.is_asked() {
+                empty_since = None;
+            } else if now - *empty_since.get_or_insert(now) < self.spin {
                 std::hint::spin_loop();
             } else if self.to_sweep > 0 {
                 // What has come due in one sleep is more than one turn may sweep: asleep again at once, a

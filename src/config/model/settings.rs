@@ -32,6 +32,9 @@ pub struct Settings {
     pub cpus: Vec<u16>,
     /// `busy_poll`: whether workers ask their queue for packets without a pause. Default false.
     pub busy_poll: bool,
+    /// `spin_us`: how long a worker without packets goes on looking before it sleeps, in microseconds, up to a
+    /// second. Default [`defaults::SPIN`].
+    pub spin: Duration,
 }
 
 impl Default for Settings {
@@ -46,6 +49,7 @@ impl Default for Settings {
             workers: None,
             cpus: Vec::new(),
             busy_poll: false,
+            spin: defaults::SPIN,
         }
     }
 }

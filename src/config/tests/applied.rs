@@ -95,6 +95,7 @@ xvs {
     workers 3
     cpus 0,2-4
     busy_poll yes
+    spin_us 200
     reset_on_failure yes
     udp_move no
     tunnel_source 172.16.0.0/12

@@ -567,9 +567,10 @@ fn settings() -> impl Strategy<Value = Settings> {
         select(vec![251, 65_521, 65_537, 1_048_573]),
         option::of(1..=256_u16),
         btree_set(0..64_u16, 0..20),
+        0..=1_000_000_u64,
     )
         .prop_map(
-            |(marks, ipvs, flags, maglev_table_size, workers, cpus)| Settings {
+            |(marks, ipvs, flags, maglev_table_size, workers, cpus, spin)| Settings {
                 marks,
                 ipvs,
                 reset_on_failure: flags[0],
@@ -579,6 +580,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 workers,
                 cpus: cpus.into_iter().collect(),
                 busy_poll: flags[3],
+                spin: Duration::from_micros(spin),
             },
         )
 }

@@ -61,6 +61,8 @@ fn each_setting_is_read_and_written() {
         "workers 4",
         "cpus 0,2-5",
         "busy_poll yes",
+        "spin_us 0",
+        "spin_us 1000000",
         "reset_on_failure yes",
         "udp_move no",
         "tunnel_source 172.16.0.0/12",
@@ -99,6 +101,10 @@ fn what_a_setting_cannot_be_is_said_with_the_range() {
         ("cpus 3-1", "2:6: error: `3-1` is not a list of CPUs"),
         ("cpus 8192", "2:6: error: `8192` is not a list of CPUs"),
         ("busy_poll 1", "2:11: error: `1` is not a boolean"),
+        (
+            "spin_us 1000001",
+            "2:9: error: spin_us 1000001 is out of range",
+        ),
         (
             "conn_reuse_mode 4",
             "2:17: error: conn_reuse_mode 4 is out of range",

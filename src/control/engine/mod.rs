@@ -100,6 +100,8 @@ pub struct Options {
     pub cpus: Option<CpuList>,
     /// Whether the workers do the drivers' receive work, instead of interrupts.
     pub busy_poll: bool,
+    /// How long a worker without packets goes on looking before it sleeps.
+    pub spin: Duration,
 }
 
 /// Runs the daemon until it is told to stop.

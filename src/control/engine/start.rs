@@ -246,6 +246,7 @@ impl Engine {
             workers: options.workers,
             cpus: options.cpus.clone(),
             busy_poll: options.busy_poll,
+            spin: options.spin,
             // Own addresses first: what is sent to them is never an answer to a client.
             steered: self
                 .locals

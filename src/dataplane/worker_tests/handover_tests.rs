@@ -37,6 +37,7 @@ impl Crew {
         let options = WorkerOptions {
             connections: 1000,
             hash_seed: 7,
+            spin: Duration::ZERO,
         };
         let ends = handovers(&wakers, 11).into_iter();
         let workers = ends.zip(&stats).map(|(end, stats)| {

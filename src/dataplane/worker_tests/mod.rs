@@ -14,6 +14,7 @@ mod persistence;
 mod policy;
 mod scheduling;
 mod sctp;
+mod sleep;
 mod timing_tests;
 mod tunnel;
 mod udp;
@@ -199,6 +200,7 @@ impl Lab {
         let options = WorkerOptions {
             connections,
             hash_seed: 7,
+            spin: Duration::ZERO,
         };
         let io = MemoryIo::new(2 * BURST, BURST);
         Self {

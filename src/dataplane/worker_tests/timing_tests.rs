@@ -17,7 +17,7 @@ fn one_burst_in_many_is_timed_stage_by_stage() {
             assert!(lab.worker.io_mut().inject(INGRESS, &frame));
         }
         let before = ticks.get();
-        assert_eq!(lab.worker.step(&clock), 4);
+        assert_eq!(lab.worker.step(clock(), &clock), 4);
         let timed = n % TIMED_EVERY == FIRST_TIMED;
         let looks = if timed { 1 + Stage::COUNT as u64 } else { 1 };
         assert_eq!(ticks.get() - before, looks, "burst {n}");
@@ -30,6 +30,6 @@ fn one_burst_in_many_is_timed_stage_by_stage() {
         assert_eq!(buckets.iter().sum::<u64>(), 3, "{}", stage.name());
     }
     // A turn without frames is not counted.
-    lab.worker.timed_turn(clock);
+    lab.worker.timed_turn(clock(), clock);
     assert_eq!(lab.stats.times.buckets(Stage::Receive)[5], 3);
 }
