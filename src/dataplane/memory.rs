@@ -82,9 +82,10 @@ impl FrameBuf for MemoryFrame {
 
     #[inline]
     fn truncate(&mut self, len: usize) {
-        let end = usize::from(self.place.start()).saturating_add(len);
-        let end = u16::try_from(end).map_or(self.place.end(), |end| self.place.end().min(end));
-        self.place = Place::new(self.place.start(), end, self.place.port());
+        let (start, had) = (self.place.start(), self.place.end());
+        let end = usize::from(start).saturating_add(len);
+        let end = u16::try_from(end).map_or(had, |end| had.min(end));
+        self.place = Place::new(start, end, self.place.port());
     }
 
     fn resize(&mut self, len: usize) -> bool {
