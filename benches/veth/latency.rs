@@ -19,7 +19,14 @@ use crate::{
     ways::Way,
 };
 
-const WAYS: [Way; 4] = [Way::Kernel, Way::Nftables, Way::Xvs("NAT"), Way::Xvs("DR")];
+const WAYS: [Way; 6] = [
+    Way::Kernel,
+    Way::Nftables,
+    Way::Xvs("NAT"),
+    Way::Xvs("DR"),
+    Way::Awake("NAT"),
+    Way::Awake("DR"),
+];
 const ROUNDS: usize = 3;
 const PINGS: usize = 1500;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -104,6 +111,6 @@ pub(crate) fn run(folder: &Path) {
             format!("{name} {value:7.1} ({:+.1})", value - base)
         });
         let columns = columns.collect::<Vec<_>>().join("   ");
-        say(&format!("  {:24} {columns}   lost {lost}", way.name()));
+        say(&format!("  {:26} {columns}   lost {lost}", way.name()));
     }
 }

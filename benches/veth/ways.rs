@@ -35,6 +35,8 @@ pub(crate) enum Way {
     Bare,
     /// xvs with this lb_kind.
     Xvs(&'static str),
+    /// The same, with a worker that never sleeps.
+    Awake(&'static str),
     /// The kernel with nftables' DNAT.
     Nftables,
     /// HAProxy in TCP mode, one thread.
@@ -47,6 +49,7 @@ impl Way {
             Self::Kernel => "kernel forwarding".into(),
             Self::Bare => "bare AF_XDP forwarder".into(),
             Self::Xvs(kind) => format!("xvs {kind}"),
+            Self::Awake(kind) => format!("xvs {kind}, spin_us 1000000"),
             Self::Nftables => "nftables DNAT".into(),
             Self::Haproxy => "HAProxy".into(),
         }
@@ -56,7 +59,7 @@ impl Way {
     pub(crate) const fn thread(self) -> &'static str {
         match self {
             Self::Bare => BARE,
-            Self::Xvs(_) => "xvs-worker-0",
+            Self::Xvs(_) | Self::Awake(_) => "xvs-worker-0",
             _ => "",
         }
     }
@@ -75,9 +78,13 @@ impl Way {
         match self {
             Self::Kernel => Standing::Kernel,
             Self::Bare => Standing::Bare(Bare::start()),
-            Self::Xvs(kind) => {
+            Self::Xvs(kind) | Self::Awake(kind) => {
                 let file = folder.join("xvs.conf");
-                fs::write(&file, configuration(kind)).expect("the folder is ours");
+                let mut text = configuration(kind);
+                if let Self::Awake(_) = self {
+                    text += "xvs {\n spin_us 1000000\n}\n";
+                }
+                fs::write(&file, text).expect("the folder is ours");
                 let mut xvs = command("lb", &[SOURCE_CPU, BALANCER_CPU], env!("CARGO_BIN_EXE_xvs"));
                 xvs.args(["run", "--file", path(&file)]);
                 xvs.args(["--socket", path(&folder.join("xvs.sock"))]);

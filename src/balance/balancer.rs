@@ -62,8 +62,8 @@ pub struct Decider<'a, K> {
 }
 
 impl Balancer {
-    /// Empty tables with room for `connections` of each family; `hash_seed` is drawn at start. Memory that
-    /// no connection has been in yet is not used.
+    /// Empty tables with room for `connections` of each family; `hash_seed` is drawn at start. All of their memory is
+    /// taken now, so that a flood finds none missing.
     pub fn new(connections: usize, hash_seed: u64) -> Self {
         Self {
             v4: ConnTable::new(connections, hash_seed),
