@@ -258,6 +258,7 @@ impl Lab {
         let options = WorkerOptions {
             connections: CONNECTIONS,
             hash_seed: 5,
+            spin: Duration::ZERO,
         };
         let io = MemoryIo::new(FRAMES, FRAMES);
         let worker = Worker::new(io, publisher.reader(), Arc::clone(&stats), options);

@@ -32,6 +32,7 @@ macro_rules! tests {
 const TESTS: &[Test] = tests![
     netlink::addresses_come_and_go_once,
     netlink::an_address_is_made_as_the_configuration_says,
+    netlink::an_ipv6_address_is_made_as_keepalived_makes_it,
     netlink::without_privilege_the_error_says_what_is_missing,
     netlink::the_hosts_own_address_is_not_a_vip,
     netlink::secondaries_stay_when_they_are_promoted,

@@ -64,6 +64,7 @@ pub(crate) fn serve(specs: &[InterfaceSpec], workers: usize) {
         let options = WorkerOptions {
             connections: 10_000,
             hash_seed: 1,
+            spin: Duration::ZERO,
         };
         let mut worker = Worker::new(io, publisher.reader(), Arc::clone(&counters), options);
         if let Some(end) = ends.next() {

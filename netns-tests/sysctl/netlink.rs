@@ -62,6 +62,46 @@ pub(crate) fn addresses_come_and_go_once() {
     );
 }
 
+pub(crate) fn an_ipv6_address_is_made_as_keepalived_makes_it() {
+    let pair = Pair::new();
+    let mut netlink = pair.a.netlink();
+    let va = pair.a.link("va").index;
+    let options = AddressOptions {
+        no_prefix_route: true,
+        ..AddressOptions::default()
+    };
+    for address in ["2001:db8::51/64", "2001:db8::52/128"] {
+        let added = netlink.add_address(va, prefix(address), &options);
+        assert_eq!(added.unwrap(), Added::Added);
+    }
+    let output = std::process::Command::new("ip")
+        .args(["-n", &pair.a.name, "-6", "address", "show", "dev", "va"])
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<_> = shown.lines().map(str::trim).collect();
+    let after = |address: &str| {
+        let at = lines.iter().position(|line| line.contains(address));
+        let at = at.unwrap_or_else(|| panic!("no {address}: {shown}"));
+        (lines[at], lines[at + 1])
+    };
+    // What keepalived 2.2.7 left there, but for the option.
+    assert_eq!(
+        after("2001:db8::51"),
+        (
+            "inet6 2001:db8::51/64 scope global nodad noprefixroute",
+            "valid_lft forever preferred_lft forever"
+        )
+    );
+    assert_eq!(
+        after("2001:db8::52"),
+        (
+            "inet6 2001:db8::52/128 scope global nodad deprecated noprefixroute",
+            "valid_lft forever preferred_lft 0sec"
+        )
+    );
+}
+
 pub(crate) fn an_address_is_made_as_the_configuration_says() {
     let pair = Pair::new();
     let mut netlink = pair.a.netlink();

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressFlags, AddressMessage},
+    address::{AddressAttribute, AddressFlags, AddressMessage, CacheInfo},
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
     neighbour::{self, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{RouteAttribute, RouteMessage},
@@ -104,6 +104,9 @@ impl Netlink {
 
     /// Adds an address to an interface, as `ip address add` does. An address that is there
     /// already, with the same prefix length, stays as it is.
+    ///
+    /// As keepalived does, an IPv6 address is added without duplicate address detection, for whose second it could not
+    /// be used, and one of 128 bits as one that Linux prefers others to as a source (`preferred_lft 0`).
     pub fn add_address(
         &mut self,
         ifindex: u32,
@@ -122,10 +125,16 @@ impl Netlink {
                 .attributes
                 .push(AddressAttribute::Broadcast(broadcast));
         }
-        if options.no_prefix_route {
-            message
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
+        let mut flags = AddressFlags::empty();
+        flags.set(AddressFlags::Noprefixroute, options.no_prefix_route);
+        flags.set(AddressFlags::Nodad, prefix.addr().is_ipv6());
+        if !flags.is_empty() {
+            message.attributes.push(AddressAttribute::Flags(flags));
+        }
+        if prefix.addr().is_ipv6() && prefix.len() == 128 {
+            let mut lifetime = CacheInfo::default();
+            lifetime.ifa_valid = u32::MAX;
+            (message.attributes).push(AddressAttribute::CacheInfo(lifetime));
         }
         let request = RouteNetlinkMessage::NewAddress(message);
         match self.channel.change(request, NLM_F_CREATE | NLM_F_EXCL) {
