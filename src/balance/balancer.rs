@@ -262,7 +262,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             Some(real) if packet.kind == Kind::TunnelError => Some(Verdict::Report(real.id)),
             Some(real) => Some(forward(real.id, packet, self.turn)),
             None if packet.kind == Kind::TunnelError => self.report_alone(packet),
-            None => self.scheduled_alone(packet),
+            None => None,
         }
         .unwrap_or(Verdict::Drop(DropReason::IcmpUnknownFlow))
     }
@@ -280,10 +280,11 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         Some(Verdict::Report(real.id))
     }
 
-    /// `schedule_icmp`: where the scheduler would send the flow that an error is about.
-    fn scheduled_alone(&mut self, packet: &Packet<K>) -> Option<Verdict> {
+    /// `schedule_icmp`: where the scheduler would send the flow that an error is about. When no worker knows the flow.
+    #[cold]
+    pub fn schedule_error(&mut self, packet: &Packet<K>) -> Option<Verdict> {
         let table = self.table;
-        if !table.policy().schedule_icmp {
+        if packet.kind != Kind::IcmpError || packet.answers {
             return None;
         }
         let service = table.service(&packet.question())?;
@@ -298,14 +299,14 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         // Of the family, as words: an address of any is compared in memory, where it must arrive first.
         let (addr, port) = (K::own(from.vip()), from.vport());
         let is_answered_by = |real: RealRef, vport: u16| {
-            table
-                .real(real)
-                .is_some_and(|real| real.port_for(vport) == port && K::own(real.addr) == addr)
+            table.real(real).is_some_and(|real| {
+                real.port_for(vport) == port
+                    && K::own(real.addr) == addr
+                    && real.method.sees_answers()
+            })
         };
-        let known = self
-            .conns
-            .find_answered(&from, packet.home, packet.guess, is_answered_by)
-            .filter(|slot| !self.conns.is_expired(*slot, self.turn));
+        let known =
+            (self.conns).find_answered(&from, packet.home, packet.guess, self.turn, is_answered_by);
         let Some(slot) = known else {
             return self.answer_alone(packet);
         };
@@ -331,7 +332,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             .table
             .returns(from.vip(), from.protocol(), from.vport());
         match service.and_then(Service::stateless) {
-            Some(key) if matches!(packet.kind, Kind::Udp) => {
+            Some(key) if matches!(packet.kind, Kind::Udp | Kind::LaterFragment) => {
                 match K::between((from.client(), from.client_port()), key) {
                     Some(flow) => {
                         packet.key = flow;
@@ -342,6 +343,9 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             }
             Some(_) | None => match packet.kind {
                 Kind::IcmpError | Kind::LaterFragment => Verdict::Route,
+                // Who ends a connection is not told that there is none; the other end must hear of it.
+                Kind::Tcp(flags) if flags.contains(Flags::RST) => Verdict::Route,
+                Kind::Sctp(sctp::Event::Abort) => Verdict::Route,
                 _ if self.table.policy().nat_icmp_send => Verdict::Reply(ReplyReason::NoConnection),
                 _ => Verdict::Route,
             },

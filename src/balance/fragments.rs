@@ -58,7 +58,6 @@ impl Fragments {
 
     /// The first fragment of a packet has these ports.
     pub fn insert<A: AsRef<[u8]>>(&mut self, key: &FragmentKey<A>, ports: [u8; 4], now: Tick) {
-        self.inserted += 1;
         let (hash, check) = self.hashes(key);
         let ways = self.ways(hash);
         let same = |entry: &Entry| entry.used && entry.hash == hash && entry.check == check;
@@ -74,6 +73,9 @@ impl Fragments {
             None => ways.iter_mut().max_by_key(|entry| age(entry)),
         };
         if let Some(entry) = entry {
+            // One that is seen again, as it waited itself, is news to nobody.
+            let known = same(entry) && entry.ports == ports && now.since(entry.seen) < LIFETIME;
+            let news = u64::from(!known);
             *entry = Entry {
                 hash,
                 check,
@@ -81,6 +83,7 @@ impl Fragments {
                 seen: now,
                 used: true,
             };
+            self.inserted += news;
         }
     }
 
@@ -94,7 +97,7 @@ impl Fragments {
         (now.since(entry.seen) < LIFETIME).then_some(entry.ports)
     }
 
-    /// How often [`Self::insert`] was called.
+    /// How often [`Self::insert`] told something new.
     pub const fn inserted(&self) -> u64 {
         self.inserted
     }

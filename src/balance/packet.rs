@@ -184,13 +184,17 @@ impl Classifier<'_> {
             let later = ip.is_later_fragment();
             let Transport { ports, kind } = self.fragment(whole, later, protocol, payload)?;
             let key = Key4::from_wire(ip.addresses(), ports, protocol);
-            self.turned(key, kind)
+            self.turned(key, kind, ingress)
         } else if protocol == ipv4::PROTOCOL_ICMP {
-            let (key, answers) = self.quoted_v4(payload).map_err(Verdict::Drop)?;
+            let (key, answers) = self.quoted_v4(payload, ingress).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
             let Transport { ports, kind } = transport(protocol, payload)?;
-            self.turned(Key4::from_wire(ip.addresses(), ports, protocol), kind)
+            self.turned(
+                Key4::from_wire(ip.addresses(), ports, protocol),
+                kind,
+                ingress,
+            )
         };
         packet.network = network;
         packet.ingress = ingress;
@@ -241,14 +245,14 @@ impl Classifier<'_> {
             let later = upper.is_later_fragment();
             let Transport { ports, kind } = self.fragment(whole, later, upper.protocol, payload)?;
             let key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
-            self.turned(key, kind)
+            self.turned(key, kind, ingress)
         } else if upper.protocol == ipv6::PROTOCOL_ICMPV6 {
-            let (key, answers) = self.quoted_v6(payload).map_err(Verdict::Drop)?;
+            let (key, answers) = self.quoted_v6(payload, ingress).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
             let Transport { ports, kind } = transport(upper.protocol, payload)?;
             let key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
-            self.turned(key, kind)
+            self.turned(key, kind, ingress)
         };
         packet.network = network;
         packet.ingress = ingress;
@@ -295,8 +299,8 @@ impl Classifier<'_> {
 
     /// The flow of a packet: as it is, or, when a real server behind NAT sent it, turned round.
     #[inline]
-    fn turned<K: FlowKey>(&self, key: K, kind: Kind) -> (K, Kind, bool) {
-        if self.table.has_returns() && self.is_answer(key) {
+    fn turned<K: FlowKey>(&self, key: K, kind: Kind, ingress: PortId) -> (K, Kind, bool) {
+        if self.table.has_returns() && self.is_answer(key, ingress) {
             (key.reversed(), kind, true)
         } else {
             (key, kind, false)
@@ -306,20 +310,20 @@ impl Classifier<'_> {
     /// Whether a real server behind NAT sent a packet, whose source is the client of `key`. One that answers from
     /// every port may also be a client of a virtual server itself.
     #[inline]
-    fn is_answer<K: FlowKey>(&self, key: K) -> bool {
+    fn is_answer<K: FlowKey>(&self, key: K, ingress: PortId) -> bool {
         let from = (self.table).returns(key.client(), key.protocol(), key.client_port());
-        from.is_some_and(|service| !service.any_port || !self.is_for_service(key))
+        from.is_some_and(|service| !service.any_port || !self.is_for_service(key, ingress))
     }
 
     #[cold]
-    fn is_for_service<K: FlowKey>(&self, key: K) -> bool {
+    fn is_for_service<K: FlowKey>(&self, key: K, ingress: PortId) -> bool {
         let question = Question {
             client: key.client(),
             client_port: key.client_port(),
             vip: key.vip(),
             vport: key.vport(),
             protocol: key.protocol(),
-            ingress: PortId(0),
+            ingress,
         };
         self.table.service(&question).is_some()
     }
@@ -351,40 +355,38 @@ impl Classifier<'_> {
     /// one that a real server sent to a client, with the virtual server's address and port as its
     /// source, or one that we sent to a real server behind NAT.
     #[cold]
-    fn quoted_v4(&self, message: &[u8]) -> Result<(Key4, bool), DropReason> {
+    fn quoted_v4(&self, message: &[u8], ingress: PortId) -> Result<(Key4, bool), DropReason> {
         let error = icmp::Error::parse(message).map_err(|reason| match reason {
             icmp::NotAnError::Type => DropReason::IcmpType,
             icmp::NotAnError::Malformed | icmp::NotAnError::LaterFragment => DropReason::IcmpQuote,
         })?;
         let quoted = error.quoted();
         let key = Key4::from_wire(quoted.addresses(), error.ports(), quoted.protocol());
-        self.quoted(key)
+        self.quoted(key, ingress)
     }
 
     #[cold]
-    fn quoted_v6(&self, message: &[u8]) -> Result<(Key6, bool), DropReason> {
+    fn quoted_v6(&self, message: &[u8], ingress: PortId) -> Result<(Key6, bool), DropReason> {
         let error = icmpv6::Error::parse(message).map_err(|reason| match reason {
             icmp::NotAnError::Type => DropReason::IcmpType,
             _ => DropReason::IcmpQuote,
         })?;
         let key = Key6::from_wire(error.quoted().addresses(), error.ports(), error.protocol());
-        self.quoted(key)
+        self.quoted(key, ingress)
     }
 
-    fn quoted<K: FlowKey>(&self, key: K) -> Result<(K, bool), DropReason> {
+    fn quoted<K: FlowKey>(&self, key: K, ingress: PortId) -> Result<(K, bool), DropReason> {
         if L4Proto::from_number(key.protocol()).is_none() {
             return Err(DropReason::IcmpQuote);
         }
-        let to_real = self.table.has_returns()
-            && self
-                .table
-                .returns(key.vip(), key.protocol(), key.vport())
-                .is_some();
-        Ok(if to_real {
-            (key, true)
-        } else {
-            (key.reversed(), false)
-        })
+        let from_client = key.reversed();
+        Ok(
+            if self.table.has_returns() && self.is_answer(from_client, ingress) {
+                (key, true)
+            } else {
+                (from_client, false)
+            },
+        )
     }
 }
 

@@ -26,21 +26,59 @@ struct Parked<F> {
     since: Tick,
 }
 
+/// Frames that wait for the same kind of thing, first come, first looked at.
+#[derive(Debug)]
+struct Queue<F> {
+    frames: VecDeque<Parked<F>>,
+    /// What tells by being another one that what they wait for may have come: its value when they were looked at
+    /// last.
+    seen: u64,
+    /// Frames at the front that are still to be looked at for that.
+    due: usize,
+}
+
 /// The frames of one worker that wait.
 #[derive(Debug)]
 pub(super) struct Parking<F> {
-    frames: VecDeque<Parked<F>>,
-    fragments: usize,
-    /// What was true when the frames here were looked at last; when it changes they are again.
-    seen: (u64, u64),
+    /// For a MAC address, and whatever else a table may bring.
+    for_hops: Queue<F>,
+    for_fragments: Queue<F>,
+}
+
+impl<F> Queue<F> {
+    fn new(room: usize) -> Self {
+        Self {
+            frames: VecDeque::with_capacity(room),
+            seen: 0,
+            due: 0,
+        }
+    }
+
+    /// The next frame to look at again. What changes meanwhile counts once all have been looked at.
+    fn next(&mut self, version: u64) -> Option<Parked<F>> {
+        if self.due == 0 && self.seen != version {
+            self.seen = version;
+            self.due = self.frames.len();
+        }
+        self.due = self.due.checked_sub(1)?;
+        self.frames.pop_front()
+    }
+
+    fn expired(&mut self, now: Tick) -> Option<Parked<F>> {
+        let at = self
+            .frames
+            .iter()
+            .position(|parked| has_waited(parked.reason, parked.since, now))?;
+        self.due -= usize::from(at < self.due);
+        self.frames.remove(at)
+    }
 }
 
 impl<F> Parking<F> {
     pub(super) fn new() -> Self {
         Self {
-            frames: VecDeque::with_capacity(ROOM),
-            fragments: 0,
-            seen: (0, 0),
+            for_hops: Queue::new(ROOM),
+            for_fragments: Queue::new(FRAGMENTS),
         }
     }
 
@@ -55,13 +93,15 @@ impl<F> Parking<F> {
         since: Tick,
         now: Tick,
     ) -> Result<(), F> {
-        let is_fragment = reason == DropReason::FragmentUnknown;
-        let full = self.frames.len() == ROOM || (is_fragment && self.fragments == FRAGMENTS);
-        if full || has_waited(reason, since, now) {
+        let all = self.for_hops.frames.len() + self.for_fragments.frames.len();
+        let (queue, room) = match reason {
+            DropReason::FragmentUnknown => (&mut self.for_fragments, FRAGMENTS),
+            _ => (&mut self.for_hops, ROOM),
+        };
+        if all == ROOM || queue.frames.len() == room || has_waited(reason, since, now) {
             return Err(frame);
         }
-        self.fragments += usize::from(is_fragment);
-        self.frames.push_back(Parked {
+        queue.frames.push_back(Parked {
             frame,
             reason,
             since,
@@ -72,40 +112,33 @@ impl<F> Parking<F> {
     /// Whether nobody waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.for_hops.frames.is_empty() && self.for_fragments.frames.is_empty()
     }
 
-    /// How many are to be looked at again: all, if what they wait for may have come, which `version`
-    /// tells by being another one (the table's generation, and how many first fragments were seen).
-    pub(super) fn retry(&mut self, version: (u64, u64)) -> usize {
-        if self.seen == version {
-            return 0;
-        }
-        self.seen = version;
-        self.frames.len()
-    }
-
-    /// The frame that has waited longest, and since when.
-    pub(super) fn take(&mut self) -> Option<(F, Tick)> {
-        let parked = self.frames.pop_front()?;
-        self.fragments -= usize::from(parked.reason == DropReason::FragmentUnknown);
+    /// The next frame for which what it waits for may have come, and since when it waits: all that wait for a MAC
+    /// address with each new table, those that wait for a first fragment with each that was seen. `version` is the
+    /// table's generation, and how many first fragments there were.
+    pub(super) fn take(&mut self, version: (u64, u64)) -> Option<(F, Tick)> {
+        let parked = self
+            .for_hops
+            .next(version.0)
+            .or_else(|| self.for_fragments.next(version.1))?;
         Some((parked.frame, parked.since))
     }
 
     /// A frame that has waited long enough, and what for.
     pub(super) fn expired(&mut self, now: Tick) -> Option<(F, DropReason)> {
-        let at = self
-            .frames
-            .iter()
-            .position(|parked| has_waited(parked.reason, parked.since, now))?;
-        let parked = self.frames.remove(at)?;
-        self.fragments -= usize::from(parked.reason == DropReason::FragmentUnknown);
+        let parked = self
+            .for_hops
+            .expired(now)
+            .or_else(|| self.for_fragments.expired(now))?;
         Some((parked.frame, parked.reason))
     }
 
     /// Any frame, and what it waits for: when the worker ends.
     pub(super) fn give_up(&mut self) -> Option<(F, DropReason)> {
-        let parked = self.frames.pop_front()?;
+        let hops = self.for_hops.frames.pop_front();
+        let parked = hops.or_else(|| self.for_fragments.frames.pop_front())?;
         Some((parked.frame, parked.reason))
     }
 }
@@ -133,12 +166,33 @@ mod tests {
                 .park(2, DropReason::FragmentUnknown, NOW, NOW)
                 .is_ok()
         );
-        assert_eq!(parking.retry((1, 0)), 2);
-        assert_eq!(parking.retry((1, 0)), 0);
-        assert_eq!(parking.retry((1, 1)), 2);
-        assert_eq!(parking.take(), Some((1, NOW)));
-        assert_eq!(parking.take(), Some((2, NOW)));
+        // What is parked again while the others are looked at is not looked at with them.
+        assert_eq!(parking.take((1, 0)), Some((1, NOW)));
+        assert!(parking.park(1, DropReason::NoNextHop, NOW, NOW).is_ok());
+        assert_eq!(parking.take((1, 0)), None);
+        // A first fragment brings no MAC address, nor a table a first fragment.
+        assert_eq!(parking.take((1, 1)), Some((2, NOW)));
+        assert_eq!(parking.take((1, 2)), None);
+        assert_eq!(parking.take((2, 2)), Some((1, NOW)));
         assert!(parking.is_empty());
+    }
+
+    #[test]
+    fn one_that_has_waited_long_enough_is_not_missed_among_those_to_look_at() {
+        let mut parking = Parking::new();
+        let late = NOW.plus_secs(3);
+        assert!(parking.park(1, DropReason::NoNextHop, NOW, NOW).is_ok());
+        for n in 2..5 {
+            assert!(parking.park(n, DropReason::NoNextHop, late, late).is_ok());
+        }
+        assert_eq!(parking.take((1, 0)), Some((1, NOW)));
+        assert!(parking.park(1, DropReason::NoNextHop, NOW, NOW).is_ok());
+        assert_eq!(parking.expired(late), Some((1, DropReason::NoNextHop)));
+        assert_eq!(parking.take((1, 0)), Some((2, late)));
+        assert_eq!(parking.take((1, 0)), Some((3, late)));
+        assert!(parking.park(3, DropReason::NoNextHop, late, late).is_ok());
+        assert_eq!(parking.take((1, 0)), Some((4, late)));
+        assert_eq!(parking.take((1, 0)), None);
     }
 
     #[test]

@@ -135,6 +135,26 @@ pub(super) fn pass_on_burst<P>(frames: usize, metas: &mut Metas, handover: &Hand
     }
 }
 
+/// `schedule_icmp`: sends on errors about flows that nobody knows.
+#[cold]
+pub(super) fn schedule_errors(
+    frames: usize,
+    metas: &mut Metas,
+    balancer: &mut Balancer,
+    table: &ServiceTable,
+    turn: Turn<'_>,
+) {
+    for at in 0..frames.min(BURST) {
+        if metas.verdicts[at] == Verdict::Drop(DropReason::IcmpUnknownFlow) {
+            let found = match metas.families[at] {
+                Family::V4 => balancer.four(table, turn).schedule_error(&metas.four[at]),
+                Family::V6 => balancer.six(table, turn).schedule_error(&metas.six[at]),
+            };
+            metas.verdicts[at] = found.unwrap_or(metas.verdicts[at]);
+        }
+    }
+}
+
 /// Asks for the record that each flow's tag leads to, or that will be the new flow's.
 #[inline(never)]
 pub(super) fn locate_burst(frames: usize, metas: &mut Metas, balancer: &Balancer, turn: Turn<'_>) {

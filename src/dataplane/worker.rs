@@ -49,6 +49,12 @@ pub const TIMED_EVERY: u32 = 1024;
 /// The first burst that is timed; those before find everything cold.
 const FIRST_TIMED: u32 = 16;
 
+/// Frames of a burst, at most, that others handed over or that waited here: the rest is for new ones, whatever is sent
+/// to a real server that does not answer.
+const MOST_BEFORE_NEW: usize = BURST / 4 * 3;
+
+const _: () = assert!(handover::SHARE < MOST_BEFORE_NEW, "what waits has its turn");
+
 /// Buckets that a turn with frames sweeps at most: one for four frames of a full burst.
 const SWEEP_BUSY: usize = 16;
 
@@ -98,8 +104,6 @@ pub struct Worker<Io: PacketIo> {
     parking: Parking<Io::Frame>,
     /// Of the frames that were parked and are in `frames` now: since when.
     waited: Vec<Tick>,
-    /// Parked frames that are still to be looked at again.
-    to_retry: usize,
     limit: ReplyLimit,
     paths: PathMtus,
     /// Identification of the last outer IPv4 header.
@@ -157,7 +161,6 @@ impl<Io: PacketIo> Worker<Io> {
             metas: Box::new(Metas::NONE),
             parking: Parking::new(),
             waited: Vec::with_capacity(BURST),
-            to_retry: 0,
             limit: ReplyLimit::new(),
             paths: PathMtus::new(),
             ids: 0,
@@ -243,9 +246,8 @@ impl<Io: PacketIo> Worker<Io> {
             let (balancer, metas) = (&mut self.balancer, &mut *self.metas);
             let bytes = stages::classify_burst(&self.frames, old, metas, balancer, table, turn);
             if let Some(handover) = &self.handover {
-                // What waited here is this worker's.
-                metas.hops[taken..old].fill(Errand::OWNED);
-                metas.hops[old..frames].fill(0);
+                // What waited here, too: a later fragment did so before anybody knew whose it is.
+                metas.hops[taken..frames].fill(0);
                 stages::assign_burst(frames, metas, table, handover);
             }
             watch.lap(Stage::Classify);
@@ -253,6 +255,9 @@ impl<Io: PacketIo> Worker<Io> {
             stages::decide_burst(frames, metas, balancer, table, turn);
             if let Some(handover) = &self.handover {
                 stages::pass_on_burst(frames, metas, handover);
+            }
+            if table.policy().schedule_icmp {
+                stages::schedule_errors(frames, metas, balancer, table, turn);
             }
             watch.lap(Stage::Decide);
             let mut output = Output {
@@ -384,13 +389,8 @@ impl<Io: PacketIo> Worker<Io> {
         if self.parking.is_empty() {
             return;
         }
-        if self.to_retry == 0 {
-            self.to_retry = self.parking.retry(version);
-        }
-        while self.to_retry > 0 && self.frames.len() < BURST {
-            self.to_retry -= 1;
-            let Some((frame, since)) = self.parking.take() else {
-                self.to_retry = 0;
+        while self.frames.len() < MOST_BEFORE_NEW {
+            let Some((frame, since)) = self.parking.take(version) else {
                 return;
             };
             self.frames.push(frame);

@@ -23,7 +23,7 @@
 mod bucket;
 mod room;
 
-use std::time::Duration;
+use std::{iter, time::Duration};
 
 use rapidhash::v3::RapidSecrets;
 
@@ -443,12 +443,16 @@ impl<K: FlowKey> ConnTable<K> {
     /// turned round: its client is the addressee, its virtual address the real server's.
     /// `is_answered_by` says whether the real server with this reference, for flows to this virtual port,
     /// is the one that sent it.
+    ///
+    /// A client may have asked one real server through several virtual servers from one port: the answer is that of a
+    /// flow which is not over, and of several of the one that was heard of last.
     #[inline]
     pub fn find_answered(
         &self,
         to_client: &K,
         home: Home,
         guess: Option<Slot>,
+        turn: Turn<'_>,
         is_answered_by: impl Fn(RealRef, u16) -> bool,
     ) -> Option<Slot> {
         let fits = |record: &Record<K>| {
@@ -460,10 +464,39 @@ impl<K: FlowKey> ConnTable<K> {
         let guessed = guess.filter(|slot| {
             self.buckets[slot.bucket()].tags[slot.way()] == home.tag
                 && fits(&self.records[slot.0 as usize])
+                && (self.current(*slot, turn)).is_some_and(|(state, _)| !state.is_finished())
         });
-        guessed
-            .or_else(|| self.find_by(home, fits))
-            .or_else(|| self.find_further(to_client, fits))
+        guessed.or_else(|| self.latest_answered(to_client, home, turn, fits))
+    }
+
+    #[inline(never)]
+    fn latest_answered(
+        &self,
+        to_client: &K,
+        home: Home,
+        turn: Turn<'_>,
+        fits: impl Fn(&Record<K>) -> bool,
+    ) -> Option<Slot> {
+        let further =
+            (1..=self.deepest).map(|depth| self.further_home(to_client.hash(&self.secrets), depth));
+        let homes = iter::once(home).chain(further);
+        let slots = homes.flat_map(|home| {
+            [home.first, home.second]
+                .into_iter()
+                .flat_map(move |bucket| {
+                    let ways = self.buckets[bucket as usize].with_tag(home.tag);
+                    ways.map(move |way| Slot::new(bucket, way))
+                })
+        });
+        let live = slots.filter_map(|slot| {
+            let (state, _) = self.current(slot, turn)?;
+            let silence = turn
+                .tick
+                .since(self.buckets[slot.bucket()].seen[slot.way()]);
+            fits(self.record(slot)).then_some((state.is_finished(), silence, slot))
+        });
+        let best = live.min_by_key(|(is_finished, silence, _)| (*is_finished, *silence));
+        best.map(|(_, _, slot)| slot)
     }
 
     fn find_by(&self, home: Home, fits: impl Fn(&Record<K>) -> bool) -> Option<Slot> {

@@ -163,7 +163,9 @@ proptest! {
             // The answer of that real server, whose address the key does not have.
             let answer = key_to(9999);
             let home = bench.table.home(&answer);
-            let found = bench.table.find_answered(&answer, home, None, |it, vport| it == *real && vport == 80);
+            let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
+            let is_it = |it, vport| it == *real && vport == 80;
+            let found = bench.table.find_answered(&answer, home, None, turn, is_it);
             prop_assert_eq!(found, Some(slot));
         }
         prop_assert_eq!(bench.table.len(), model.len() + others as usize);

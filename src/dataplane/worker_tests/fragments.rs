@@ -153,6 +153,40 @@ fn fragments_of_answers_are_renamed_too() {
 }
 
 #[test]
+fn fragments_of_answers_to_one_packet_flows_are_renamed_too() {
+    for six in [false, true] {
+        let [client, vip, real] = ends(six);
+        for order in [[0, 1], [1, 0]] {
+            let ops = ServiceSpec {
+                one_packet: true,
+                ..spec(six, Method::Nat)
+            };
+            let mut lab = Lab::full(&[ops]);
+            lab.client(&udp((client, 4000), (vip, 80))).unwrap();
+            let answer = udp((real, 8080), (client, 4000)).with_data(2000);
+            let outside = answer.renamed((vip.parse().unwrap(), 80), answer.to);
+            let parts = [0..1200, 1200..2008];
+            let mut out = Vec::new();
+            for n in order {
+                let part: std::ops::Range<usize> = parts[n].clone();
+                let frame = framed(real_mac(11), EGRESS_MAC, &[], &answer.fragment(part));
+                out.extend(lab.burst(EGRESS, &[frame]));
+            }
+            out.extend(lab.turn());
+            out.sort();
+            let mut expected = parts
+                .map(|part| {
+                    let packet = outside.fragment(part);
+                    (INGRESS, framed(OUR_MAC, ROUTER_MAC, &[], &packet))
+                })
+                .to_vec();
+            expected.sort();
+            assert_eq!(out, expected, "{six} {order:?}");
+        }
+    }
+}
+
+#[test]
 fn a_whole_packet_with_a_fragment_header_is_no_fragment() {
     for method in [Method::DirectRouting, Method::Nat] {
         let mut lab = Lab::full(&[ServiceSpec {

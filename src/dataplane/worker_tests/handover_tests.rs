@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    frames::{framed, udp},
+    *,
+};
 use crate::{
     dataplane::handover::{handovers, ring_size},
     stats::AllStats,
@@ -28,6 +31,10 @@ impl Crew {
 
     fn with_frames(workers: usize, spec: ServiceSpec, frames: usize) -> Self {
         let table = ServiceTable::build(1, &[spec], Environment::default()).unwrap();
+        Self::with_table(workers, table, frames)
+    }
+
+    fn with_table(workers: usize, table: ServiceTable, frames: usize) -> Self {
         let mut publisher = Publisher::new(table);
         let wakers: Vec<_> = (0..workers).map(|_| Waker::new().unwrap()).collect();
         let stats: Vec<_> = wakers
@@ -219,6 +226,55 @@ fn an_icmp_error_finds_its_flow_on_any_worker() {
     assert_eq!(crew.sum(|s| s.handed_over.get()) - before, 3);
     assert_eq!(crew.sum(|s| s.drops(DropReason::IcmpUnknownFlow).get()), 1);
     crew.assert_settled();
+}
+
+#[test]
+fn an_icmp_error_is_scheduled_when_nobody_knows_its_flow() {
+    let mut environment = Environment::default();
+    environment.policy.schedule_icmp = true;
+    let spec = service(vec![real(11), real(12), real(13)]);
+    let table = ServiceTable::build(1, &[spec], environment).unwrap();
+    let mut crew = Crew::with_table(3, table, FRAMES);
+    let homes = [0, 1].map(|worker| {
+        let first = segment(CLIENT, 4000 + worker, Say::Syn);
+        crew.reaches(worker.into(), &first).unwrap()
+    });
+    for at in 0..3 {
+        for (port, home) in (4000..).zip(homes) {
+            assert_eq!(crew.reaches(at, &icmp_error(3, port)), Some(home), "{at}");
+        }
+    }
+    assert!(crew.reaches(1, &icmp_error(3, 9)).is_some());
+    crew.assert_settled();
+}
+
+#[test]
+fn a_fragment_that_overtakes_the_first_goes_to_its_owner_too() {
+    let mut whole = udp((CLIENT4, 4000), (VIP4, 80)).with_data(1500);
+    whole.id = 7;
+    let parts = [0..1200, 1200..1508].map(|part| {
+        let packet = whole.fragment(part);
+        framed(ROUTER_MAC, OUR_MAC, &[], &packet)
+    });
+    let mut owners = Vec::new();
+    for worker in 0..2 {
+        let spec = ServiceSpec {
+            matches: vec![address(L4Proto::Udp, VIP4, 80)],
+            ..persistent(vec![real(11)], 32)
+        };
+        let mut crew = Crew::new(2, spec);
+        for part in [1, 0] {
+            crew.inject(worker, &parts[part]);
+            crew.work();
+        }
+        // What waited is looked at in a turn that has no frame of its own.
+        crew.work();
+        let sent = [0, 1].map(|by| crew.sent(by).len());
+        assert!(sent == [2, 0] || sent == [0, 2], "in at {worker}: {sent:?}");
+        owners.push(sent);
+        crew.assert_settled();
+    }
+    assert_eq!(owners[0], owners[1]);
 }
 
 #[test]

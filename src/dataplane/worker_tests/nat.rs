@@ -77,6 +77,36 @@ fn packets_are_renamed_in_both_directions() {
 }
 
 #[test]
+fn an_answer_is_of_the_flow_that_is_not_over() {
+    let other = "10.1.0.101";
+    for (ended, expired) in [(RST, false), (RST, true), (ACK, true)] {
+        let both = ServiceSpec {
+            matches: vec![
+                address(L4Proto::Tcp, VIP4, 80),
+                address(L4Proto::Tcp, other, 80),
+            ],
+            ..web(false, L4Proto::Tcp)
+        };
+        let mut lab = Lab::full(&[both]);
+        // One port of one client, and one real server: its answers do not tell the two flows apart.
+        let (from, real) = ((CLIENT4, 4000), (REAL4.parse().unwrap(), REAL_PORT));
+        for flags in [SYN, ACK, ended] {
+            lab.client(&tcp(from, (VIP4, 80), flags)).unwrap();
+        }
+        if expired {
+            // Not swept yet.
+            lab.now = lab.now + Duration::from_secs(1000);
+        }
+        let second = tcp(from, (other, 80), SYN);
+        let inside = second.renamed(second.from, real);
+        assert_eq!(lab.client(&second), to_real(11, &inside));
+        let answer = back(&inside, L4::Tcp(SYN | ACK));
+        let outside = answer.renamed(second.to, second.from);
+        assert_eq!(lab.answer(11, &answer), to_router(&outside), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_datagram_without_a_checksum_stays_so() {
     let mut lab = Lab::full(&[web(false, L4Proto::Udp)]);
     let mut first = udp((CLIENT4, 4000), (VIP4, 80));

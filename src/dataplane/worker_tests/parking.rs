@@ -1,7 +1,7 @@
 //! Frames that wait for the MAC address of their real server.
 
 use super::{
-    frames::{ACK, SYN, udp},
+    frames::{ACK, SYN, framed, udp},
     *,
 };
 
@@ -122,4 +122,28 @@ fn one_packet_flows_are_counted_once_however_often_they_are_looked_at() {
     assert_eq!(lab.turn().len(), 1);
     assert_eq!(lab.stats.real(11).connections.get(), 1);
     assert_eq!(lab.traffic(11)[0], 1);
+}
+
+#[test]
+fn first_fragments_that_wait_do_not_keep_new_frames_out() {
+    let dead = served(1, address(L4Proto::Udp, VIP4, 53), vec![unresolved(12)]);
+    let mut lab = Lab::full(&[service(vec![real(11)]), dead]);
+    for port in 0..100 {
+        let mut whole = udp((CLIENT4, port), (VIP4, 53)).with_data(1000);
+        whole.id = port;
+        let first = framed(ROUTER_MAC, OUR_MAC, &[], &whole.fragment(0..800));
+        assert!(lab.burst(INGRESS, &[first]).is_empty());
+    }
+    assert_eq!(lab.worker.account().in_hand, 100);
+    // They are looked at again with each table, and even then others pass in the same turn.
+    for port in 0..6 {
+        if port % 2 == 0 {
+            let dead = served(1, address(L4Proto::Udp, VIP4, 53), vec![unresolved(12)]);
+            lab.publish_with(&[service(vec![real(11)]), dead], |_| {});
+        }
+        let other = tcp((CLIENT4, port), (VIP4, 80), SYN);
+        assert_eq!(lab.client(&other), to_real(11, &other.passed()), "{port}");
+    }
+    // None of them told of a fragment that was not known.
+    assert_eq!(lab.worker.balancer().first_fragments(), 100);
 }
