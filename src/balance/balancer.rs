@@ -355,10 +355,10 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     /// A packet whose flow has no entry: only a first one starts one.
     // Apart from the way of known flows, which needs the registers.
     #[inline(never)]
-    fn admit(&mut self, packet: &Packet<K>) -> Verdict {
+    fn admit(&mut self, packet: &mut Packet<K>) -> Verdict {
         let table = self.table;
         let Some(service) = table.service(&packet.question()) else {
-            return Verdict::Drop(DropReason::NoService);
+            return self.astray(packet);
         };
         let refused = self.refused(packet.kind);
         if let Some(verdict) = refused {
@@ -427,6 +427,19 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         }
         self.scheduling.connected(real, it.limits, self.turn.stats);
         forward(real.id, packet, self.turn)
+    }
+
+    /// A packet for no virtual server. The steering program cannot tell the fragments of answers from those of whatever
+    /// else a real server behind NAT sends.
+    #[cold]
+    fn astray(&self, packet: &mut Packet<K>) -> Verdict {
+        let (key, is_later) = (packet.key, packet.kind == Kind::LaterFragment);
+        let is_fragment = is_later || packet.first_fragment;
+        if is_fragment && self.table.has_returns_from(key.client(), key.protocol()) {
+            packet.key = key.reversed();
+            return Verdict::Route;
+        }
+        Verdict::Drop(DropReason::NoService)
     }
 
     /// Whether a packet from the middle of an unknown flow may be of one that found no room in the table, not too long

@@ -20,6 +20,12 @@ use crate::{
         steer::{Hook, Match, Steering},
         waker::Waker,
     },
+    wire::{
+        checksum, ethernet,
+        ipv4::{self, Ipv4},
+        ipv6::{self, Ipv6},
+        tcp, udp, vlan,
+    },
 };
 
 /// Frames in all. The kernel queues in memory of its own, so these are only those in hand: a burst,
@@ -380,55 +386,46 @@ fn is_full(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// Finishes the checksum of a TCP or UDP packet in IPv4 whose checksum field holds the sum of the
+/// Finishes the checksum of a TCP or UDP packet whose checksum field holds the sum of the
 /// pseudo-header only; `false` when the frame holds no such packet. This is what the sender left to
 /// its network card (NETIF_F_HW_CSUM), and no card was passed on the way here.
 fn finish_checksum(frame: &mut [u8]) -> bool {
-    let mut at = VLAN_AT;
-    while matches!(frame.get(at..at + 2), Some([0x81, 0x00] | [0x88, 0xa8])) {
-        at += VLAN_TAG;
-    }
-    if frame.get(at..at + 2) != Some(&[0x08, 0x00]) {
-        return false;
-    }
-    let Some(packet) = frame.get_mut(at + 2..) else {
+    let Some((ether_type, network)) = vlan::network_layer(frame) else {
         return false;
     };
-    let &[version_ihl, _, len_high, len_low, ..] = &*packet else {
+    let Some(packet) = frame.get_mut(network..) else {
         return false;
     };
-    let header = usize::from(version_ihl & 0x0f) * 4;
-    let total = usize::from(u16::from_be_bytes([len_high, len_low]));
-    let field = match packet.get(9) {
-        Some(6) => 16,
-        Some(17) => 6,
+    let place = match ether_type {
+        ethernet::TYPE_IPV4 => {
+            Ipv4::quoted(packet).map(|ip| (ip.protocol(), ip.header_len(), ip.total_len()))
+        }
+        // A sender leaves no packet with extension headers to its card.
+        ethernet::TYPE_IPV6 => {
+            Ipv6::quoted(packet).map(|ip| (ip.next_header(), ipv6::HEADER_LEN, ip.total_len()))
+        }
+        _ => None,
+    };
+    let Some((protocol, header, total)) = place else {
+        return false;
+    };
+    let field = match protocol {
+        ipv4::PROTOCOL_TCP => tcp::CHECKSUM_OFFSET,
+        udp::PROTOCOL => udp::CHECKSUM_OFFSET,
         _ => return false,
     };
     let Some(segment) = packet.get_mut(header..total) else {
         return false;
     };
-    if segment.len() < field + 2 {
-        return false;
-    }
-    // RFC 1071: the one's complement sum, which here includes what is in the field already.
-    let mut sum: u64 = segment
-        .chunks(2)
-        .map(|pair| {
-            u64::from(u16::from_be_bytes([
-                pair[0],
-                pair.get(1).copied().unwrap_or(0),
-            ]))
-        })
-        .sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    // Folded, so it fits. UDP's zero means "none" (RFC 768), and is sent as its other form.
-    let sum = match !u16::try_from(sum).unwrap_or(0) {
-        0 if field == 6 => 0xffff,
+    // The sum includes what is in the field already. RFC 1071 §1.
+    let sum = match checksum::compute(segment) {
+        sum if protocol == udp::PROTOCOL => checksum::udp(sum),
         sum => sum,
     };
-    segment[field..field + 2].copy_from_slice(&sum.to_be_bytes());
+    let Some(place) = segment.get_mut(field..field + 2) else {
+        return false;
+    };
+    place.copy_from_slice(&sum);
     true
 }
 
@@ -464,9 +461,17 @@ mod tests {
     }
 
     /// What the kernel hands over for a packet whose checksum is not finished, and the finished one.
-    fn unfinished(tcp: bool, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    fn unfinished(six: bool, tcp: bool, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
         let (source, target) = ([192, 0, 2, 7], [198, 51, 100, 1]);
-        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(source, target, 64);
+        let (source6, target6) = ([0x21; 16], [0xfd; 16]);
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let (builder, header, addresses) = if six {
+            let addresses = [source6, target6].concat();
+            (builder.ipv6(source6, target6, 64), 40, addresses)
+        } else {
+            let addresses = [source, target].concat();
+            (builder.ipv4(source, target, 64), 20, addresses)
+        };
         let mut whole = Vec::new();
         let (proto, field, segment_len) = if tcp {
             builder
@@ -479,33 +484,35 @@ mod tests {
             (17, 6, 8 + payload.len())
         };
         let mut pseudo: u32 = u32::from(proto) + u32::try_from(segment_len).unwrap();
-        for address in [source, target] {
-            pseudo += u32::from(u16::from_be_bytes([address[0], address[1]]));
-            pseudo += u32::from(u16::from_be_bytes([address[2], address[3]]));
+        for pair in addresses.chunks(2) {
+            pseudo += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
         }
-        let pseudo = u16::try_from((pseudo & 0xffff) + (pseudo >> 16)).unwrap();
+        while pseudo > 0xffff {
+            pseudo = (pseudo & 0xffff) + (pseudo >> 16);
+        }
         let mut partial = whole.clone();
-        partial[34 + field..36 + field].copy_from_slice(&pseudo.to_be_bytes());
+        let at = 14 + header + field;
+        partial[at..at + 2].copy_from_slice(&u16::try_from(pseudo).unwrap().to_be_bytes());
         (partial, whole)
     }
 
     #[test]
     fn an_unfinished_checksum_is_finished_as_etherparse_computes_it() {
-        for tcp in [true, false] {
+        for (six, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
             for payload in [&b""[..], b"odd", b"even", &[0xff; 101]] {
-                let (mut partial, whole) = unfinished(tcp, payload);
+                let (mut partial, whole) = unfinished(six, tcp, payload);
                 assert_ne!(partial, whole);
                 // Ethernet padding is not part of the sum.
                 partial.extend([9; 3]);
                 assert!(finish_checksum(&mut partial));
-                assert_eq!(&partial[..whole.len()], whole, "tcp {tcp}, {payload:?}");
+                assert_eq!(&partial[..whole.len()], whole, "{six} {tcp}, {payload:?}");
             }
         }
     }
 
     #[test]
     fn what_is_no_packet_is_not_finished() {
-        let (whole, _) = unfinished(true, b"x");
+        let (whole, _) = unfinished(false, true, b"x");
         for len in 0..54 {
             assert!(!finish_checksum(&mut whole[..len].to_vec()), "{len} bytes");
         }

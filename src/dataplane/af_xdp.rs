@@ -136,6 +136,8 @@ pub struct AfXdp {
     poll: PollSet,
     sockets: XskSet,
     unsent: Unsent,
+    /// Frames that were left at the last flush.
+    left: u32,
     drops: Arc<IoDrops>,
 }
 
@@ -227,6 +229,7 @@ impl AfXdp {
             poll,
             sockets,
             unsent: Unsent::default(),
+            left: 0,
             drops: Arc::default(),
         }
     }
@@ -454,10 +457,17 @@ impl PacketIo for AfXdp {
 
     /// What is in a ring is sent sooner or later: nothing is refused.
     fn flush(&mut self) -> u64 {
-        self.sockets.flush();
+        self.left = self.sockets.flush();
         self.unsent.reset();
         self.count_errors();
         0
+    }
+
+    #[inline]
+    fn nudge(&mut self) {
+        if self.left > 0 {
+            self.left = self.sockets.flush();
+        }
     }
 
     fn release(&mut self, frame: Frame) {
@@ -482,9 +492,9 @@ impl PacketIo for AfXdp {
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         // What a busy device did not take at the last flush is not to lie there while we sleep.
-        let left = self.sockets.flush();
+        self.left = self.sockets.flush();
         self.count_errors();
-        self.poll.wait(self.unsent.sleep(left, timeout))
+        self.poll.wait(self.unsent.sleep(self.left, timeout))
     }
 
     fn account(&mut self) -> FrameAccount {

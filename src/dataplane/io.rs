@@ -109,6 +109,10 @@ pub trait PacketIo {
     /// refused: those were not sent, and are free again.
     fn flush(&mut self) -> u64;
 
+    /// Has the kernel try again what a busy device did not take at the last flush. For a worker that has nothing to do
+    /// and does not sleep; [`Self::wait`] does it, too.
+    fn nudge(&mut self) {}
+
     /// Gives back a frame that is not transmitted.
     fn release(&mut self, frame: Self::Frame);
 

@@ -22,7 +22,11 @@ use crate::{
     },
     stats::{DropReason, ReplyReason},
     time::Tick,
-    wire::{icmp::Problem, ipv4::Ipv4, ipv6::Ipv6},
+    wire::{
+        icmp::Problem,
+        ipv4::Ipv4,
+        ipv6::{self, Ipv6},
+    },
 };
 
 /// What the last stage works with.
@@ -218,7 +222,16 @@ impl<Io: PacketIo> Output<'_, Io> {
         };
         let overhead = usize::from(rewrite::overhead(kind, ends.family()));
         let known = self.paths.of(real_ref, self.turn.tick);
-        let mtu = known.map_or(hop.mtu, |mtu| mtu.min(hop.mtu));
+        let mtu = known.map_or(hop.mtu, |mtu| {
+            // No host goes below 1280 (RFC 8200 §5), and whoever says less of the path may have made it up: that much is
+            // sent on.
+            let least = match (<K::Addr as Address>::FAMILY, ends.family()) {
+                (Family::V6, Family::V6) => usize::from(ipv6::MIN_MTU) + overhead,
+                _ => 0,
+            };
+            mtu.max(u16::try_from(least).unwrap_or(u16::MAX))
+                .min(hop.mtu)
+        });
         let fit = if usize::from(packet.length) + overhead > usize::from(mtu) {
             self.too_large(frame, packet, mtu, Some((ends.family(), kind)))?
         } else {

@@ -323,6 +323,7 @@ impl<Io: PacketIo> Worker<Io> {
             if self.step(now, &clock) > 0 || self.reader.is_asked() {
                 empty_since = None;
             } else if now - *empty_since.get_or_insert(now) < self.spin {
+                self.io.nudge();
                 std::hint::spin_loop();
             } else if self.to_sweep > 0 {
                 // What has come due in one sleep is more than one turn may sweep: asleep again at once, a

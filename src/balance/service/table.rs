@@ -105,13 +105,16 @@ impl Service {
 /// key is one word, or three, as in [`Lookup`].
 #[derive(Debug, Default)]
 struct Returns {
+    /// The addresses of them all, with the protocols.
+    hosts: HashSet<(IpAddr, u8), SeedableState<'static>>,
     v4: HashMap<u64, u32, SeedableState<'static>>,
     v6: HashMap<(u128, u32), u32, SeedableState<'static>>,
 }
 
 impl Returns {
-    /// `from` is as by [`source`].
-    fn add(&mut self, addr: IpAddr, from: u32, at: u32) {
+    fn add(&mut self, addr: IpAddr, protocol: u8, port: u16, at: u32) {
+        self.hosts.insert((addr, protocol));
+        let from = source(protocol, port);
         match addr {
             IpAddr::V4(addr) => self.v4.entry(word(addr, from)).or_insert(at),
             IpAddr::V6(addr) => self.v6.entry((addr.to_bits(), from)).or_insert(at),
@@ -208,8 +211,8 @@ impl ServiceTable {
             let behind_nat = spec.reals.iter().filter(|real| real.method.sees_answers());
             for real in behind_nat {
                 for protocol in spec.protocols() {
-                    let from = source(protocol.number(), real.endpoint.port);
-                    returns.add(real.endpoint.addr, from, at);
+                    let (addr, port) = (real.endpoint.addr, real.endpoint.port);
+                    returns.add(addr, protocol.number(), port, at);
                     any_return |= real.endpoint.port == 0;
                 }
             }
@@ -328,6 +331,11 @@ impl ServiceTable {
                 .flatten()
         });
         self.services.get(at? as usize)
+    }
+
+    /// Whether a real server behind NAT has this address and answers by this protocol.
+    pub fn has_returns_from(&self, addr: IpAddr, protocol: u8) -> bool {
+        self.returns.hosts.contains(&(addr, protocol))
     }
 
     /// Whether any real server is behind a tunnel.

@@ -1,7 +1,7 @@
 //! lb_kind NAT, both directions and both families.
 
 use super::{
-    frames::{ACK, FIN, L4, RST, SYN, icmp_error, sctp, udp},
+    frames::{ACK, FIN, L4, RST, SYN, framed, icmp_error, sctp, udp},
     *,
 };
 
@@ -103,6 +103,39 @@ fn an_answer_is_of_the_flow_that_is_not_over() {
         let answer = back(&inside, L4::Tcp(SYN | ACK));
         let outside = answer.renamed(second.to, second.from);
         assert_eq!(lab.answer(11, &answer), to_router(&outside), "{ended:?}");
+    }
+}
+
+#[test]
+fn fragments_that_a_real_server_sends_for_itself_are_routed() {
+    for six in [false, true] {
+        let [client, _, real] = ends(six);
+        let mut lab = Lab::full(&[web(six, L4Proto::Udp)]);
+        let mut whole = udp((real, 5060), (client, 9)).with_data(1500);
+        whole.id = 3;
+        for order in [[0, 1], [1, 0]] {
+            whole.id += 1;
+            let parts = [0..1200, 1200..1508].map(|part| {
+                let came = framed(real_mac(11), EGRESS_MAC, &[], &whole.fragment(part.clone()));
+                let goes = framed(OUR_MAC, ROUTER_MAC, &[], &whole.passed().fragment(part));
+                (came, (INGRESS, goes))
+            });
+            let mut out = Vec::new();
+            for n in order {
+                let (came, _): &(Vec<u8>, _) = &parts[n];
+                out.extend(lab.burst(EGRESS, &[came]));
+            }
+            out.extend(lab.turn());
+            out.sort();
+            let mut expected = parts.map(|(_, goes)| goes);
+            expected.sort();
+            assert_eq!(out, expected, "{six} {order:?}");
+        }
+        // From elsewhere they are nobody's.
+        let other = if six { "fd02::77" } else { "10.2.0.77" };
+        whole.from.0 = other.parse().unwrap();
+        let frame = framed(real_mac(11), EGRESS_MAC, &[], &whole.fragment(0..1200));
+        lab.assert_dropped(&frame, DropReason::NoService);
     }
 }
 

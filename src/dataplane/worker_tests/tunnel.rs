@@ -351,6 +351,23 @@ fn a_router_in_the_tunnel_makes_the_client_send_less() {
 }
 
 #[test]
+fn what_every_ipv6_host_may_send_goes_on_whatever_a_router_says() {
+    let (from, to) = ends(true);
+    let mut lab = Lab::full(&[spec(true, true, TunnelKind::Ipip, 1500)]);
+    let least = tcp(from, to, SYN).with_data(1280 - 60);
+    let (_, out) = lab.client(&least).unwrap();
+    let error = from_router(true, too_big(true, 1290), &out[14..14 + 500]);
+    let told = lab.burst(EGRESS, &[error]);
+    assert_eq!((told.len(), told[0].0), (1, INGRESS));
+    let (port, again) = lab.client(&least).unwrap();
+    assert_eq!((port, &again[54..]), (EGRESS, &out[54..]));
+    // The client heard of 1280 and keeps to it.
+    let more = tcp(from, to, SYN).with_data(1280 - 60 + 1);
+    assert_eq!(lab.client(&more).unwrap().0, INGRESS);
+    assert_eq!(lab.stats.dropped(), 0);
+}
+
+#[test]
 fn where_the_client_let_it_be_cut_it_is_not_told() {
     let (from, to) = ends(false);
     let mut lab = Lab::full(&[spec(false, true, TunnelKind::Ipip, 1500)]);
