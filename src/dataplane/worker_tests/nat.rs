@@ -279,6 +279,15 @@ fn ports_stay_where_the_virtual_server_has_every_port() {
         let out = lab.burst(EGRESS, &[own.between(real_mac(11), EGRESS_MAC)]);
         let inside = own.renamed(own.from, (REAL4.parse().unwrap(), 80));
         assert_eq!(out, Vec::from_iter(to_real(11, &inside)));
+        // So it is when it says what is wrong with such an answer.
+        let answer = tcp((VIP4, 80), (REAL4, 5000), SYN | ACK).packet();
+        let unreachable = icmp_error(REAL4, VIP4, [3, 1, 0, 0, 0, 0, 0, 0], &answer, (64, 0));
+        let frame = framed(real_mac(11), EGRESS_MAC, &[], &unreachable);
+        let out = lab.burst(EGRESS, &[frame]);
+        assert_eq!(
+            (out.len(), out[0].0, &out[0].1[..6]),
+            (1, EGRESS, &real_mac(11)[..])
+        );
     }
 }
 
@@ -325,6 +334,29 @@ fn what_answers_no_connection_is_routed_as_it_is() {
         let stray = tcp((real, REAL_PORT), (client, 4000), ACK);
         assert_eq!(lab.answer(11, &stray), None);
         assert_eq!(lab.dropped_for(DropReason::NoRoute), 1);
+    }
+}
+
+#[test]
+fn with_nat_icmp_send_a_real_server_is_told_but_who_ends_a_connection_is_let_through() {
+    for six in [false, true] {
+        let [client, _, real] = ends(six);
+        let mut lab = Lab::with(&[web(six, L4Proto::Tcp)], |environment| {
+            environment.policy.nat_icmp_send = true;
+            let ports: Vec<_> = [(ON_LINK4, ON_LINK6), (US4, US6)]
+                .map(|(four, six)| PortSpec {
+                    v4: four.parse().ok(),
+                    v6: six.parse().ok(),
+                })
+                .into();
+            environment.ports = ports;
+        });
+        let end = tcp((real, REAL_PORT), (client, 4000), RST);
+        assert_eq!(lab.answer(11, &end), to_router(&end.passed()));
+        let stray = tcp((real, REAL_PORT), (client, 4000), ACK);
+        let (port, _) = lab.answer(11, &stray).unwrap();
+        assert_eq!(port, EGRESS, "unreachable, back to the real server");
+        assert_eq!(lab.stats.replies(ReplyReason::NoConnection).get(), 1);
     }
 }
 
