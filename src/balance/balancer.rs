@@ -433,8 +433,8 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     /// else a real server behind NAT sends.
     #[cold]
     fn astray(&self, packet: &mut Packet<K>) -> Verdict {
-        let (key, is_later) = (packet.key, packet.kind == Kind::LaterFragment);
-        let is_fragment = is_later || packet.first_fragment;
+        let key = packet.key;
+        let is_fragment = packet.first_fragment || packet.kind == Kind::LaterFragment;
         if is_fragment && self.table.has_returns_from(key.client(), key.protocol()) {
             packet.key = key.reversed();
             return Verdict::Route;

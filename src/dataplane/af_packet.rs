@@ -34,10 +34,7 @@ const FRAMES: usize = 2048;
 /// Bytes before a received packet: room for an outer header, and for the VLAN tag put back.
 const HEADROOM: usize = 128;
 /// Bytes of a frame beside its IP packet: Ethernet and two VLAN tags.
-const LINK_OVERHEAD: usize = 14 + 2 * VLAN_TAG;
-/// Bytes of an IEEE 802.1Q tag, and where it goes: after the two addresses.
-const VLAN_TAG: usize = 4;
-const VLAN_AT: usize = 12;
+const LINK_OVERHEAD: usize = 14 + 2 * vlan::TAG_LEN;
 /// Smallest packet buffer, so that a small MTU at start is no trap later.
 const SMALLEST_MTU: u32 = 1500;
 
@@ -242,13 +239,15 @@ impl PacketFrame {
             return;
         };
         // There is room: nothing has used the headroom yet.
-        if self.end - self.start < VLAN_AT || !self.grow_front(VLAN_TAG) {
+        if self.end - self.start < ethernet::ADDRESSES_LEN || !self.grow_front(vlan::TAG_LEN) {
             return;
         }
         let bytes = self.bytes_mut();
-        bytes.copy_within(VLAN_TAG..VLAN_TAG + VLAN_AT, 0);
-        bytes[VLAN_AT..VLAN_AT + 2].copy_from_slice(&tpid.to_be_bytes());
-        bytes[VLAN_AT + 2..VLAN_AT + 4].copy_from_slice(&tci.to_be_bytes());
+        bytes.copy_within(vlan::TAG_LEN..vlan::TAG_LEN + ethernet::ADDRESSES_LEN, 0);
+        bytes[ethernet::ADDRESSES_LEN..ethernet::ADDRESSES_LEN + 2]
+            .copy_from_slice(&tpid.to_be_bytes());
+        bytes[ethernet::ADDRESSES_LEN + 2..ethernet::ADDRESSES_LEN + 4]
+            .copy_from_slice(&tci.to_be_bytes());
     }
 }
 

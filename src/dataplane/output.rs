@@ -561,6 +561,7 @@ fn encapsulate<F: FrameBuf>(
     Ok(())
 }
 
+/// The same for the second of two fragments, which is rare, apart from the usual way's copy.
 #[cold]
 fn encapsulate_second<F: FrameBuf>(
     frame: &mut F,

@@ -1,5 +1,5 @@
 //! The stages of a turn: short loops over a burst, so that the memory that one asks for has arrived
-//! when the next needs it.
+//! when the next needs it. None is inlined: a loop of its own has the registers to itself.
 
 use super::{
     handover::{Errand, Handover},

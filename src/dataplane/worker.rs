@@ -81,17 +81,6 @@ pub struct WorkerOptions {
     pub spin: Duration,
 }
 
-impl WorkerOptions {
-    /// The default number of connections, with a seed that was drawn at start; it sleeps at once.
-    pub const fn with_seed(hash_seed: u64) -> Self {
-        Self {
-            connections: 1 << 20,
-            hash_seed,
-            spin: Duration::ZERO,
-        }
-    }
-}
-
 /// A forwarding worker.
 #[derive(Debug)]
 pub struct Worker<Io: PacketIo> {

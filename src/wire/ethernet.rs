@@ -2,6 +2,9 @@
 
 use crate::addr::MacAddr;
 
+/// Length of the two addresses at its front, behind which a VLAN tag goes.
+pub const ADDRESSES_LEN: usize = 12;
+
 /// Length of the header: two addresses and the EtherType.
 pub const HEADER_LEN: usize = 14;
 

@@ -480,15 +480,7 @@ impl<K: FlowKey> ConnTable<K> {
         let further =
             (1..=self.deepest).map(|depth| self.further_home(to_client.hash(&self.secrets), depth));
         let homes = iter::once(home).chain(further);
-        let slots = homes.flat_map(|home| {
-            [home.first, home.second]
-                .into_iter()
-                .flat_map(move |bucket| {
-                    let ways = self.buckets[bucket as usize].with_tag(home.tag);
-                    ways.map(move |way| Slot::new(bucket, way))
-                })
-        });
-        let live = slots.filter_map(|slot| {
+        let live = homes.flat_map(|home| self.tagged(home)).filter_map(|slot| {
             let (state, _) = self.current(slot, turn)?;
             let silence = turn
                 .tick
@@ -500,11 +492,16 @@ impl<K: FlowKey> ConnTable<K> {
     }
 
     fn find_by(&self, home: Home, fits: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
-        [home.first, home.second].into_iter().find_map(|bucket| {
-            self.buckets[bucket as usize]
-                .with_tag(home.tag)
-                .map(|way| Slot::new(bucket, way))
-                .find(|slot| fits(&self.records[slot.0 as usize]))
+        (self.tagged(home)).find(|slot| fits(&self.records[slot.0 as usize]))
+    }
+
+    /// The entries that may be a flow's: those in its buckets with its tag.
+    #[inline]
+    fn tagged(&self, home: Home) -> impl Iterator<Item = Slot> {
+        let buckets = [home.first, home.second].into_iter();
+        buckets.flat_map(move |bucket| {
+            let ways = self.buckets[bucket as usize].with_tag(home.tag);
+            ways.map(move |way| Slot::new(bucket, way))
         })
     }
 

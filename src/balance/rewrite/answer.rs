@@ -3,11 +3,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::{
-    Address, Family, Message, Refused, STATIONS_LEN, move_link_header, put_sum, turn_around,
-};
+use super::{Address, Family, Message, Refused, move_link_header, put_sum, turn_around};
 use crate::wire::{
-    checksum,
+    checksum, ethernet,
     icmp::{self, Problem},
     icmpv6,
     ipv4::{self, Ipv4, Marks},
@@ -54,7 +52,7 @@ pub fn icmp_error<A: Answer>(
     let message = A::message(offending)?;
     A::may_be_answered(offending, message, problem)?;
     let length = room + message.end.min(A::MAX_PACKET_LEN - room);
-    frame.copy_within(room..room + STATIONS_LEN, 0);
+    frame.copy_within(room..room + ethernet::ADDRESSES_LEN, 0);
     let packet = move_link_header(frame, network, room, A::FAMILY)?;
     let packet = (packet.get_mut(..length)).ok_or(Refused::Cut)?;
     source

@@ -102,9 +102,6 @@ pub fn direct_routing_v6(frame: &mut [u8], network: u8, hop: &NextHop) {
     }
 }
 
-/// Bytes of the two stations' addresses at the front of a frame.
-const STATIONS_LEN: usize = 12;
-
 /// Moves what stands between the stations of a frame and its packet towards the front of the `room` bytes that it was
 /// grown by: VLAN tags, and another EtherType behind them. The packet that starts after them. The stations are the
 /// caller's, who sets others as a rule.
@@ -120,7 +117,8 @@ fn move_link_header(
     }
     // Most frames have no tag, and an unknown length costs a call.
     if network > ethernet::HEADER_LEN {
-        frame.copy_within(room + STATIONS_LEN..room + network, STATIONS_LEN);
+        let tags = ethernet::ADDRESSES_LEN;
+        frame.copy_within(room + tags..room + network, tags);
     }
     frame[network - 2..network].copy_from_slice(&family.ether_type().to_be_bytes());
     Ok(&mut frame[network..])
