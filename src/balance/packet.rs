@@ -81,19 +81,14 @@ impl<K: FlowKey> Packet<K> {
 
     /// What decides which virtual server it is for.
     pub fn question(&self) -> Question {
-        question(self.key, self.ingress)
-    }
-}
-
-/// What decides which virtual server a packet of this flow, which came in on `ingress`, is for.
-fn question<K: FlowKey>(key: K, ingress: PortId) -> Question {
-    Question {
-        client: key.client(),
-        client_port: key.client_port(),
-        vip: key.vip(),
-        vport: key.vport(),
-        protocol: key.protocol(),
-        ingress,
+        Question {
+            client: self.key.client(),
+            client_port: self.key.client_port(),
+            vip: self.key.vip(),
+            vport: self.key.vport(),
+            protocol: self.key.protocol(),
+            ingress: self.ingress,
+        }
     }
 }
 
@@ -189,16 +184,17 @@ impl Classifier<'_> {
             let later = ip.is_later_fragment();
             let Transport { ports, kind } = self.fragment(whole, later, protocol, payload)?;
             let key = Key4::from_wire(ip.addresses(), ports, protocol);
-            let (key, answers) = self.turned(key, ingress);
-            (key, kind, answers)
+            self.turned(key, kind, ingress)
         } else if protocol == ipv4::PROTOCOL_ICMP {
             let (key, answers) = self.quoted_v4(payload, ingress).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
             let Transport { ports, kind } = transport(protocol, payload)?;
-            let key = Key4::from_wire(ip.addresses(), ports, protocol);
-            let (key, answers) = self.turned(key, ingress);
-            (key, kind, answers)
+            self.turned(
+                Key4::from_wire(ip.addresses(), ports, protocol),
+                kind,
+                ingress,
+            )
         };
         packet.network = network;
         packet.ingress = ingress;
@@ -249,16 +245,14 @@ impl Classifier<'_> {
             let later = upper.is_later_fragment();
             let Transport { ports, kind } = self.fragment(whole, later, upper.protocol, payload)?;
             let key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
-            let (key, answers) = self.turned(key, ingress);
-            (key, kind, answers)
+            self.turned(key, kind, ingress)
         } else if upper.protocol == ipv6::PROTOCOL_ICMPV6 {
             let (key, answers) = self.quoted_v6(payload, ingress).map_err(Verdict::Drop)?;
             (key, Kind::IcmpError, answers)
         } else {
             let Transport { ports, kind } = transport(upper.protocol, payload)?;
             let key = Key6::from_wire(ip.addresses(), ports, upper.protocol);
-            let (key, answers) = self.turned(key, ingress);
-            (key, kind, answers)
+            self.turned(key, kind, ingress)
         };
         packet.network = network;
         packet.ingress = ingress;
@@ -305,11 +299,11 @@ impl Classifier<'_> {
 
     /// The flow of a packet: as it is, or, when a real server behind NAT sent it, turned round.
     #[inline]
-    fn turned<K: FlowKey>(&self, key: K, ingress: PortId) -> (K, bool) {
+    fn turned<K: FlowKey>(&self, key: K, kind: Kind, ingress: PortId) -> (K, Kind, bool) {
         if self.table.has_returns() && self.is_answer(key, ingress) {
-            (key.reversed(), true)
+            (key.reversed(), kind, true)
         } else {
-            (key, false)
+            (key, kind, false)
         }
     }
 
@@ -323,7 +317,12 @@ impl Classifier<'_> {
 
     #[cold]
     fn is_for_service<K: FlowKey>(&self, key: K, ingress: PortId) -> bool {
-        self.table.service(&question(key, ingress)).is_some()
+        let packet = Packet {
+            key,
+            ingress,
+            ..Packet::NONE
+        };
+        self.table.service(&packet.question()).is_some()
     }
 
     /// The ports of a fragment: the first has them, and leaves them for the others.
@@ -377,7 +376,14 @@ impl Classifier<'_> {
         if L4Proto::from_number(key.protocol()).is_none() {
             return Err(DropReason::IcmpQuote);
         }
-        Ok(self.turned(key.reversed(), ingress))
+        let from_client = key.reversed();
+        Ok(
+            if self.table.has_returns() && self.is_answer(from_client, ingress) {
+                (key, true)
+            } else {
+                (from_client, false)
+            },
+        )
     }
 }
 
