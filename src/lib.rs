@@ -11,6 +11,7 @@
 //! main.rs      arguments in, exit code out                                        -> cli
 //! time         Instant, Tick (coarse), no clock of its own                        -> nothing
 //! addr         MacAddr, prefixes, L4Proto, Endpoint                               -> nothing
+//! lvs          what virtual and real servers are known by                           -> addr
 //! wire         one file a header: ethernet, ipv4, tcp, icmp, arp, vrrp, checksum  -> addr
 //! stats        Counter, DropReason, per-service and per-real counters             -> nothing
 //! balance      what a balancer is: flow key and hash, service table, schedulers,
@@ -47,6 +48,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod lvs;
 pub mod stats;
 #[allow(unsafe_code, reason = "the one layer that talks to the kernel")]
 pub mod sys;

@@ -23,6 +23,7 @@ pub use self::{
     table::{Real, Service, ServiceTable},
 };
 use super::{Entry, Limits, Policy, Routes, Scheduler, Timeouts, rewrite::TunnelKind};
+pub use crate::lvs::{RealId, ServiceId};
 use crate::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     stats::MAX_REALS,
@@ -33,15 +34,6 @@ use crate::{
 /// 16,384 cursors of 32 bytes are 512 KiB a worker, for as many virtual servers as addresses in
 /// four class C networks with sixteen ports each.
 pub const MAX_SERVICES: usize = 16_384;
-
-/// The stable slot of a virtual server, given by control for as long as it exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceId(pub u32);
-
-/// The stable slot of a real server of one virtual server, given by control for as long as it
-/// exists; index of its counters in every worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RealId(pub u32);
 
 /// One holder of a slot. A connection to a former holder is recognised as stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

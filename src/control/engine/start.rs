@@ -143,7 +143,9 @@ impl Engine {
             }
         }
         let mut health = Health::new(fastrand::u64(..));
-        health.apply(now, &services.check_settings());
+        for settings in services.check_settings() {
+            health.set(now, &settings);
+        }
         let probe_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let admin_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let probes = TcpProbes::new(probe_registry, FIRST_PROBE, MAX_PROBES);

@@ -39,7 +39,7 @@ struct Real {
     weight: u32,
     limits: Limits,
     /// Its number in the health checks; the sorry server is not checked.
-    checked: Option<check::RealId>,
+    checked: Option<RealId>,
     rates: Estimator,
 }
 
@@ -47,7 +47,7 @@ struct Real {
 struct Service {
     config: config::VirtualServer,
     id: ServiceId,
-    vs: check::VsId,
+    vs: ServiceId,
     matches: Vec<Match>,
     scheduler: Scheduler,
     reals: Vec<Real>,
@@ -105,7 +105,7 @@ impl Services {
                     configured.lb_kind,
                     configured.weight,
                     translate::limits(configured),
-                    Some(check::RealId(slot)),
+                    Some(RealId(slot)),
                 ));
             }
             reals.extend(
@@ -115,7 +115,7 @@ impl Services {
             );
             services.push(Service {
                 id: ServiceId(number),
-                vs: check::VsId(number),
+                vs: ServiceId(number),
                 matches: translate::matches(server),
                 scheduler: translate::scheduler(server, size),
                 reals,
@@ -437,7 +437,9 @@ mod tests {
             hops.handle_timeout(now, kernel);
         }
         let mut health = Health::new(1);
-        health.apply(now, &services.check_settings());
+        for settings in services.check_settings() {
+            health.set(now, &settings);
+        }
         (services, health, hops)
     }
 
