@@ -23,6 +23,7 @@ mod auth;
 mod checker;
 pub mod defaults;
 mod diagnostic;
+mod diff;
 mod effective;
 mod global;
 mod group;
@@ -47,6 +48,7 @@ use std::{
 
 pub use self::{
     diagnostic::{Diagnostic, Severity},
+    diff::{Change, Keyword, ServerChange, diff},
     effective::effective,
     model::{
         AddressSet, Authentication, CheckKind, Checker, Config, Family, Garp, Global, InitialState,
