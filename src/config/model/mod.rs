@@ -35,6 +35,14 @@ pub struct Config {
     pub settings: Settings,
 }
 
+impl Config {
+    /// Why there is nothing to do by it, if so.
+    pub fn is_useless(&self) -> Option<&'static str> {
+        let useless = self.vrrp_instances.is_empty() && self.virtual_servers.is_empty();
+        useless.then_some("the configuration has neither a vrrp_instance nor a virtual_server")
+    }
+}
+
 /// What `global_defs` sets and no instance overrides.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Global {
