@@ -289,6 +289,24 @@ impl<'a> Xvs<'a> {
         host.output(PROGRAM, &["cleanup", "-f", config])
     }
 
+    /// Writes the configuration file anew.
+    pub(crate) fn write(&self, config: &str) {
+        write(&self.config, config);
+    }
+
+    /// Writes the configuration file anew and has it applied, by SIGHUP or by `xvs reload`, and waits until it
+    /// is.
+    pub(crate) fn reload(&self, config: &str, by_signal: bool) {
+        self.write(config);
+        if by_signal {
+            let mark = self.mark();
+            self.process.hang_up();
+            self.wait_for_line(mark, "reload: done", secs(5));
+        } else {
+            self.tell(&["reload"]);
+        }
+    }
+
     /// The configuration file.
     pub(crate) fn config(&self) -> PathBuf {
         self.config.clone()

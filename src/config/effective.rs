@@ -392,6 +392,7 @@ impl Out {
             marks,
             ipvs,
             reset_on_failure,
+            cut_removed,
             udp_move,
             tunnel_source,
             maglev_table_size,
@@ -414,6 +415,7 @@ impl Out {
                 *reset_on_failure,
                 default.reset_on_failure,
             ),
+            ("cut_removed", *cut_removed, default.cut_removed),
             ("udp_move", *udp_move, default.udp_move),
         ] {
             if value != usual {

@@ -192,7 +192,7 @@ fn as_seen(route: &TableRoute, ports: &Ports) -> Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{balance::Way, sys::netlink::NeighbourState};
+    use crate::{addr::PortId, balance::Way, sys::netlink::NeighbourState};
 
     fn ports() -> Ports {
         vec![port()].into()

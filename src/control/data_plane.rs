@@ -280,6 +280,11 @@ impl DataPlane {
         self.workers.wake();
     }
 
+    /// Whether every worker uses the table that was published last.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.publisher.is_adopted()
+    }
+
     /// Frees the tables that all workers have left.
     pub(super) fn collect(&mut self) {
         self.publisher.collect();

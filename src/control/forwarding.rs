@@ -168,9 +168,14 @@ impl Forwarding {
         }
         // Which interfaces have addresses of virtual servers may be another matter now.
         self.addresses.want(now);
+        if self.data_plane.is_none() {
+            return applied;
+        }
         // No more what is not wanted any more; what is new waits for the table.
         let wanted = self.wanted();
-        let both = wanted.into_iter().filter(|what| self.steered.contains(what));
+        let both = wanted
+            .into_iter()
+            .filter(|what| self.steered.contains(what));
         let both: Vec<Match> = both.collect();
         self.set_steering(&both, view);
         self.steering = Steering::AfterAdoption;
@@ -230,7 +235,8 @@ impl Forwarding {
             return Err("no interface has a virtual address or leads to a real server".to_owned());
         }
         for (port, link) in (0..=u8::MAX).zip(&interfaces) {
-            self.ports.set(crate::addr::PortId(port), Some(port_info(link)));
+            self.ports
+                .set(crate::addr::PortId(port), Some(port_info(link)));
         }
         self.learn_addresses(view);
         self.drive_client_ways(view);
@@ -326,12 +332,15 @@ impl Forwarding {
         let Some(port) = self.ports.with_mut(link.index) else {
             return;
         };
-        let former = std::mem::replace(port, PortInfo {
-            name: link.name.clone(),
-            mac,
-            mtu: link.mtu,
-            ..port.clone()
-        });
+        let former = std::mem::replace(
+            port,
+            PortInfo {
+                name: link.name.clone(),
+                mac,
+                mtu: link.mtu,
+                ..port.clone()
+            },
+        );
         if *port == former {
             return;
         }
@@ -521,8 +530,7 @@ impl Forwarding {
             match view.netlink.addresses(link.index) {
                 Ok(addresses) => {
                     let addrs = addresses.iter().map(|address| address.prefix.addr());
-                    if !link.loopback
-                        && addrs.clone().any(|addr| self.services.has_unmanaged(addr))
+                    if !link.loopback && addrs.clone().any(|addr| self.services.has_unmanaged(addr))
                     {
                         self.unmanaged.insert(link.index);
                     }
@@ -607,10 +615,13 @@ impl Forwarding {
     }
 
     fn publish(&mut self, health: &Health, view: &mut View<'_>) {
+        if self.data_plane.is_none() {
+            return;
+        }
         if self.changed || self.environment_changed || !self.stale.is_empty() {
             self.publishing.want(view.now);
         }
-        if self.data_plane.is_none() || !self.publishing.take(view.now) {
+        if !self.publishing.take(view.now) {
             return;
         }
         self.fill_table(health, view);

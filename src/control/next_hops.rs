@@ -112,9 +112,7 @@ impl std::fmt::Display for Problem {
             Self::Local => {
                 "is this host itself, which cannot be reached from here: it takes no connections"
             }
-            Self::NotOpened => {
-                "is behind an interface that is not open: it takes no connections"
-            }
+            Self::NotOpened => "is behind an interface that is not open: it takes no connections",
             Self::Unresolved => "has no known MAC address: packets to it are dropped",
         })
     }
@@ -264,8 +262,8 @@ impl NextHops {
             };
             Some((&known.targets, problem))
         });
-        let behind = behind
-            .flat_map(|(targets, problem)| targets.iter().map(move |addr| (*addr, problem)));
+        let behind =
+            behind.flat_map(|(targets, problem)| targets.iter().map(move |addr| (*addr, problem)));
         unreachable.chain(behind)
     }
 
@@ -453,6 +451,12 @@ impl NextHops {
         })
     }
 
+    /// The addresses that are followed.
+    #[cfg(test)]
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.targets.keys().copied()
+    }
+
     /// The interfaces that real servers are behind.
     pub(super) fn interfaces(&self) -> impl Iterator<Item = u32> + '_ {
         self.neighbours.keys().map(|via| via.ifindex)
@@ -565,7 +569,9 @@ pub(super) mod tests {
     /// left to do, each with the questions it asked.
     fn track(count: u16) -> NextHops {
         let mut hops = NextHops::new();
-        (0..count).for_each(|n| hops.track(at(0), real(n)));
+        for n in 0..count {
+            hops.track(at(0), real(n));
+        }
         hops
     }
 
@@ -653,7 +659,9 @@ pub(super) mod tests {
         let mut hops = NextHops::new();
         for n in 0..20 {
             kernel.routes.insert(real(n), Some(routed));
-            (0..1000).for_each(|_| hops.track(at(0), real(n)));
+            for _ in 0..1000 {
+                hops.track(at(0), real(n));
+            }
         }
         assert_eq!(settle(&mut hops, at(0), &mut kernel), [(20, 1)]);
         // Known anew does not mean unknown.

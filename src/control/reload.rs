@@ -84,7 +84,11 @@ impl Reload {
         }
         let (sender, outcome) = mpsc::channel();
         let (replaced, retired) = mpsc::channel::<Arc<Config>>();
-        let (file, call, running) = (self.file.clone(), Arc::clone(&self.call), Arc::clone(running));
+        let (file, call, running) = (
+            self.file.clone(),
+            Arc::clone(&self.call),
+            Arc::clone(running),
+        );
         let read = move || {
             // Nobody listens any more when the daemon stops.
             let _ = sender.send(read(&file, &running));
@@ -106,7 +110,9 @@ impl Reload {
             Ok(outcome) => outcome,
             Err(mpsc::TryRecvError::Empty) => return None,
             Err(mpsc::TryRecvError::Disconnected) => {
-                Err("the reader of the configuration has ended".to_owned().into())
+                Err("the reader of the configuration has ended"
+                    .to_owned()
+                    .into())
             }
         };
         Some(outcome)
@@ -143,4 +149,73 @@ fn read(file: &Path, running: &Config) -> Result<Fresh, Refusal> {
         diff,
         findings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        sync::mpsc::{Receiver, channel},
+        time::Duration,
+    };
+
+    use super::*;
+
+    const SERVER: &str = "virtual_server 10.0.0.9 80 {\nlb_algo rr\nlb_kind DR\nprotocol TCP\n\
+                          real_server 10.0.0.1 80 {\n}\n}\n";
+
+    /// A reader of a file of its own, and what tells of its end.
+    fn reader(name: &str) -> (Reload, Receiver<()>) {
+        let file = std::env::temp_dir().join(format!("xvs-reload-{}-{name}", std::process::id()));
+        let (sender, called) = channel();
+        let call = move || sender.send(()).unwrap_or_default();
+        (Reload::new(file, Arc::new(call)), called)
+    }
+
+    fn outcome(reload: &mut Reload, called: &Receiver<()>) -> Result<Fresh, Refusal> {
+        called
+            .recv_timeout(Duration::from_secs(10))
+            .expect("it reads the file");
+        reload.poll().expect("it has called")
+    }
+
+    #[test]
+    fn what_is_read_is_compared_with_what_runs() {
+        let (mut reload, called) = reader("good");
+        fs::write(reload.file(), SERVER).unwrap();
+        let nothing = Arc::new(Config::default());
+        reload.begin(&nothing).unwrap();
+        let fresh = outcome(&mut reload, &called).unwrap();
+        assert_eq!(fresh.diff.changes.len(), 1);
+        assert!(!reload.retire(Some(nothing)), "once is enough");
+        assert!(reload.poll().is_none());
+        // It was changed while it was read: it is read again.
+        reload.begin(&fresh.config).unwrap();
+        reload.begin(&fresh.config).unwrap();
+        let same = outcome(&mut reload, &called).unwrap();
+        assert!(same.diff.changes.is_empty());
+        assert!(reload.retire(Some(same.config)));
+        fs::remove_file(reload.file()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_used_says_why() {
+        let (mut reload, called) = reader("bad");
+        let nothing = Arc::new(Config::default());
+        for (text, why) in [
+            (Some("virtual_server 10.0.0.9 x {\n}\n"), ":1:25: error"),
+            (Some("global_defs {\n}\n"), "neither a vrrp_instance nor"),
+            (None, "No such file"),
+        ] {
+            match text {
+                Some(text) => fs::write(reload.file(), text).unwrap(),
+                None => fs::remove_file(reload.file()).unwrap(),
+            }
+            reload.begin(&nothing).unwrap();
+            let refusal = outcome(&mut reload, &called).unwrap_err();
+            assert!(refusal.report.contains(why), "{}", refusal.report);
+            assert!(refusal.lines.iter().any(|line| line.contains(why)));
+            assert!(!reload.retire(None));
+        }
+    }
 }

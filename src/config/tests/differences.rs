@@ -96,7 +96,9 @@ fn a_group_is_the_one_that_takes_most_of_what_it_took() {
     let new = group("B", "10.0.0.101 80\n10.0.0.102 80\n10.0.0.103 80");
     assert_eq!(
         said(&old, &new),
-        ["virtual server group B: virtual_server_group changed, 10.0.0.100 80 is removed, 10.0.0.103 80 is new"]
+        [
+            "virtual server group B: virtual_server_group changed, 10.0.0.100 80 is removed, 10.0.0.103 80 is new"
+        ]
     );
     // Taken apart: the larger part is what it was.
     let apart = format!(

@@ -563,7 +563,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     (
         vec(mark_rule(), 0..4),
         ipvs,
-        any::<[bool; 4]>(),
+        any::<[bool; 5]>(),
         select(vec![251, 65_521, 65_537, 1_048_573]),
         option::of(1..=256_u16),
         btree_set(0..64_u16, 0..20),
@@ -575,6 +575,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 ipvs,
                 reset_on_failure: flags[0],
                 udp_move: flags[1],
+                cut_removed: flags[4],
                 tunnel_source: tunnel_source(flags[2]),
                 maglev_table_size,
                 workers,

@@ -42,7 +42,8 @@ impl Engine {
 
     /// Gives the answers that are known by now.
     pub(super) fn drive_enquiries(&mut self, now: Instant) {
-        let (Some(admin), Some(data_plane)) = (&mut self.admin, self.forwarding.data_plane_mut()) else {
+        let (Some(admin), Some(data_plane)) = (&mut self.admin, self.forwarding.data_plane_mut())
+        else {
             return;
         };
         let (workers, _) = data_plane.enquiries();

@@ -28,7 +28,7 @@ use signal_hook_mio::v1_0::Signals;
 use super::{
     admin::{AdminSocket, Ticket},
     checks::Checks,
-    data_plane::{DataPlane, IoWish, XdpWish, raise_limits},
+    data_plane::{IoWish, XdpWish, raise_limits},
     enquiries::Enquiries,
     forwarding::{Forwarding, View},
     interfaces::Interfaces,

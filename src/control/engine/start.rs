@@ -15,8 +15,14 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     super::{
-        admin::AdminSocket, checks::Checks, enquiries::Enquiries, forwarding::Forwarding,
-        interfaces::Interfaces, log::Log, reload::Reload, token::Part,
+        admin::AdminSocket,
+        checks::Checks,
+        enquiries::Enquiries,
+        forwarding::Forwarding,
+        interfaces::Interfaces,
+        log::Log,
+        reload::Reload,
+        token::Part,
         vrrp_io::{Env, VrrpIo},
     },
     Engine, Options,
@@ -94,11 +100,19 @@ impl Engine {
         let monitor = Monitor::open().map_err(failed("subscribing to netlink"))?;
         let descriptor = monitor.as_raw_fd();
         registry
-            .register(&mut SourceFd(&descriptor), Part::Kernel.token(), Interest::READABLE)
+            .register(
+                &mut SourceFd(&descriptor),
+                Part::Kernel.token(),
+                Interest::READABLE,
+            )
             .map_err(failed("subscribing to netlink"))?;
         let descriptor = guardian.as_fd().as_raw_fd();
         registry
-            .register(&mut SourceFd(&descriptor), Part::Guardian.token(), Interest::READABLE)
+            .register(
+                &mut SourceFd(&descriptor),
+                Part::Guardian.token(),
+                Interest::READABLE,
+            )
             .map_err(failed("watching the guardian"))?;
         let mut netlink = Netlink::open().map_err(|error| error.to_string())?;
         let (now, wall) = (clock::now(), clock::wall());
@@ -107,8 +121,8 @@ impl Engine {
             format_args!("xvs {} starting", env!("CARGO_PKG_VERSION")),
         );
         // One for all that other threads have to say: a poll has only one.
-        let waker = mio::Waker::new(registry, Part::Threads.token())
-            .map_err(failed("creating a waker"))?;
+        let waker =
+            mio::Waker::new(registry, Part::Threads.token()).map_err(failed("creating a waker"))?;
         let waker = Arc::new(waker);
         let mut env = Env {
             now,

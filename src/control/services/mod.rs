@@ -26,7 +26,7 @@ use super::{
     ports::Ports,
 };
 use crate::{
-    addr::{Endpoint, PortId},
+    addr::Endpoint,
     balance::{
         Environment, HopId, Limits, MAX_SERVICES, MaglevSize, Match, Method, NextHop, RealRef,
         RealSpec, Scheduler, ServiceSpec,
@@ -34,7 +34,7 @@ use crate::{
     check::{self, Health},
     config::{self, Change, Config, Diff, ServerChange, VirtualServer},
     lvs::{RealId, ServiceId},
-    stats::{AllStats, Estimator, MAX_REALS},
+    stats::{AllStats, Counter, Estimator, MAX_REALS, RealCounters},
     sys::steer,
     time::Instant,
 };
@@ -322,7 +322,10 @@ impl Services {
             let Some(service) = self.services.remove(id) else {
                 continue;
             };
-            service.reals.iter().for_each(|real| self.release(real, hops));
+            service
+                .reals
+                .iter()
+                .for_each(|real| self.release(real, hops));
             self.slots.release(id.0);
         }
     }
@@ -335,7 +338,9 @@ impl Services {
                 continue;
             };
             let drained = |real: &mut Real| {
-                let of = |counter| stats.real(real.id.0, real.epoch.get(), counter);
+                let of = |counter: fn(&RealCounters) -> &Counter| {
+                    stats.real(real.id.0, real.epoch.get(), counter)
+                };
                 real.role == Role::Draining
                     && of(|real| &real.active) == 0
                     && of(|real| &real.inactive) == 0
