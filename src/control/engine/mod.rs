@@ -325,18 +325,9 @@ impl Engine {
         let changed = vrrp.carry_out(&mut env, &mut |env, vips, on| {
             let change = services.hold(on, vips.iter().map(|vip| vip.prefix.addr()));
             let Some(data_plane) = data_plane else { return };
-            let steering = data_plane.steering();
-            for what in &change.added {
-                if let Err(error) = steering.add(what) {
-                    env.log
-                        .line(env.wall, format_args!("start steering {what}: {error}"));
-                }
-            }
-            for what in &change.removed {
-                if let Err(error) = steering.remove(what) {
-                    env.log
-                        .line(env.wall, format_args!("stop steering {what}: {error}"));
-                }
+            let done = data_plane.steering().change(&change.added, &change.removed);
+            for refusal in done.refused {
+                env.log.line(env.wall, format_args!("{refusal}"));
             }
         });
         if changed {
@@ -490,19 +481,13 @@ impl Engine {
         if port.mac == mac {
             return;
         }
-        let former = std::mem::replace(&mut port.mac, mac);
+        port.mac = mac;
         let Some(data_plane) = &mut self.data_plane else {
             return;
         };
-        let steering = data_plane.steering();
-        let done = steering
-            .add_station(link.index, mac)
-            .and_then(|()| steering.remove_station(link.index, former));
-        if let Err(error) = done {
-            self.say(format_args!(
-                "steering the new address of {}: {error}",
-                link.name
-            ));
+        let done = data_plane.steering().set_stations(link.index, &[mac]);
+        for refusal in done.refused {
+            self.say(format_args!("{refusal}"));
         }
     }
 

@@ -253,7 +253,7 @@ impl Engine {
             steered: self
                 .locals
                 .iter()
-                .map(|addr| steer::Match::Local(*addr))
+                .map(|addr| steer::Steered::Local(*addr))
                 .chain(self.services.steer().added)
                 .collect(),
         };

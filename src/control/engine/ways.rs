@@ -99,20 +99,12 @@ impl Engine {
         let Some(data_plane) = &mut self.data_plane else {
             return;
         };
-        let steering = data_plane.steering();
-        let mut failed = None;
-        for addr in self.locals.difference(&known) {
-            if let Err(error) = steering.add(&steer::Match::Local(*addr)) {
-                failed = Some(error);
-            }
-        }
-        for addr in known.difference(&self.locals) {
-            if let Err(error) = steering.remove(&steer::Match::Local(*addr)) {
-                failed = Some(error);
-            }
-        }
-        if let Some(error) = failed {
-            self.say(format_args!("steering the host's own addresses: {error}"));
+        let local = |addr: &IpAddr| steer::Steered::Local(*addr);
+        let added: Vec<_> = self.locals.difference(&known).map(local).collect();
+        let removed: Vec<_> = known.difference(&self.locals).map(local).collect();
+        let done = data_plane.steering().change(&added, &removed);
+        for refusal in done.refused {
+            self.say(format_args!("{refusal}"));
         }
     }
 }

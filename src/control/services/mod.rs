@@ -257,7 +257,7 @@ impl Services {
 impl Real {
     /// Which packets are the workers' besides those of the virtual server itself: answers, and errors about
     /// tunnels.
-    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Match>) {
+    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Steered>) {
         match self.method {
             Method::DirectRouting => {}
             Method::Nat => {
@@ -265,13 +265,13 @@ impl Real {
                 let any = server.matches.iter().any(|one| one.port().is_none());
                 let protocols = translate::protocols(own.filter(|_| !any));
                 wanted.extend(protocols.map(|proto| {
-                    steer::Match::Return(steer::Service {
+                    steer::Steered::Return(steer::Target {
                         endpoint: self.endpoint,
                         proto,
                     })
                 }));
             }
-            Method::Tunnel(kind) => wanted.push(steer::Match::Tunnel {
+            Method::Tunnel(kind) => wanted.push(steer::Steered::Tunnel {
                 addr: self.endpoint.addr,
                 outer: translate::outer(kind),
             }),

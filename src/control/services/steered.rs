@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{config::Config, sys::steer::Match};
+use crate::{config::Config, sys::steer};
 
 /// What is steered, and by which addresses that is decided.
 #[derive(Debug, Default)]
@@ -14,16 +14,16 @@ pub(super) struct Steered {
     managed: BTreeSet<IpAddr>,
     /// Those that this host has now.
     held: BTreeSet<IpAddr>,
-    now: HashSet<Match>,
+    now: HashSet<steer::Steered>,
 }
 
 /// What the steering program is to be told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::control) struct Change {
     /// First to be added, in this order.
-    pub(in crate::control) added: Vec<Match>,
+    pub(in crate::control) added: Vec<steer::Steered>,
     /// Then to be removed.
-    pub(in crate::control) removed: Vec<Match>,
+    pub(in crate::control) removed: Vec<steer::Steered>,
 }
 
 impl Steered {
@@ -62,8 +62,8 @@ impl Steered {
     }
 
     /// From now on `wanted` is steered.
-    pub(super) fn change(&mut self, wanted: Vec<Match>) -> Change {
-        let all: HashSet<Match> = wanted.iter().copied().collect();
+    pub(super) fn change(&mut self, wanted: Vec<steer::Steered>) -> Change {
+        let all: HashSet<steer::Steered> = wanted.iter().copied().collect();
         let removed = self.now.difference(&all).copied().collect();
         let mut added = Vec::new();
         for what in wanted {
