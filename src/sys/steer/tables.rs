@@ -571,3 +571,6 @@ const fn slot(entry: &Entry) -> usize {
         Entry::Prefix(_) => 5,
     }
 }
+
+#[cfg(test)]
+mod tests;
