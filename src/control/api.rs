@@ -117,6 +117,9 @@ pub struct ServiceList {
     pub table: TableCounts,
     /// What the steering program decided, summed over the interfaces.
     pub steering: SteeringCounts,
+    /// What the kernel refused to steer or to leave to the host; it is tried again every second.
+    #[serde(default)]
+    pub steering_refused: Vec<String>,
     /// Frames by their fate in the workers since the start.
     pub frames: FrameCounts,
     /// Dropped frames by the name of the reason; reasons that never occurred are left out.

@@ -61,7 +61,7 @@ pub(super) struct DataPlaneOptions {
     /// How long a worker without packets goes on looking before it sleeps.
     pub(super) spin: Duration,
     /// Steered from the first packet on.
-    pub(super) steered: Vec<steer::Match>,
+    pub(super) steered: Vec<steer::Steered>,
 }
 
 /// How workers call control.

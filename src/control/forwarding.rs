@@ -37,7 +37,7 @@ use crate::{
         instance_lock::InterfaceLock,
         monitor,
         netlink::{Address, Link, Netlink, Scope},
-        steer::{self, Match},
+        steer::{Reconciled, Steered},
     },
     time::Instant,
 };
@@ -110,7 +110,9 @@ pub(super) struct Forwarding {
     environment_changed: bool,
     publishing: Pace,
     steering: Steering,
-    steered: HashSet<Match>,
+    steered: HashSet<Steered>,
+    /// What the kernel refused at the last attempt.
+    refused: Vec<String>,
     sampling: Sampling,
     housekeeping_at: Instant,
     /// When several workers are told of each other's connections next.
@@ -141,6 +143,7 @@ impl Forwarding {
             publishing: Pace::new(PUBLISH_PERIOD),
             steering: Steering::Settled,
             steered: HashSet::new(),
+            refused: Vec::new(),
             sampling: Sampling::new(now),
             housekeeping_at: now + HOUSEKEEPING,
             compare_at: now,
@@ -176,7 +179,7 @@ impl Forwarding {
         let both = wanted
             .into_iter()
             .filter(|what| self.steered.contains(what));
-        let both: Vec<Match> = both.collect();
+        let both: Vec<Steered> = both.collect();
         self.set_steering(&both, view);
         self.steering = Steering::AfterAdoption;
         self.publishing.want(now);
@@ -353,16 +356,8 @@ impl Forwarding {
         let Some(data_plane) = self.data_plane.as_mut().filter(|_| former.mac != mac) else {
             return;
         };
-        let steering = data_plane.steering();
-        let done = steering
-            .add_station(link.index, mac)
-            .and_then(|()| steering.remove_station(link.index, former.mac));
-        if let Err(error) = done {
-            view.say(format_args!(
-                "steering the new address of {}: {error}",
-                link.name
-            ));
-        }
+        let done = data_plane.steering().set_stations(link.index, &[mac]);
+        self.note_steering(done, view);
     }
 
     /// Health checks have changed their minds about these virtual servers.
@@ -400,7 +395,10 @@ impl Forwarding {
         self.publish(health, view);
         match self.steering {
             Steering::AfterAdoption if self.is_adopted() => self.steer(view),
-            Steering::Again(at) if at <= now => self.steer(view),
+            Steering::Again(at) if at <= now => {
+                let done = self.data_plane.as_mut().map(|it| it.steering().reconcile());
+                self.note_steering(done.unwrap_or_default(), view);
+            }
             _ => {}
         }
     }
@@ -569,42 +567,54 @@ impl Forwarding {
     }
 
     /// What is to be steered now. Own addresses come first: what is sent to them is never an answer to a client.
-    fn wanted(&mut self) -> Vec<Match> {
-        let locals = self.locals.iter().map(|addr| Match::Local(*addr));
-        let mut wanted: Vec<Match> = locals.collect();
+    fn wanted(&mut self) -> Vec<Steered> {
+        let locals = self.locals.iter().map(|addr| Steered::Local(*addr));
+        let mut wanted: Vec<Steered> = locals.collect();
         wanted.extend(self.services.steer(&self.leaving));
         wanted
     }
 
     /// Has what is wanted steered, and nothing else.
     fn steer(&mut self, view: &mut View<'_>) {
+        self.steering = Steering::Settled;
         let wanted = self.wanted();
         self.set_steering(&wanted, view);
     }
 
-    fn set_steering(&mut self, wanted: &[steer::Match], view: &mut View<'_>) {
+    fn set_steering(&mut self, wanted: &[Steered], view: &mut View<'_>) {
         let Some(data_plane) = &mut self.data_plane else {
             self.steering = Steering::Settled;
             return;
         };
-        let steering = data_plane.steering();
-        let mut failed = None;
-        let all: HashSet<Match> = wanted.iter().copied().collect();
-        for what in wanted.iter().filter(|what| !self.steered.contains(what)) {
-            if let Err(error) = steering.add(what) {
-                failed = Some(format!("start steering {what}: {error}"));
+        let done = data_plane.steering().set(wanted);
+        self.steered = wanted.iter().copied().collect();
+        self.note_steering(done, view);
+    }
+
+    /// What the kernel refused is tried again, and said when it is news.
+    fn note_steering(&mut self, done: Reconciled, view: &mut View<'_>) {
+        let refused: Vec<String> = done.refused.iter().map(ToString::to_string).collect();
+        if refused != self.refused {
+            for line in &refused {
+                view.say(line);
             }
-        }
-        for what in self.steered.difference(&all) {
-            if let Err(error) = steering.remove(what) {
-                failed = Some(format!("stop steering {what}: {error}"));
+            if refused.is_empty() {
+                view.say("the kernel steers all that it should");
             }
+            self.refused = refused;
         }
-        if let Some(failed) = failed {
-            view.say(failed);
+        // What waits for the table is not forgotten for what else there was to do.
+        if self.steering != Steering::AfterAdoption {
+            self.steering = match done.pending {
+                0 => Steering::Settled,
+                _ => Steering::Again(view.now + STEER_AGAIN),
+            };
         }
-        self.steered = all;
-        self.steering = Steering::Settled;
+    }
+
+    /// What the kernel refused to steer, or to leave to the host; it is tried again all the time.
+    pub(super) fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     fn is_adopted(&self) -> bool {

@@ -105,6 +105,7 @@ impl Engine {
                 unstored: stats.sum(|worker| worker.unstored.get()),
             },
             steering: data_plane.steering_counts(),
+            steering_refused: self.forwarding.refused().to_vec(),
             frames: FrameCounts {
                 received: stats.sum(|worker| worker.frames_in.get()),
                 forwarded: stats

@@ -35,7 +35,7 @@ use crate::{
     config::{self, Change, Config, Diff, ServerChange, VirtualServer},
     lvs::{RealId, ServiceId},
     stats::{AllStats, Counter, Estimator, MAX_REALS, RealCounters},
-    sys::steer,
+    sys::steer::{Steered, Target},
     time::Instant,
 };
 
@@ -449,7 +449,7 @@ impl Services {
 
     /// What is to be steered to the workers for the addresses that are held now, in this order. Of those in
     /// `leaving` nothing is.
-    pub(super) fn steer(&mut self, leaving: &[ServiceId]) -> Vec<steer::Match> {
+    pub(super) fn steer(&mut self, leaving: &[ServiceId]) -> Vec<Steered> {
         let mut wanted = Vec::new();
         for service in self.services.values_mut() {
             let marks = &self.settings.marks;
@@ -542,7 +542,7 @@ impl Real {
 
     /// Which packets are the workers' besides those of the virtual server itself: answers, and errors about
     /// tunnels.
-    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Match>) {
+    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<Steered>) {
         match self.method {
             Method::DirectRouting => {}
             Method::Nat => {
@@ -550,13 +550,13 @@ impl Real {
                 let any = server.matches.iter().any(|one| one.port().is_none());
                 let protocols = translate::protocols(own.filter(|_| !any));
                 wanted.extend(protocols.map(|proto| {
-                    steer::Match::Return(steer::Service {
+                    Steered::Return(Target {
                         endpoint: self.endpoint,
                         proto,
                     })
                 }));
             }
-            Method::Tunnel(kind) => wanted.push(steer::Match::Tunnel {
+            Method::Tunnel(kind) => wanted.push(Steered::Tunnel {
                 addr: self.endpoint.addr,
                 outer: translate::outer(kind),
             }),
