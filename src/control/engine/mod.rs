@@ -29,7 +29,6 @@ use super::{
     data_plane::{DataPlane, IoWish, XdpWish, raise_limits},
     enquiries::Enquiries,
     interfaces::Interfaces,
-    last_will,
     log::Log,
     next_hops::NextHops,
     outages::Outages,
@@ -38,7 +37,7 @@ use super::{
     probes::TcpProbes,
     sampling::Sampling,
     services::{PortInfo, Services},
-    vrrp_io::{Env, VrrpIo},
+    vrrp::{Env, Vrrp, last_will},
 };
 use crate::{
     balance::{MaglevTables, ServiceTable},
@@ -149,7 +148,7 @@ struct Engine {
     guardian: Guardian,
     lock_path: PathBuf,
     will: Vec<u8>,
-    vrrp: VrrpIo,
+    vrrp: Vrrp,
     interfaces: Interfaces,
     services: Services,
     health: Health,
@@ -295,7 +294,7 @@ impl Engine {
         let mut env = Env {
             now,
             wall,
-            netlink: &mut self.netlink,
+            host: &mut self.netlink,
             log: &mut self.log,
         };
         let more = self.vrrp.receive(&mut env);
@@ -319,11 +318,11 @@ impl Engine {
         let mut env = Env {
             now,
             wall,
-            netlink,
+            host: netlink,
             log,
         };
         let changed = vrrp.carry_out(&mut env, &mut |env, vips, on| {
-            let change = services.hold(on, vips.iter().map(|vip| vip.prefix.addr()));
+            let change = services.hold(on, vips.iter().copied());
             let Some(data_plane) = data_plane else { return };
             let steering = data_plane.steering();
             for what in &change.added {
@@ -388,17 +387,10 @@ impl Engine {
         // The address that adverts come from may be another.
         let changed = !touched.is_empty();
         for ifindex in touched {
-            let mut env = Env {
-                now,
-                wall,
-                netlink: &mut self.netlink,
-                log: &mut self.log,
-            };
-            self.vrrp.handle_addresses(&mut env, ifindex);
+            self.with_vrrp(now, |vrrp, env| vrrp.handle_addresses(env, ifindex));
         }
-        self.carry_out(now, wall);
         if changed {
-            self.leave_will();
+            self.carry_out(now, wall);
         }
         more
     }
@@ -409,7 +401,10 @@ impl Engine {
                 self.handle_link(now, &link);
                 touched.push(link.index);
             }
-            monitor::Event::LinkRemoved(link) => self.handle_link_removed(now, &link),
+            monitor::Event::LinkRemoved(link) => {
+                self.handle_link_removed(now, &link);
+                touched.push(link.index);
+            }
             monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
                 touched.push(address.ifindex);
                 self.routes_changed(now);
@@ -437,6 +432,7 @@ impl Engine {
                         for link in self.interfaces.absent(&links) {
                             self.handle_link_removed(now, &link);
                         }
+                        self.with_vrrp(now, |vrrp, env| vrrp.handle_links(env, &links));
                         for link in links {
                             self.handle_link(now, &link);
                             touched.push(link.index);
@@ -455,10 +451,12 @@ impl Engine {
                 link.name
             ));
         }
-        self.link_changed(now, link, false);
+        self.with_vrrp(now, |vrrp, env| vrrp.handle_link_removed(env, link));
+        self.link_changed(now, link);
     }
 
     fn handle_link(&mut self, now: Instant, link: &Link) {
+        self.with_vrrp(now, |vrrp, env| vrrp.handle_link(env, link));
         if self.interfaces.is_replacement(link) {
             self.fail(format!(
                 "{} is another interface than before: xvs must be started anew for it",
@@ -466,11 +464,21 @@ impl Engine {
             ));
             return;
         }
-        self.link_changed(now, link, link.is_usable());
+        self.link_changed(now, link);
     }
 
-    fn link_changed(&mut self, now: Instant, link: &Link, usable: bool) {
-        self.vrrp.handle_link(now, link, usable);
+    /// Calls `act` with VRRP and what it needs.
+    fn with_vrrp(&mut self, now: Instant, act: impl FnOnce(&mut Vrrp, &mut Env<'_>)) {
+        let mut env = Env {
+            now,
+            wall: clock::wall(),
+            host: &mut self.netlink,
+            log: &mut self.log,
+        };
+        act(&mut self.vrrp, &mut env);
+    }
+
+    fn link_changed(&mut self, now: Instant, link: &Link) {
         self.routes_changed(now);
         let port = self
             .ports

@@ -28,7 +28,7 @@ use super::{
         probes::TcpProbes,
         sampling::Sampling,
         services::{PortInfo, Services},
-        vrrp_io::{Env, VrrpIo},
+        vrrp::{Env, Vrrp},
     },
     ADDRESSES, Engine, FIRST_ADMIN, FIRST_PROBE, FIRST_VRRP, GUARDIAN, HOUSEKEEPING, MONITOR,
     Options, PUBLISH_PERIOD, SIGNALS, WORKERS,
@@ -125,12 +125,13 @@ impl Engine {
         let mut env = Env {
             now,
             wall,
-            netlink: &mut netlink,
+            host: &mut netlink,
             log: &mut log,
         };
-        let vrrp = VrrpIo::open(config, &mut env, registry, FIRST_VRRP)?;
-        let mut interfaces = Interfaces::default();
-        vrrp.links().for_each(|link| interfaces.watch(link));
+        let vrrp_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
+        let mut vrrp = Vrrp::new(vrrp_registry, FIRST_VRRP);
+        vrrp.check(config, &mut env)?;
+        vrrp.apply(config, &mut env);
         let services = Services::new(config);
         let mut hops = NextHops::new();
         services
@@ -159,7 +160,7 @@ impl Engine {
             lock_path,
             will: Vec::new(),
             vrrp,
-            interfaces,
+            interfaces: Interfaces::default(),
             services,
             health,
             probes,
