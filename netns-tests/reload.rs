@@ -129,7 +129,10 @@ fn a_removed_real_server_keeps_its_connections_and_gets_no_new_ones(engine: Engi
     });
     let drained = |lb: &Xvs<'_>| {
         let list = lb.list();
-        let reals = list["services"][0]["reals"].as_array().expect("reals").len();
+        let reals = list["services"][0]["reals"]
+            .as_array()
+            .expect("reals")
+            .len();
         reals == 2
     };
     assert!(!drained(&lb), "it has a connection");
@@ -137,7 +140,9 @@ fn a_removed_real_server_keeps_its_connections_and_gets_no_new_ones(engine: Engi
     // There again, before it has drained: with its connections, and counted on.
     lb.reload(&config(&[1, 1, 1]), false);
     let rows = lb.rows(80);
-    let third = rows.iter().find(|row| row.address == format!("{}:80", REALS[2]));
+    let third = rows
+        .iter()
+        .find(|row| row.address == format!("{}:80", REALS[2]));
     assert_eq!(third.map(|row| row.active), Some(1), "{rows:?}");
     lb.stop();
 }
@@ -229,7 +234,9 @@ fn what_is_down_stays_down_until_its_check_passes() {
     // And with the check that passes it is there.
     let _web = WebServer::start(&lan, &lan.reals[0]);
     lb.reload(&config(""), false);
-    wait_until("the real server is back", secs(5), || lb.rows(80).len() == 2);
+    wait_until("the real server is back", secs(5), || {
+        lb.rows(80).len() == 2
+    });
     lb.stop();
 }
 
@@ -246,7 +253,9 @@ fn a_file_with_errors_changes_nothing_and_says_why() {
     let output = lb.ask(&["reload"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = String::from_utf8_lossy(&output.stderr);
-    let line = 1 + wrong[..wrong.find("rrr").expect("it is there")].matches('\n').count();
+    let line = 1 + wrong[..wrong.find("rrr").expect("it is there")]
+        .matches('\n')
+        .count();
     assert!(told.contains("what runs stays as it is"), "{told}");
     assert!(told.contains(&format!("lb1.conf:{line}:")), "{told}");
     assert!(told.contains("lb_algo rrr"), "the line is shown: {told}");
@@ -281,7 +290,9 @@ fn virtual_servers_come_and_go() {
     lb.wait_for_master();
     let target = SocketAddr::from((VIP, 8080));
     let refused = || {
-        let kind = lan.client.inside(|| connect(CLIENT, target, secs(2)).map_err(|e| e.kind()));
+        let kind = lan
+            .client
+            .inside(|| connect(CLIENT, target, secs(2)).map_err(|e| e.kind()));
         kind.err() == Some(std::io::ErrorKind::ConnectionRefused)
     };
     assert!(refused(), "nobody is there");
@@ -322,7 +333,11 @@ fn two_boxes_that_boot_have_one_master_whatever_is_reloaded() {
     let mut n = 0;
     while now() < end {
         n += 1;
-        let lines = if n % 2 == 0 { "garp_master_repeat 3" } else { "" };
+        let lines = if n % 2 == 0 {
+            "garp_master_repeat 3"
+        } else {
+            ""
+        };
         first.reload(&config("MASTER", 150, lines), true);
         second.reload(&config("BACKUP", 100, lines), true);
         let held = [&lan.lb1, &lan.lb2].map(|host| host.has_address(VIP));

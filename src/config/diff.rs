@@ -224,6 +224,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
         mail,
         vrrp_startup_delay,
         vrrp_garp_interval,
+        dynamic_interfaces,
     } = global;
     let to = &new.global;
     live.other("router_id", (router_id, &to.router_id));
@@ -231,6 +232,10 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
     live.time(
         "vrrp_garp_interval",
         (*vrrp_garp_interval, to.vrrp_garp_interval),
+    );
+    live.flag(
+        "dynamic_interfaces",
+        (*dynamic_interfaces, to.dynamic_interfaces),
     );
     start.time(
         "vrrp_startup_delay",

@@ -169,6 +169,7 @@ impl Out {
             mail,
             vrrp_startup_delay,
             vrrp_garp_interval,
+            dynamic_interfaces,
         } = global;
         self.open("global_defs");
         if let Some(id) = router_id {
@@ -183,6 +184,9 @@ impl Out {
         ));
         if !vrrp_startup_delay.is_zero() {
             self.line(format!("vrrp_startup_delay {}", Secs(*vrrp_startup_delay)));
+        }
+        if *dynamic_interfaces {
+            self.line("dynamic_interfaces");
         }
         if !vrrp_garp_interval.is_zero() {
             self.line(format!("vrrp_garp_interval {}", Secs(*vrrp_garp_interval)));

@@ -431,6 +431,10 @@ pub struct InstanceStatus {
     pub state: String,
     /// Why it is in `FAULT`; absent in other states.
     pub reason: Option<String>,
+    /// What it should have and has not, with the reason: an address that the kernel refuses. It is
+    /// tried again as long as it is missing.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// The priority in effect, 1 to 255.
     pub priority: u8,
     /// Seconds since it entered this state.

@@ -56,17 +56,28 @@ const ADOPTION: Duration = Duration::from_millis(1);
 /// How often steering that the kernel refused is tried again.
 const STEER_AGAIN: Duration = Duration::from_secs(1);
 
-/// What is needed to look something up, and to say so.
-pub(super) struct View<'a> {
+/// Now, and where to say something.
+pub(super) struct Voice<'a> {
     pub(super) now: Instant,
     pub(super) wall: SystemTime,
-    pub(super) netlink: &'a mut Netlink,
     pub(super) log: &'a mut Log,
+}
+
+impl Voice<'_> {
+    fn say(&mut self, text: impl fmt::Display) {
+        self.log.line(self.wall, text);
+    }
+}
+
+/// What is needed to look something up, and to say so.
+pub(super) struct View<'a> {
+    pub(super) voice: Voice<'a>,
+    pub(super) netlink: &'a mut Netlink,
 }
 
 impl View<'_> {
     fn say(&mut self, text: impl fmt::Display) {
-        self.log.line(self.wall, text);
+        self.voice.say(text);
     }
 }
 
@@ -161,7 +172,7 @@ impl Forwarding {
 
     /// Takes over what differs in `new`. What the health checks are to be told of.
     pub(super) fn apply(&mut self, diff: &Diff, new: &Config, view: &mut View<'_>) -> Applied {
-        let now = view.now;
+        let now = view.voice.now;
         let applied = self.services.apply(now, diff, new, &mut self.hops);
         self.stale.extend(&applied.changed);
         self.leaving.extend(&applied.removed);
@@ -180,7 +191,7 @@ impl Forwarding {
             .into_iter()
             .filter(|what| self.steered.contains(what));
         let both: Vec<Steered> = both.collect();
-        self.set_steering(&both, view);
+        self.set_steering(&both, &mut view.voice);
         self.steering = Steering::AfterAdoption;
         self.publishing.want(now);
         applied
@@ -222,8 +233,12 @@ impl Forwarding {
         view: &mut View<'_>,
     ) -> Result<(), String> {
         // All of it: the interfaces to open follow from it, and no advert is due yet.
-        while self.hops.poll_timeout().is_some_and(|due| due <= view.now) {
-            if let (_, Some(error)) = self.hops.handle_timeout(view.now, view.netlink) {
+        while self
+            .hops
+            .poll_timeout()
+            .is_some_and(|due| due <= view.voice.now)
+        {
+            if let (_, Some(error)) = self.hops.handle_timeout(view.voice.now, view.netlink) {
                 view.say(error);
             }
         }
@@ -290,10 +305,10 @@ impl Forwarding {
         &mut self,
         on: bool,
         vips: impl Iterator<Item = IpAddr>,
-        view: &mut View<'_>,
+        voice: &mut Voice<'_>,
     ) {
         self.services.hold(on, vips);
-        self.steer(view);
+        self.steer(voice);
     }
 
     /// Whether a worker has ended without being asked to.
@@ -357,7 +372,7 @@ impl Forwarding {
             return;
         };
         let done = data_plane.steering().set_stations(link.index, &[mac]);
-        self.note_steering(done, view);
+        self.note_steering(done, &mut view.voice);
     }
 
     /// Health checks have changed their minds about these virtual servers.
@@ -367,7 +382,7 @@ impl Forwarding {
 
     /// Does what is due.
     pub(super) fn drive(&mut self, health: &Health, view: &mut View<'_>) {
-        let now = view.now;
+        let now = view.voice.now;
         self.drive_client_ways(view);
         if self.addresses.take(now) {
             self.learn_addresses(view);
@@ -394,10 +409,10 @@ impl Forwarding {
         }
         self.publish(health, view);
         match self.steering {
-            Steering::AfterAdoption if self.is_adopted() => self.steer(view),
+            Steering::AfterAdoption if self.is_adopted() => self.steer(&mut view.voice),
             Steering::Again(at) if at <= now => {
                 let done = self.data_plane.as_mut().map(|it| it.steering().reconcile());
-                self.note_steering(done.unwrap_or_default(), view);
+                self.note_steering(done.unwrap_or_default(), &mut view.voice);
             }
             _ => {}
         }
@@ -483,7 +498,7 @@ impl Forwarding {
         let Some(ways) = &mut self.ways else {
             return;
         };
-        let now = view.now;
+        let now = view.voice.now;
         let mut failed = None;
         if ways.poll_timeout().is_some_and(|at| at <= now) {
             match ways.handle_timeout(now, &self.ports, view.netlink) {
@@ -540,7 +555,7 @@ impl Forwarding {
         }
         if all != self.locals {
             self.locals = all;
-            self.steer(view);
+            self.steer(&mut view.voice);
         }
     }
 
@@ -575,31 +590,31 @@ impl Forwarding {
     }
 
     /// Has what is wanted steered, and nothing else.
-    fn steer(&mut self, view: &mut View<'_>) {
+    fn steer(&mut self, voice: &mut Voice<'_>) {
         self.steering = Steering::Settled;
         let wanted = self.wanted();
-        self.set_steering(&wanted, view);
+        self.set_steering(&wanted, voice);
     }
 
-    fn set_steering(&mut self, wanted: &[Steered], view: &mut View<'_>) {
+    fn set_steering(&mut self, wanted: &[Steered], voice: &mut Voice<'_>) {
         let Some(data_plane) = &mut self.data_plane else {
             self.steering = Steering::Settled;
             return;
         };
         let done = data_plane.steering().set(wanted);
         self.steered = wanted.iter().copied().collect();
-        self.note_steering(done, view);
+        self.note_steering(done, voice);
     }
 
     /// What the kernel refused is tried again, and said when it is news.
-    fn note_steering(&mut self, done: Reconciled, view: &mut View<'_>) {
+    fn note_steering(&mut self, done: Reconciled, voice: &mut Voice<'_>) {
         let refused: Vec<String> = done.refused.iter().map(ToString::to_string).collect();
         if refused != self.refused {
             for line in &refused {
-                view.say(line);
+                voice.say(line);
             }
             if refused.is_empty() {
-                view.say("the kernel steers all that it should");
+                voice.say("the kernel steers all that it should");
             }
             self.refused = refused;
         }
@@ -607,7 +622,7 @@ impl Forwarding {
         if self.steering != Steering::AfterAdoption {
             self.steering = match done.pending {
                 0 => Steering::Settled,
-                _ => Steering::Again(view.now + STEER_AGAIN),
+                _ => Steering::Again(voice.now + STEER_AGAIN),
             };
         }
     }
@@ -629,9 +644,9 @@ impl Forwarding {
             return;
         }
         if self.changed || self.environment_changed || !self.stale.is_empty() {
-            self.publishing.want(view.now);
+            self.publishing.want(view.voice.now);
         }
-        if !self.publishing.take(view.now) {
+        if !self.publishing.take(view.voice.now) {
             return;
         }
         self.fill_table(health, view);

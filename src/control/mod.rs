@@ -1,7 +1,6 @@
 //! The control thread: one mio loop that drives the protocol machines and everything slow.
 
 pub mod admin;
-mod announcements;
 pub mod api;
 mod checks;
 pub mod cleanup;
@@ -10,8 +9,6 @@ pub mod data_plane;
 pub mod engine;
 mod enquiries;
 mod forwarding;
-mod interfaces;
-mod last_will;
 pub mod log;
 mod next_hops;
 mod outages;
@@ -19,12 +16,10 @@ mod pace;
 pub mod placement;
 mod ports;
 pub mod probes;
-mod put_back;
 mod queue_watch;
 mod reload;
-mod repeats;
 mod sampling;
 mod services;
 mod token;
-mod vrrp_io;
+mod vrrp;
 mod workers;

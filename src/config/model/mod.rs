@@ -56,6 +56,9 @@ pub struct Global {
     /// `vrrp_garp_interval`: pause between two gratuitous ARPs on one interface. Microseconds;
     /// default 0, no pause.
     pub vrrp_garp_interval: Duration,
+    /// `dynamic_interfaces`: whether an interface of an instance need not exist at the start, and is
+    /// waited for. Default false.
+    pub dynamic_interfaces: bool,
 }
 
 /// Who is mailed about changes of state, and how.

@@ -71,13 +71,17 @@ fn global() -> impl Strategy<Value = Global> {
         mail,
         micros(1_000..9_999_999),
         micros(1..99),
+        any::<bool>(),
     )
         .prop_map(
-            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval)| Global {
-                router_id,
-                mail,
-                vrrp_startup_delay,
-                vrrp_garp_interval,
+            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval, dynamic_interfaces)| {
+                Global {
+                    router_id,
+                    mail,
+                    vrrp_startup_delay,
+                    vrrp_garp_interval,
+                    dynamic_interfaces,
+                }
             },
         )
 }

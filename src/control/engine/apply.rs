@@ -33,6 +33,7 @@ impl Engine {
         diff: &Diff,
     ) -> Result<Arc<Config>, String> {
         self.forwarding.check(diff, &config)?;
+        self.with_vrrp((now, wall), |vrrp, env| vrrp.check(&config, env))?;
         let ((forwarding, _), mut view) = parts(self, now, wall);
         let applied = forwarding.apply(diff, &config, &mut view);
         for id in &applied.changed {
@@ -43,6 +44,8 @@ impl Engine {
         for id in &applied.removed {
             self.checks.remove(*id);
         }
+        self.with_vrrp((now, wall), |vrrp, env| vrrp.apply(&config, env));
+        self.carry_out(now, wall);
         Ok(std::mem::replace(&mut self.config, config))
     }
 

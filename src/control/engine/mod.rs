@@ -30,14 +30,12 @@ use super::{
     checks::Checks,
     data_plane::{IoWish, XdpWish, raise_limits},
     enquiries::Enquiries,
-    forwarding::{Forwarding, View},
-    interfaces::Interfaces,
-    last_will,
+    forwarding::{Forwarding, View, Voice},
     log::Log,
     placement::CpuList,
     reload::Reload,
     token::Part,
-    vrrp_io::{Env, VrrpIo},
+    vrrp::{Env, Vrrp, last_will},
 };
 use crate::{
     config::Config,
@@ -126,8 +124,7 @@ struct Engine {
     /// What runs.
     config: Arc<Config>,
     options: Options,
-    vrrp: VrrpIo,
-    interfaces: Interfaces,
+    vrrp: Vrrp,
     forwarding: Forwarding,
     checks: Checks,
     reload: Reload,
@@ -226,16 +223,27 @@ impl Engine {
 
     /// Adverts in, timers, and what follows from both.
     fn drive_vrrp(&mut self, now: Instant, wall: SystemTime) -> bool {
+        let more = self.with_vrrp((now, wall), |vrrp, env| {
+            let more = vrrp.receive(env);
+            vrrp.handle_timeout(env);
+            more
+        });
+        self.carry_out(now, wall);
+        more
+    }
+
+    fn with_vrrp<T>(
+        &mut self,
+        (now, wall): (Instant, SystemTime),
+        act: impl FnOnce(&mut Vrrp, &mut Env<'_>) -> T,
+    ) -> T {
         let mut env = Env {
             now,
             wall,
-            netlink: &mut self.netlink,
+            host: &mut self.netlink,
             log: &mut self.log,
         };
-        let more = self.vrrp.receive(&mut env);
-        self.vrrp.handle_timeout(&mut env);
-        self.carry_out(now, wall);
-        more
+        act(&mut self.vrrp, &mut env)
     }
 
     fn carry_out(&mut self, now: Instant, wall: SystemTime) {
@@ -252,17 +260,16 @@ impl Engine {
         let mut env = Env {
             now,
             wall,
-            netlink,
+            host: netlink,
             log,
         };
         let changed = vrrp.carry_out(&mut env, &mut |env, vips, on| {
-            let mut view = View {
+            let mut voice = Voice {
                 now: env.now,
                 wall: env.wall,
-                netlink: env.netlink,
                 log: env.log,
             };
-            forwarding.hold(on, vips.iter().map(|vip| vip.prefix.addr()), &mut view);
+            forwarding.hold(on, vips.iter().copied(), &mut voice);
         });
         if changed {
             self.leave_will();
@@ -311,13 +318,7 @@ impl Engine {
         // The address that adverts come from may be another.
         let changed = !touched.is_empty();
         for ifindex in touched {
-            let mut env = Env {
-                now,
-                wall,
-                netlink: &mut self.netlink,
-                log: &mut self.log,
-            };
-            self.vrrp.handle_addresses(&mut env, ifindex);
+            self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_addresses(env, ifindex));
         }
         self.carry_out(now, wall);
         if changed {
@@ -335,10 +336,13 @@ impl Engine {
         self.forwarding.handle_notification(now, event);
         match event {
             monitor::Event::Link(link) => {
+                self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_link(env, link));
                 self.handle_link((now, wall), link);
                 touched.insert(link.index);
             }
-            monitor::Event::LinkRemoved(link) => self.handle_link_removed(now, link),
+            monitor::Event::LinkRemoved(link) => {
+                self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_link_removed(env, link));
+            }
             monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
                 touched.insert(address.ifindex);
             }
@@ -349,9 +353,7 @@ impl Engine {
                 self.say("netlink notifications were lost: looking everything up again");
                 match self.netlink.links() {
                     Ok(links) => {
-                        for link in self.interfaces.absent(&links) {
-                            self.handle_link_removed(now, &link);
-                        }
+                        self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_links(env, &links));
                         for link in links {
                             self.handle_link((now, wall), &link);
                             touched.insert(link.index);
@@ -363,25 +365,7 @@ impl Engine {
         }
     }
 
-    fn handle_link_removed(&mut self, now: Instant, link: &Link) {
-        if self.interfaces.is_lost(link) {
-            self.say(format_args!(
-                "{} is gone: what belongs to it is lost, restart xvs when it is back",
-                link.name
-            ));
-        }
-        self.vrrp.handle_link(now, link, false);
-    }
-
     fn handle_link(&mut self, (now, wall): (Instant, SystemTime), link: &Link) {
-        if self.interfaces.is_replacement(link) {
-            self.fail(format!(
-                "{} is another interface than before: xvs must be started anew for it",
-                link.name
-            ));
-            return;
-        }
-        self.vrrp.handle_link(now, link, link.is_usable());
         let ((forwarding, _), mut view) = parts(self, now, wall);
         forwarding.handle_link(link, &mut view);
     }
@@ -430,11 +414,14 @@ fn parts(
     now: Instant,
     wall: SystemTime,
 ) -> ((&mut Forwarding, &Checks), View<'_>) {
-    let view = View {
+    let voice = Voice {
         now,
         wall,
-        netlink: &mut engine.netlink,
         log: &mut engine.log,
+    };
+    let view = View {
+        voice,
+        netlink: &mut engine.netlink,
     };
     ((&mut engine.forwarding, &engine.checks), view)
 }

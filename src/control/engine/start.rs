@@ -15,15 +15,8 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     super::{
-        admin::AdminSocket,
-        checks::Checks,
-        enquiries::Enquiries,
-        forwarding::Forwarding,
-        interfaces::Interfaces,
-        log::Log,
-        reload::Reload,
-        token::Part,
-        vrrp_io::{Env, VrrpIo},
+        admin::AdminSocket, checks::Checks, enquiries::Enquiries, forwarding::Forwarding, log::Log,
+        reload::Reload, token::Part, vrrp::Vrrp,
     },
     Engine, Options,
 };
@@ -114,7 +107,7 @@ impl Engine {
                 Interest::READABLE,
             )
             .map_err(failed("watching the guardian"))?;
-        let mut netlink = Netlink::open().map_err(|error| error.to_string())?;
+        let netlink = Netlink::open().map_err(|error| error.to_string())?;
         let (now, wall) = (clock::now(), clock::wall());
         log.line(
             wall,
@@ -124,15 +117,7 @@ impl Engine {
         let waker =
             mio::Waker::new(registry, Part::Threads.token()).map_err(failed("creating a waker"))?;
         let waker = Arc::new(waker);
-        let mut env = Env {
-            now,
-            wall,
-            netlink: &mut netlink,
-            log: &mut log,
-        };
-        let vrrp = VrrpIo::open(&config, &mut env, registry, Part::Vrrp.first())?;
-        let mut interfaces = Interfaces::default();
-        vrrp.links().for_each(|link| interfaces.watch(link));
+        let vrrp_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let probe_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let admin_registry = registry.try_clone().map_err(failed("cloning the poll"))?;
         let admin = AdminSocket::open(&options.socket, registry, Part::Admin.first())
@@ -150,8 +135,7 @@ impl Engine {
             will: Vec::new(),
             config: Arc::default(),
             options: options.clone(),
-            vrrp,
-            interfaces,
+            vrrp: Vrrp::new(vrrp_registry, Part::Vrrp.first()),
             forwarding: Forwarding::new(now),
             checks: Checks::new(probe_registry, Part::Checks.first()),
             reload: Reload::new(options.file.clone(), call),
