@@ -70,12 +70,8 @@ fn measure(server: &Process, client: &Host, lb: &Host, real: &Host) {
     let after = counts();
     let [came, arrived] = [0, 1].map(|n| after[n] - before[n]);
     let sent = end["sum"]["packets"].as_u64().unwrap_or(0);
-    eprintln!(
-        "{sent} sent, {came} came, {arrived} arrived; {}",
-        end["sum"]
-    );
     assert!(
-        sent > 4_000 && came > sent / 2,
+        sent > 1_000 && came > sent / 2,
         "{came} of {sent} came to the box: {end}"
     );
     assert!(
@@ -97,7 +93,9 @@ fn stream(server: &Process, client: &Host, arguments: &[&str], number: usize) ->
     assert!(output.status.success(), "iperf3 {arguments:?}: {output:?}");
     let mut report: serde_json::Value =
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
-    report["end"].take()
+    let end = report["end"].take();
+    assert!(end["sum_received"].is_object(), "{arguments:?}: {text}");
+    end
 }
 
 /// Packets that `eth0` of a machine has received.
