@@ -64,6 +64,11 @@ impl Process {
         send(self.id(), Signal::HUP);
     }
 
+    /// Asks keepalived to write its counters to a file.
+    pub(crate) fn ask_for_statistics(&self) {
+        send(self.id(), Signal::USR2);
+    }
+
     /// Keeps the program from running, as a machine without a free processor does, until
     /// [`Self::resume`].
     pub(crate) fn pause(&self) {

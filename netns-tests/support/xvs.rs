@@ -136,6 +136,15 @@ impl<'a> Xvs<'a> {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("xvs list --json: {e}\n{text}"))
     }
 
+    /// A counter of one of the lists `drops`, `replies` and `io_drops` of `xvs list --json`. What never occurred
+    /// is not in them.
+    pub(crate) fn count(&self, list: &str, name: &str) -> u64 {
+        let all = self.list();
+        let all = all[list].as_array().unwrap_or_else(|| panic!("no {list}"));
+        let one = all.iter().find(|one| one["name"] == name);
+        one.map_or(0, |one| one["count"].as_u64().expect("a count"))
+    }
+
     /// Waits until the box is MASTER, holds the VIP, and says so.
     pub(crate) fn wait_for_master(&self) {
         self.wait_for_vip(MASTER_WITHIN);
