@@ -40,7 +40,7 @@ pub use self::{
         SchedulerState,
     },
     service::{
-        BuildError, Environment, MAX_SERVICES, MarkRule, Match, Method, NextHop, Persistence,
+        BuildError, Environment, LbKind, MAX_SERVICES, MarkRule, Match, NextHop, Persistence,
         PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId, ServiceKey,
         ServiceSpec, ServiceTable,
     },

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealRef,
-        RealSpec, Routes, Scheduler, ServiceId, ServiceSpec,
+        Environment, LbKind, Limits, Match, NextHop, PortSpec, RealId, RealRef, RealSpec, Routes,
+        Scheduler, ServiceId, ServiceSpec,
     },
     check::{self, Health},
     config::{self, Config},
@@ -34,7 +34,7 @@ struct Real {
     id: RealId,
     epoch: NonZeroU32,
     endpoint: Endpoint,
-    method: Method,
+    method: LbKind,
     /// As configured.
     weight: u32,
     limits: Limits,
@@ -86,16 +86,13 @@ impl Services {
                 id,
                 epoch: NonZeroU32::MIN,
                 endpoint,
-                method: translate::method(kind),
+                method: kind,
                 weight,
                 limits,
                 checked,
                 rates: Estimator::default(),
             }
         };
-        // The configuration lets no other size through.
-        let size =
-            MaglevSize::new(config.settings.maglev_table_size).unwrap_or(MaglevSize::DEFAULT);
         let mut services = Vec::with_capacity(config.virtual_servers.len());
         for (number, server) in (0_u32..).zip(&config.virtual_servers) {
             let mut reals = Vec::with_capacity(server.real_servers.len() + 1);
@@ -117,7 +114,7 @@ impl Services {
                 id: ServiceId(number),
                 vs: ServiceId(number),
                 matches: translate::matches(server),
-                scheduler: translate::scheduler(server, size),
+                scheduler: server.lb_algo,
                 reals,
                 steered: false,
                 config: server.clone(),
@@ -161,7 +158,7 @@ impl Services {
     /// packets in tunnels.
     pub(super) fn sends_to_clients(&self) -> bool {
         let mut reals = self.services.iter().flat_map(|service| &service.reals);
-        reals.any(|real| !matches!(real.method, Method::DirectRouting))
+        reals.any(|real| !matches!(real.method, LbKind::Dr))
     }
 
     /// What the workers' table is built from.
@@ -259,8 +256,8 @@ impl Real {
     /// tunnels.
     fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Match>) {
         match self.method {
-            Method::DirectRouting => {}
-            Method::Nat => {
+            LbKind::Dr => {}
+            LbKind::Nat => {
                 let own = server.takes_addresses().then_some(server.protocol);
                 let any = server.matches.iter().any(|one| one.port().is_none());
                 let protocols = translate::protocols(own.filter(|_| !any));
@@ -271,7 +268,7 @@ impl Real {
                     })
                 }));
             }
-            Method::Tunnel(kind) => wanted.push(steer::Match::Tunnel {
+            LbKind::Tun(kind) => wanted.push(steer::Match::Tunnel {
                 addr: self.endpoint.addr,
                 outer: translate::outer(kind),
             }),
