@@ -26,7 +26,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Route, Routes,
+        Environment, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Route, Routes,
         Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable, rewrite::TunnelKind,
     },
     dataplane::{
@@ -78,11 +78,11 @@ impl Way {
         }
     }
 
-    const fn method(self) -> Method {
+    const fn method(self) -> LbKind {
         match self {
-            Self::Dr | Self::Dr6 => Method::DirectRouting,
-            Self::Tun => Method::Tunnel(TunnelKind::Ipip),
-            Self::Nat | Self::NatOut => Method::Nat,
+            Self::Dr | Self::Dr6 => LbKind::Dr,
+            Self::Tun => LbKind::Tun(TunnelKind::Ipip),
+            Self::Nat | Self::NatOut => LbKind::Nat,
         }
     }
 

@@ -20,7 +20,7 @@ use libfuzzer_sys::fuzz_target;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Limits, MarkRule, Match, Method, NextHop, Persistence, PortSpec, RealId,
+        Environment, LbKind, Limits, MarkRule, Match, NextHop, Persistence, PortSpec, RealId,
         RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable,
         rewrite::TunnelKind,
     },
@@ -66,14 +66,14 @@ fn addresses(ipv6: bool, host: u8) -> IpAddr {
 
 fn services() -> Vec<ServiceSpec> {
     let methods = [
-        Method::DirectRouting,
-        Method::Nat,
-        Method::Tunnel(TunnelKind::Ipip),
-        Method::Tunnel(TunnelKind::Gue {
+        LbKind::Dr,
+        LbKind::Nat,
+        LbKind::Tun(TunnelKind::Ipip),
+        LbKind::Tun(TunnelKind::Gue {
             port: 6080,
             checksum: true,
         }),
-        Method::Tunnel(TunnelKind::Gre { checksum: true }),
+        LbKind::Tun(TunnelKind::Gre { checksum: true }),
     ];
     let mut specs = Vec::new();
     let mut next_real = 0;
@@ -84,7 +84,7 @@ fn services() -> Vec<ServiceSpec> {
                 let reals = (0..2_u8).map(|n| {
                     next_real += 1;
                     // A tunnel's outer packet is of the other family every other time.
-                    let outer6 = ipv6 != (n == 1 && matches!(method, Method::Tunnel(_)));
+                    let outer6 = ipv6 != (n == 1 && matches!(method, LbKind::Tun(_)));
                     RealSpec {
                         id: RealId(next_real),
                         epoch: NonZeroU32::MIN,
@@ -122,7 +122,7 @@ fn services() -> Vec<ServiceSpec> {
         marked.matches = vec![Match::Mark { mark: 7, ipv6 }];
         marked.reals = vec![RealSpec {
             id: RealId(200 + u32::from(ipv6)),
-            method: Method::Nat,
+            method: LbKind::Nat,
             endpoint: Endpoint::new(addresses(ipv6, 150), 0),
             ..marked.reals[0]
         }];

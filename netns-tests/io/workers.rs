@@ -15,7 +15,7 @@ use etherparse::PacketBuilder;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler,
+        Environment, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Scheduler,
         ServiceId, ServiceKey, ServiceSpec, ServiceTable,
     },
     dataplane::{
@@ -139,7 +139,7 @@ fn table(egress: u8) -> ServiceTable {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 77, 1, 1].into(), 80),
-        method: Method::DirectRouting,
+        method: LbKind::Dr,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),

@@ -482,7 +482,6 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
         ops,
         delay_loop: _,
         lb_algo,
-        flags,
         lb_kind: _,
         persistence,
         alpha: _,
@@ -495,10 +494,13 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
     } = old;
     let mut what = Keywords::default();
     what.other("virtual_server_group", (group, &new.group));
-    what.value("lb_algo", (lb_algo, &new.lb_algo), |algo| {
-        algo.name().to_owned()
-    });
-    what.other("the flags of lb_algo", (flags, &new.flags));
+    if lb_algo.name() == new.lb_algo.name() {
+        what.other("the flags of lb_algo", (lb_algo, &new.lb_algo));
+    } else {
+        what.value("lb_algo", (lb_algo, &new.lb_algo), |algo| {
+            algo.name().to_owned()
+        });
+    }
     what.flag("ops", (*ops, new.ops));
     what.value(
         "persistence_timeout",

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use crate::{
     addr::{L4Proto, PortId},
     balance::{
-        FlowKey, Kind, Method, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
+        FlowKey, Kind, LbKind, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
         Turn, Verdict, Way,
         rewrite::{
             self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelError,
@@ -164,13 +164,13 @@ impl<Io: PacketIo> Output<'_, Io> {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
-            Method::DirectRouting => {
+            LbKind::Dr => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
                 direct_routing::<K>(frame.bytes_mut(), packet.network, hop);
                 self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
-            Method::Nat => {
+            LbKind::Nat => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
                 let port = real.port_for(packet.key.vport());
                 let to = K::own(real.addr).ok_or(Stop::Drop(DropReason::Rewrite))?;
@@ -184,7 +184,7 @@ impl<Io: PacketIo> Output<'_, Io> {
                 self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
-            Method::Tunnel(kind) => {
+            LbKind::Tun(kind) => {
                 let real_ref = RealRef {
                     id,
                     epoch: real.epoch,
@@ -419,7 +419,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         };
         let bytes = frame.bytes().get(usize::from(packet.network)..);
         let bytes = bytes.unwrap_or_default();
-        let (Some(error), Method::Tunnel(kind)) = (TunnelError::read(bytes), real.method) else {
+        let (Some(error), LbKind::Tun(kind)) = (TunnelError::read(bytes), real.method) else {
             return Err(quote);
         };
         if error.destination != real.addr {

@@ -9,7 +9,7 @@ use std::{
 use rapidhash::fast::SeedableState;
 
 use super::{
-    BuildError, Environment, MAX_REALS, MAX_SERVICES, Match, Method, NextHop, PortSpec, RealId,
+    BuildError, Environment, LbKind, MAX_REALS, MAX_SERVICES, Match, NextHop, PortSpec, RealId,
     RealRef, ServiceId, ServiceKey, ServiceSpec,
     lookup::{Lookup, Question},
 };
@@ -30,7 +30,7 @@ pub struct Real {
     /// Whether its weight is 0.
     pub quiescent: bool,
     /// How packets are rewritten for it.
-    pub method: Method,
+    pub method: LbKind,
     /// The way to it; `None` while its MAC address is unknown.
     pub next_hop: Option<NextHop>,
     /// Its address.
@@ -217,9 +217,9 @@ impl ServiceTable {
                 }
             }
             tunnels.extend(spec.reals.iter().filter_map(|real| match real.method {
-                Method::Tunnel(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
-                Method::Tunnel(_) => Some((real.endpoint.addr, 0)),
-                Method::DirectRouting | Method::Nat => None,
+                LbKind::Tun(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
+                LbKind::Tun(_) => Some((real.endpoint.addr, 0)),
+                LbKind::Dr | LbKind::Nat => None,
             }));
             built.push(Service::build(spec, known)?);
         }
@@ -441,7 +441,7 @@ fn add_reals(
         if slot >= MAX_REALS {
             return Err(BuildError::RealSlot(real.id));
         }
-        let tunnel = matches!(real.method, Method::Tunnel(_));
+        let tunnel = matches!(real.method, LbKind::Tun(_));
         if !tunnel && real.endpoint.addr.is_ipv6() != spec.is_ipv6() {
             return Err(BuildError::Family(spec.id, real.id));
         }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 pub use self::{
     server::{
-        CheckKind, Checker, Family, LbKind, Match, Persistence, RealServer, Scheduler,
-        SchedulerFlags, SorryServer, Tunnel, VirtualServer, VirtualServerKey,
+        CheckKind, Checker, Match, Persistence, RealServer, SorryServer, VirtualServer,
+        VirtualServerKey,
     },
     settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
     vrrp::{

@@ -4,7 +4,10 @@
 use std::{fmt, net::IpAddr, time::Duration};
 
 use super::super::defaults;
-use crate::addr::{IpPrefix, L4Proto};
+use crate::{
+    addr::{IpPrefix, L4Proto},
+    lvs::MaglevSize,
+};
 
 /// What the block `xvs` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +31,7 @@ pub struct Settings {
     pub tunnel_source: Vec<IpPrefix>,
     /// `maglev_table_size`: entries of the table of `lb_algo mh`, a prime. Default
     /// [`defaults::MAGLEV_TABLE_SIZE`].
-    pub maglev_table_size: u32,
+    pub maglev_table_size: MaglevSize,
     /// `workers`: forwarding threads, 1 to [`defaults::MOST_WORKERS`]. `None`: one a queue.
     pub workers: Option<u16>,
     /// `cpus`: what workers are pinned to, in rising order. None: the choice is free.

@@ -38,7 +38,7 @@ fn nothing_said_is_what_ipvs_does() {
     assert!(ipvs.expire_nodest_conn, "not IPVS's default");
     assert_eq!(settings.tunnel_source, []);
     assert!(settings.udp_move && !settings.cut_removed);
-    assert_eq!(settings.maglev_table_size, 65_537);
+    assert_eq!(settings.maglev_table_size.slots(), 65_537);
     assert_eq!((settings.workers, settings.cpus), (None, vec![]));
     // Linux, net/netfilter/ipvs/ip_vs_proto_{tcp,udp,sctp}.c
     let secs: Vec<u64> = (Timeout::ALL.iter())
@@ -150,7 +150,7 @@ fn what_a_setting_cannot_be_is_said_with_the_range() {
         Some("the next one is 65537")
     );
     assert_eq!(
-        read("maglev_table_size 1048573").maglev_table_size,
+        read("maglev_table_size 1048573").maglev_table_size.slots(),
         1_048_573
     );
     assert_eq!(

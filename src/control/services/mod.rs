@@ -28,8 +28,8 @@ use super::{
 use crate::{
     addr::Endpoint,
     balance::{
-        Environment, HopId, Limits, MAX_SERVICES, MaglevSize, Match, Method, NextHop, RealRef,
-        RealSpec, Scheduler, ServiceSpec,
+        Environment, HopId, LbKind, Limits, MAX_SERVICES, Match, NextHop, RealRef, RealSpec,
+        ServiceSpec,
     },
     check::{self, Health},
     config::{self, Change, Config, Diff, ServerChange, VirtualServer},
@@ -56,7 +56,7 @@ struct Real {
     id: RealId,
     epoch: NonZeroU32,
     endpoint: Endpoint,
-    method: Method,
+    method: LbKind,
     role: Role,
     /// As configured.
     weight: u32,
@@ -73,7 +73,6 @@ struct Service {
     id: ServiceId,
     epoch: NonZeroU32,
     matches: Vec<Match>,
-    scheduler: Scheduler,
     /// In the order of their addition; what drains comes last.
     reals: Vec<Real>,
     /// Whether any of its packets are steered to the workers.
@@ -159,7 +158,6 @@ impl Services {
         hops: &mut NextHops,
     ) -> Applied {
         let mut applied = Applied::default();
-        let resized = self.settings.maglev_table_size != new.settings.maglev_table_size;
         self.settings = new.settings.clone();
         self.told = new.timeouts;
         self.held.manage(new);
@@ -188,12 +186,6 @@ impl Services {
             }
         }
         self.order = order.into_iter().flatten().collect();
-        if resized {
-            for service in self.services.values_mut() {
-                service.scheduler = scheduler(&service.config, &self.settings);
-                applied.changed.insert(service.id);
-            }
-        }
         applied
     }
 
@@ -209,7 +201,6 @@ impl Services {
             id,
             epoch,
             matches: translate::matches(server),
-            scheduler: scheduler(server, &self.settings),
             reals: Vec::with_capacity(server.real_servers.len() + 1),
             steered: false,
             config: server.clone(),
@@ -291,7 +282,6 @@ impl Services {
         if what.iter().any(takes_other) {
             service.matches = translate::matches(server);
         }
-        service.scheduler = scheduler(server, &self.settings);
         service.config = server.clone();
         self.services.insert(id, service);
     }
@@ -389,7 +379,7 @@ impl Services {
     /// packets in tunnels.
     pub(super) fn sends_to_clients(&self) -> bool {
         let mut reals = self.services.values().flat_map(|service| &service.reals);
-        reals.any(|real| !matches!(real.method, Method::DirectRouting))
+        reals.any(|real| !matches!(real.method, LbKind::Dr))
     }
 
     /// What the workers' table has of a virtual server.
@@ -418,7 +408,7 @@ impl Services {
     pub(super) fn counted(&self) -> impl Iterator<Item = RealRef> + '_ {
         let services = self.services.values();
         let reals = services.flat_map(|service| {
-            let counts = service.scheduler.counts_connections();
+            let counts = service.config.lb_algo.counts_connections();
             let limited = move |real: &&Real| counts || real.limits.upper > 0;
             service.reals.iter().filter(limited)
         });
@@ -495,7 +485,7 @@ impl Role {
 /// A real server as the configuration has it.
 struct Wanted {
     endpoint: Endpoint,
-    method: Method,
+    method: LbKind,
     role: Role,
     weight: u32,
     limits: Limits,
@@ -513,25 +503,19 @@ fn wanted(server: &VirtualServer) -> Vec<Wanted> {
     let numbered = server.real_servers.iter().enumerate();
     let reals = numbered.map(|(at, real)| Wanted {
         endpoint: real.endpoint,
-        method: translate::method(real.lb_kind),
+        method: real.lb_kind,
         role: Role::Configured(at),
         weight: real.weight,
         limits: translate::limits(real),
     });
     let sorry = server.sorry_server.iter().map(|sorry| Wanted {
         endpoint: sorry.endpoint,
-        method: translate::method(sorry.lb_kind),
+        method: sorry.lb_kind,
         role: Role::Sorry,
         weight: 1,
         limits: Limits::default(),
     });
     reals.chain(sorry).collect()
-}
-
-fn scheduler(server: &VirtualServer, settings: &config::Settings) -> Scheduler {
-    // The configuration lets no other size through.
-    let size = MaglevSize::new(settings.maglev_table_size).unwrap_or(MaglevSize::DEFAULT);
-    translate::scheduler(server, size)
 }
 
 impl Real {
@@ -544,8 +528,8 @@ impl Real {
     /// tunnels.
     fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<Steered>) {
         match self.method {
-            Method::DirectRouting => {}
-            Method::Nat => {
+            LbKind::Dr => {}
+            LbKind::Nat => {
                 let own = server.takes_addresses().then_some(server.protocol);
                 let any = server.matches.iter().any(|one| one.port().is_none());
                 let protocols = translate::protocols(own.filter(|_| !any));
@@ -556,7 +540,7 @@ impl Real {
                     })
                 }));
             }
-            Method::Tunnel(kind) => wanted.push(Steered::Tunnel {
+            LbKind::Tun(kind) => wanted.push(Steered::Tunnel {
                 addr: self.endpoint.addr,
                 outer: translate::outer(kind),
             }),
@@ -640,7 +624,7 @@ impl Service {
             epoch: self.epoch,
             matches: self.matches.clone(),
             one_packet: self.config.ops,
-            scheduler: self.scheduler,
+            scheduler: self.config.lb_algo,
             persistence: translate::persistence(&self.config),
             reals: self.reals.iter().map(real).collect(),
         }

@@ -4,13 +4,15 @@ use std::{ops::Range, time::Duration};
 
 use super::{Ports, Real, Role, Service, Services, way};
 use crate::{
-    balance::{Method, NextHop, rewrite::TunnelKind},
+    addr::Family,
+    balance::NextHop,
     check::Health,
     config,
     control::{
         api::{MatchStatus, RealStatus, ServiceStatus, TrafficRates, TrafficTotals},
         next_hops::{NextHops, Problem},
     },
+    lvs::{LbKind, Scheduler, TunnelKind},
     stats::{AllStats, Averages, Counter, Rates, RealCounters, Totals},
 };
 
@@ -114,7 +116,7 @@ impl Service {
             },
             config::Match::Mark { mark, family } => MatchStatus::Mark {
                 mark,
-                ipv6: family == config::Family::V6,
+                ipv6: family == Family::V6,
             },
         }
     }
@@ -160,35 +162,34 @@ impl Service {
 }
 
 /// The word that ipvsadm has for a method.
-const fn forward(method: Method) -> &'static str {
+const fn forward(method: LbKind) -> &'static str {
     match method {
-        Method::DirectRouting => "Route",
-        Method::Nat => "Masq",
-        Method::Tunnel(_) => "Tunnel",
+        LbKind::Dr => "Route",
+        LbKind::Nat => "Masq",
+        LbKind::Tun(_) => "Tunnel",
     }
 }
 
 /// What `ipvsadm --tun-info` shows for a method.
-fn tunnel(method: Method) -> Option<String> {
+fn tunnel(method: LbKind) -> Option<String> {
     let sum = |checksum| if checksum { "+c" } else { "-c" };
     match method {
-        Method::DirectRouting | Method::Nat => None,
-        Method::Tunnel(TunnelKind::Ipip) => Some("ipip".to_owned()),
-        Method::Tunnel(TunnelKind::Gue { port, checksum }) => {
+        LbKind::Dr | LbKind::Nat => None,
+        LbKind::Tun(TunnelKind::Ipip) => Some("ipip".to_owned()),
+        LbKind::Tun(TunnelKind::Gue { port, checksum }) => {
             Some(format!("gue:{port}:{}", sum(checksum)))
         }
-        Method::Tunnel(TunnelKind::Gre { checksum }) => Some(format!("gre:{}", sum(checksum))),
+        LbKind::Tun(TunnelKind::Gre { checksum }) => Some(format!("gre:{}", sum(checksum))),
     }
 }
 
 /// The flags of a scheduler that has any, in ipvsadm's words and order.
 fn flags(server: &config::VirtualServer) -> Vec<String> {
-    let name = match server.lb_algo {
-        config::Scheduler::Sh => "sh",
-        config::Scheduler::Mh => "mh",
-        _ => return Vec::new(),
+    let (Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback, .. }) = server.lb_algo
+    else {
+        return Vec::new();
     };
-    let config::SchedulerFlags { fallback, port } = server.flags;
+    let name = server.lb_algo.name();
     let all = [(fallback, "fallback"), (port, "port")];
     let set = all.into_iter().filter(|(set, _)| *set);
     set.map(|(_, flag)| format!("{name}-{flag}")).collect()

@@ -29,7 +29,7 @@ use crate::balance::Timeouts;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, FlowKey, Key4, Key6, Limits, Match, Method, NextHop, Persistence, PortSpec,
+        Environment, FlowKey, Key4, Key6, LbKind, Limits, Match, NextHop, Persistence, PortSpec,
         RealId, RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec,
         ServiceTable, State, rewrite::TunnelKind,
     },
@@ -72,7 +72,7 @@ fn real(id: u32) -> RealSpec {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 2, 0, u8::try_from(id).unwrap()].into(), 80),
-        method: Method::DirectRouting,
+        method: LbKind::Dr,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),
@@ -88,7 +88,7 @@ fn real(id: u32) -> RealSpec {
 }
 
 /// A real server anywhere, behind the port [`EGRESS`].
-fn real_at(id: u32, addr: &str, port: u16, method: Method) -> RealSpec {
+fn real_at(id: u32, addr: &str, port: u16, method: LbKind) -> RealSpec {
     let addr: IpAddr = addr.parse().unwrap();
     RealSpec {
         endpoint: Endpoint::new(addr, port),
