@@ -17,7 +17,6 @@ mod pace;
 pub mod placement;
 pub mod probes;
 mod put_back;
-mod queue_watch;
 mod repeats;
 mod sampling;
 mod services;

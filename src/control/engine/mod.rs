@@ -47,6 +47,7 @@ use crate::{
     stats::WorkerStats,
     sys::{
         clock,
+        device::InterfaceSpec,
         guardian::Guardian,
         instance_lock::InterfaceLock,
         limits,
@@ -250,6 +251,7 @@ impl Engine {
             self.notified = self.handle_notifications(now, wall);
         }
         let more = more | self.notified | self.drive_checks(now, wall);
+        self.drive_ports(now, wall);
         self.drive_next_hops(now, wall);
         self.drive_enquiries(now);
         if self.admin_timeout().is_some_and(|at| at <= now) {
@@ -274,6 +276,7 @@ impl Engine {
         let several = self.data_plane.as_ref().filter(|it| it.has_several());
         let next = [
             several.map(|_| self.compare_at),
+            self.data_plane.as_ref().and_then(DataPlane::poll_timeout),
             self.vrrp.poll_timeout(),
             self.health.poll_timeout(),
             self.probes.poll_timeout(),
@@ -456,6 +459,7 @@ impl Engine {
             ));
         }
         self.link_changed(now, link, false);
+        self.look_at_ports(now, Some(link.index));
     }
 
     fn handle_link(&mut self, now: Instant, link: &Link) {
@@ -467,6 +471,21 @@ impl Engine {
             return;
         }
         self.link_changed(now, link, link.is_usable());
+        self.look_at_ports(now, None);
+    }
+
+    /// Has the data plane look at its interfaces, all of which are there but `gone`.
+    fn look_at_ports(&mut self, now: Instant, gone: Option<u32>) {
+        let there = self.ports.iter().filter(|port| Some(port.ifindex) != gone);
+        let specs: Vec<_> = there
+            .map(|port| InterfaceSpec {
+                name: port.name.clone(),
+                ifindex: port.ifindex,
+            })
+            .collect();
+        if let Some(data_plane) = &mut self.data_plane {
+            data_plane.set_interfaces(now, &specs);
+        }
     }
 
     fn link_changed(&mut self, now: Instant, link: &Link, usable: bool) {
@@ -539,6 +558,17 @@ impl Engine {
         }
     }
 
+    /// Interfaces of the data plane that were opened, closed, or wait.
+    fn drive_ports(&mut self, now: Instant, wall: SystemTime) {
+        let Some(data_plane) = &mut self.data_plane else {
+            return;
+        };
+        for line in data_plane.handle_timeout(now) {
+            self.log.line(wall, format_args!("packet I/O: {line}"));
+            self.stale = true;
+        }
+    }
+
     fn drive_next_hops(&mut self, now: Instant, wall: SystemTime) {
         self.drive_client_ways(now, wall);
         if self.addresses.take(now) {
@@ -586,9 +616,6 @@ impl Engine {
             return;
         };
         data_plane.collect();
-        for line in data_plane.queue_news(clock::now()) {
-            self.log.line(wall, line);
-        }
         if data_plane.has_ended() {
             self.fail("a worker has ended".to_owned());
         }
