@@ -16,7 +16,6 @@ mod pace;
 pub mod placement;
 mod ports;
 pub mod probes;
-mod queue_watch;
 mod reload;
 mod sampling;
 mod services;

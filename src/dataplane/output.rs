@@ -2,7 +2,7 @@
 //! dropped.
 
 use super::{
-    handover::{Errand, Handover, Parcel},
+    handover::{Handoff, Handover, Purpose},
     io::{FrameBuf, PacketIo},
     limit::ReplyLimit,
     parking::Parking,
@@ -82,14 +82,14 @@ impl<Io: PacketIo> Output<'_, Io> {
                 Ok(()) => return 1 + self.send_second(port),
                 Err(frame) => match self.io.carrier(port) {
                     Some(worker) => {
-                        self.hand_over(frame, worker, Errand::Transmit(port));
+                        self.hand_over(frame, worker, Purpose::Transmit(port));
                         if let Some(second) = self.second.take() {
                             self.turn.stats.cut.add(1);
-                            self.hand_over(second, worker, Errand::Transmit(port));
+                            self.hand_over(second, worker, Purpose::Transmit(port));
                         }
                         return 0;
                     }
-                    None => (frame, DropReason::TransmitFull),
+                    None => (frame, untransmitted(self.io, port)),
                 },
             },
             Err(Stop::Drop(reason)) => (frame, reason),
@@ -119,7 +119,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         match self.io.transmit(port, second) {
             Ok(()) => 1,
             Err(second) => {
-                self.drop_frame(second, DropReason::TransmitFull);
+                self.drop_frame(second, untransmitted(self.io, port));
                 0
             }
         }
@@ -127,14 +127,14 @@ impl<Io: PacketIo> Output<'_, Io> {
 
     /// Keeps a frame for another worker.
     #[cold]
-    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, errand: Errand) {
+    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, purpose: Purpose) {
         let Some(handover) = &mut self.handover else {
             self.turn.stats.drops(DropReason::HandoverFull).add(1);
             self.io.release(frame);
             return;
         };
         let parted = self.io.part(frame);
-        if let Err(parted) = handover.put(worker, Parcel { parted, errand }) {
+        if let Err(parted) = handover.put(worker, Handoff { parted, purpose }) {
             self.turn.stats.drops(DropReason::HandoverFull).add(1);
             let frame = self.io.take_over(parted);
             self.io.release(frame);
@@ -533,6 +533,16 @@ impl<Io: PacketIo> Output<'_, Io> {
         frame.truncate(length.ok_or(Stop::Drop(DropReason::ReplyImpossible))?);
         self.turn.stats.replies(reason).add(1);
         Ok(frame.ingress())
+    }
+}
+
+/// Why a frame could not be transmitted on `port`.
+#[cold]
+pub(super) fn untransmitted(io: &impl PacketIo, port: PortId) -> DropReason {
+    if io.is_open(port) {
+        DropReason::TransmitFull
+    } else {
+        DropReason::PortGone
     }
 }
 

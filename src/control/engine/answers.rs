@@ -96,7 +96,7 @@ impl Engine {
             count: stats.sum(|worker| worker.drops(*reason).get()),
         });
         ServiceList {
-            io: data_plane.report().to_vec(),
+            io: data_plane.report(),
             connection_table_size: data_plane.connections() as u64,
             table: TableCounts {
                 connections: stats.sum(|worker| worker.connections.get()),

@@ -44,7 +44,7 @@ use crate::{
         guardian::Guardian,
         limits,
         monitor::{self, Monitor},
-        netlink::{Link, Netlink},
+        netlink::Netlink,
     },
     time::Instant,
 };
@@ -204,8 +204,9 @@ impl Engine {
             self.fail("a worker has ended".to_owned());
             return false;
         }
+        let interfaces: BTreeSet<u32> = self.vrrp.vip_interfaces().collect();
         let ((forwarding, checks), mut view) = parts(self, now, wall);
-        forwarding.drive(checks.health(), &mut view);
+        forwarding.drive((checks.health(), &interfaces), &mut view);
         more
     }
 
@@ -337,11 +338,12 @@ impl Engine {
         match event {
             monitor::Event::Link(link) => {
                 self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_link(env, link));
-                self.handle_link((now, wall), link);
+                self.forwarding.handle_link(link);
                 touched.insert(link.index);
             }
             monitor::Event::LinkRemoved(link) => {
                 self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_link_removed(env, link));
+                self.forwarding.handle_link_removed(link.index);
             }
             monitor::Event::Address(address) | monitor::Event::AddressRemoved(address) => {
                 touched.insert(address.ifindex);
@@ -354,20 +356,13 @@ impl Engine {
                 match self.netlink.links() {
                     Ok(links) => {
                         self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_links(env, &links));
-                        for link in links {
-                            self.handle_link((now, wall), &link);
-                            touched.insert(link.index);
-                        }
+                        self.forwarding.handle_links(&links);
+                        touched.extend(links.iter().map(|link| link.index));
                     }
                     Err(error) => self.say(error),
                 }
             }
         }
-    }
-
-    fn handle_link(&mut self, (now, wall): (Instant, SystemTime), link: &Link) {
-        let ((forwarding, _), mut view) = parts(self, now, wall);
-        forwarding.handle_link(link, &mut view);
     }
 
     /// Probes' results, checkers' timers, and what they change. Whether more probes are to start.
