@@ -41,7 +41,7 @@ use super::{
     vrrp_io::{Env, VrrpIo},
 };
 use crate::{
-    balance::{MaglevTables, ServiceTable},
+    balance::{ServiceTable, TableBuilder},
     check::{Action, Health, Probe},
     config::Config,
     stats::WorkerStats,
@@ -158,7 +158,7 @@ struct Engine {
     /// The ways to clients, where anything for them passes here.
     ways: Option<ClientWays>,
     ports: Vec<PortInfo>,
-    maglev: MaglevTables,
+    tables: TableBuilder,
     /// The addresses of this host may have changed.
     addresses: Pace,
     /// The addresses of this host that the steering program knows.
@@ -192,8 +192,14 @@ impl Engine {
             None => Arc::default(),
         };
         let environment = self.services.environment(&self.ports, routes);
-        ServiceTable::build_with(generation, &specs, environment, &mut self.maglev)
-            .map_err(|error| error.to_string())
+        self.tables.set_environment(environment);
+        for (id, hop) in self.services.ways(&self.hops, &self.ports) {
+            self.tables.set_hop(id, hop);
+        }
+        self.tables
+            .apply(&[], &specs)
+            .map_err(|error| error.to_string())?;
+        Ok(self.tables.build(generation))
     }
 
     fn run(mut self) -> Result<(), String> {

@@ -34,7 +34,7 @@ use super::{
     Options, PUBLISH_PERIOD, SIGNALS, WORKERS,
 };
 use crate::{
-    balance::MaglevTables,
+    balance::TableBuilder,
     check::{Health, MAX_PROBES},
     config::Config,
     sys::{
@@ -166,7 +166,7 @@ impl Engine {
             hops,
             ways: None,
             ports: Vec::new(),
-            maglev: MaglevTables::default(),
+            tables: TableBuilder::new(),
             addresses: Pace::new(ADDRESSES),
             locals: BTreeSet::new(),
             interface_locks: Vec::new(),

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     addr::{Endpoint, MacAddr, PortId},
     balance::{
-        Environment, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId, RealRef,
-        RealSpec, Routes, Scheduler, ServiceId, ServiceSpec,
+        Environment, Hop, HopId, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId,
+        RealRef, RealSpec, Routes, Scheduler, ServiceId, ServiceSpec,
     },
     check::{self, Health},
     config::{self, Config},
@@ -175,6 +175,23 @@ impl Services {
         self.services.iter().map(spec).collect()
     }
 
+    /// The ways to the real servers, as the workers' table has them.
+    pub(super) fn ways<'a>(
+        &'a self,
+        hops: &'a NextHops,
+        ports: &'a [PortInfo],
+    ) -> impl Iterator<Item = (HopId, Hop)> + 'a {
+        let reals = self.services.iter().flat_map(|service| &service.reals);
+        reals.map(|real| {
+            let address = real.endpoint.addr;
+            let hop = Hop {
+                next: way(address, hops, ports).ok(),
+                local: hops.hop(address).ok().and_then(|hop| hop.source),
+            };
+            (real.hop(), hop)
+        })
+    }
+
     /// The real servers whose connections decide something: a scheduler's pick, or a threshold.
     pub(super) fn counted(&self) -> impl Iterator<Item = RealRef> + '_ {
         let services = self.services.iter();
@@ -255,6 +272,11 @@ impl Services {
 }
 
 impl Real {
+    /// The slot of its way.
+    const fn hop(&self) -> HopId {
+        HopId(self.id.0)
+    }
+
     /// Which packets are the workers' besides those of the virtual server itself: answers, and errors about
     /// tunnels.
     fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Match>) {
@@ -342,17 +364,18 @@ impl Service {
                 last_weight: if weight == 0 { real.weight } else { weight },
                 limits: real.limits,
                 available,
-                next_hop: way.ok(),
-                local: hops.hop(real.endpoint.addr).ok().and_then(|hop| hop.source),
+                hop: real.hop(),
             }
         };
         ServiceSpec {
             id: self.id,
+            epoch: NonZeroU32::MIN,
             matches: self.matches.clone(),
             one_packet: self.config.ops,
             scheduler: self.scheduler,
             persistence: translate::persistence(&self.config),
             reals: self.reals.iter().map(real).collect(),
+            draining: Vec::new(),
         }
     }
 }
@@ -403,6 +426,8 @@ fn unspecified(like: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::{
         control::next_hops::tests::{FakeKernel, route},
@@ -471,7 +496,8 @@ mod tests {
         let reals = &specs[0].reals;
         let available: Vec<bool> = reals.iter().map(|real| real.available).collect();
         assert_eq!(available, [true, true, false, false, false, false]);
-        let next_hops: Vec<_> = reals.iter().map(|real| real.next_hop).collect();
+        let ways: HashMap<HopId, Hop> = services.ways(&hops, &ports()).collect();
+        let next_hops: Vec<_> = reals.iter().map(|real| ways[&real.hop].next).collect();
         let way = NextHop {
             port: PortId(1),
             source: MacAddr([2, 0, 0, 0, 0, 1]),
