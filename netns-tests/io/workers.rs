@@ -16,8 +16,8 @@ use etherparse::PacketBuilder;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler,
-        ServiceId, ServiceKey, ServiceSpec, ServiceTable,
+        Hop, HopId, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Scheduler,
+        ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
     },
     dataplane::{
         af_packet::PacketBackend,
@@ -221,21 +221,16 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 77, 1, 1].into(), 80),
-        method: Method::DirectRouting,
+        method: LbKind::Dr,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),
         available: true,
-        next_hop: egress.map(|port| NextHop {
-            port,
-            source: MacAddr(LB_MAC),
-            destination: MacAddr(real_mac(u8::try_from(id).unwrap())),
-            mtu: 1500,
-        }),
-        local: None,
+        hop: HopId(id),
     };
     let spec = |slot: u32, port, persistence, reals: [u32; 2]| ServiceSpec {
         id: ServiceId(slot),
+        epoch: NonZeroU32::MIN,
         matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.parse().unwrap(), port),
@@ -244,6 +239,7 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         scheduler: Scheduler::Rr,
         persistence,
         reals: reals.map(real).to_vec(),
+        draining: Vec::new(),
     };
     let persistence = Persistence {
         timeout: Duration::from_secs(300),
@@ -253,7 +249,22 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         spec(0, 80, None, [1, 2]),
         spec(1, PERSISTENT, Some(persistence), [3, 4]),
     ];
-    ServiceTable::build(generation, &specs, Environment::default()).unwrap()
+    let mut tables = TableBuilder::new();
+    tables.apply(&[], &specs).unwrap();
+    for id in 1..=4_u8 {
+        let next = NextHop {
+            port: PortId(egress),
+            source: MacAddr(LB_MAC),
+            destination: MacAddr(real_mac(id)),
+            mtu: 1500,
+        };
+        let hop = Hop {
+            next: Some(next),
+            local: None,
+        };
+        tables.set_hop(HopId(id.into()), hop);
+    }
+    tables.build(1)
 }
 
 /// A segment of the client with this address.

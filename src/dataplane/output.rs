@@ -158,9 +158,9 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         id: RealId,
     ) -> Result<PortId, Stop> {
-        let reader = self.reader;
-        let real = reader.table().in_slot(id);
-        let Some((real, hop)) = real.and_then(|real| Some((real, real.next_hop.as_ref()?))) else {
+        let table = self.reader.table();
+        let real = table.in_slot(id);
+        let Some((real, hop)) = real.and_then(|real| Some((real, table.next_hop(real)?))) else {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
@@ -203,9 +203,10 @@ impl<Io: PacketIo> Output<'_, Io> {
         kind: TunnelKind,
         hop: &NextHop,
     ) -> Result<PortId, Stop> {
-        let policy = self.reader.table().policy();
+        let table = self.reader.table();
+        let policy = table.policy();
         let (spread, sources) = (packet.home.spread(), policy.tunnel_sources);
-        let ends = match (real.local, real.addr) {
+        let ends = match (table.local(real), real.addr) {
             (Some(IpAddr::V4(own)), IpAddr::V4(destination)) => Ends::V4 {
                 source: sources.v4.map_or(own, |(network, prefix)| {
                     rewrite::spread_source_v4(network, prefix, spread)
@@ -414,7 +415,8 @@ impl<Io: PacketIo> Output<'_, Io> {
         id: RealId,
     ) -> Result<PortId, Stop> {
         let quote = Stop::Drop(DropReason::IcmpQuote);
-        let Some(real) = self.reader.table().in_slot(id) else {
+        let table = self.reader.table();
+        let Some(real) = table.in_slot(id) else {
             return Err(quote);
         };
         let bytes = frame.bytes().get(usize::from(packet.network)..);
@@ -425,7 +427,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         if error.destination != real.addr {
             return Err(Stop::Drop(DropReason::IcmpUnknownFlow));
         }
-        let mut mtu = real.next_hop.map_or(u16::MAX, |hop| hop.mtu);
+        let mut mtu = table.next_hop(real).map_or(u16::MAX, |hop| hop.mtu);
         if let Some(said) = error.mtu {
             let real_ref = RealRef {
                 id,
