@@ -24,6 +24,8 @@ pub struct Real {
     pub available: bool,
     /// Whether its weight is 0.
     pub quiescent: bool,
+    /// Whether it has left the configuration and only keeps the connections that it has. It is not available then.
+    pub draining: bool,
     /// How packets are rewritten for it.
     pub method: LbKind,
     /// The way to it: [`ServiceTable::next_hop`].
@@ -45,6 +47,7 @@ impl Real {
             epoch: spec.epoch,
             available: spec.available,
             quiescent: spec.weight == 0,
+            draining: false,
             method: spec.method,
             hop: spec.hop,
             addr: spec.endpoint.addr,
@@ -59,6 +62,7 @@ impl Real {
         Self {
             available: false,
             quiescent: true,
+            draining: true,
             ..Self::configured(spec, service)
         }
     }

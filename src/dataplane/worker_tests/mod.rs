@@ -105,7 +105,7 @@ fn table(generation: u64, specs: &[ServiceSpec], environment: Environment) -> Se
         for local in LOCALS {
             for id in specs
                 .iter()
-                .flat_map(|spec| &spec.reals)
+                .flat_map(|spec| spec.reals.iter().chain(&spec.draining))
                 .map(|real| real.id.0)
             {
                 let next = NextHop {
