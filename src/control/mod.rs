@@ -10,6 +10,7 @@ pub mod engine;
 mod enquiries;
 mod interfaces;
 mod last_will;
+mod lock_file;
 pub mod log;
 mod next_hops;
 mod outages;

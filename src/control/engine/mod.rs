@@ -30,12 +30,14 @@ use super::{
     enquiries::Enquiries,
     interfaces::Interfaces,
     last_will,
+    lock_file::LockFile,
     log::Log,
     next_hops::NextHops,
     outages::Outages,
     pace::Pace,
     placement::CpuList,
     probes::TcpProbes,
+    repeats::Repeats,
     sampling::Sampling,
     services::{PortInfo, Services},
     vrrp_io::{Env, VrrpIo},
@@ -129,15 +131,11 @@ pub fn run(config: &Config, options: &Options) -> Result<(), String> {
     for note in raise_limits() {
         log.line(clock::wall(), note);
     }
-    let lock_path = lock_path(&options.socket);
-    let lock = start::lock(&lock_path)?;
+    let lock = start::lock(&lock_path(&options.socket))?;
     // Before any thread and any large memory: the guardian is a copy of this process.
     let guardian = Guardian::spawn(last_will::execute)
         .map_err(|error| format!("starting the guardian: {error}"))?;
-    let engine = Engine::start(config, options, log, guardian, lock_path)?;
-    let outcome = engine.run();
-    drop(lock);
-    outcome
+    Engine::start(config, options, log, guardian, lock)?.run()
 }
 
 struct Engine {
@@ -147,7 +145,6 @@ struct Engine {
     monitor: Monitor,
     log: Log,
     guardian: Guardian,
-    lock_path: PathBuf,
     will: Vec<u8>,
     vrrp: VrrpIo,
     interfaces: Interfaces,
@@ -179,9 +176,13 @@ struct Engine {
     compare_at: Instant,
     /// How late VRRP timers were served, in microseconds.
     lateness: Histogram<u64>,
+    /// What is said about notifications that were lost.
+    overflows: Repeats,
     outages: Outages,
     stopping: bool,
     failure: Option<String>,
+    /// Given up last: then nothing of this engine is left.
+    lock_file: LockFile,
 }
 
 impl Engine {
@@ -257,6 +258,7 @@ impl Engine {
         }
         if now >= self.housekeeping_at {
             self.housekeeping_at = now + HOUSEKEEPING;
+            self.keep_files(now, wall);
             self.keep_house(wall);
         }
         self.sample_rates(now);
@@ -346,7 +348,7 @@ impl Engine {
 
     /// Tells the guardian what is to be undone should this process die now.
     fn leave_will(&mut self) {
-        let will = last_will::write(&self.vrrp, &self.lock_path);
+        let will = last_will::write(&self.vrrp, self.lock_file.path());
         if will != self.will {
             if let Err(error) = self.guardian.update(&will) {
                 self.say(format_args!("the guardian cannot be told: {error}"));
@@ -428,7 +430,15 @@ impl Engine {
             }
             monitor::Event::RouteChanged => self.routes_changed(now),
             monitor::Event::Overflow => {
-                self.say("netlink notifications were lost: looking everything up again");
+                if let Some(unsaid) = self.overflows.tell(now) {
+                    let line = "netlink notifications were lost: looking everything up again";
+                    match unsaid {
+                        0 => self.say(line),
+                        _ => self.say(format_args!(
+                            "{line} ({unsaid} more since this was last said)"
+                        )),
+                    }
+                }
                 self.hops.handle_overflow(now);
                 self.routes_changed(now);
                 self.addresses.want(now);

@@ -21,11 +21,13 @@ use super::{
         data_plane::{Calls, DataPlane, DataPlaneOptions},
         enquiries::Enquiries,
         interfaces::Interfaces,
+        lock_file::LockFile,
         log::Log,
         next_hops::NextHops,
         outages::Outages,
         pace::Pace,
         probes::TcpProbes,
+        repeats::Repeats,
         sampling::Sampling,
         services::{PortInfo, Services},
         vrrp_io::{Env, VrrpIo},
@@ -93,7 +95,7 @@ impl Engine {
         options: &Options,
         mut log: Log,
         guardian: Guardian,
-        lock_path: PathBuf,
+        lock: InstanceLock,
     ) -> Result<Self, String> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -156,7 +158,6 @@ impl Engine {
             monitor,
             log,
             guardian,
-            lock_path,
             will: Vec::new(),
             vrrp,
             interfaces,
@@ -182,9 +183,11 @@ impl Engine {
             housekeeping_at: now + HOUSEKEEPING,
             compare_at: now,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
+            overflows: Repeats::default(),
             outages: Outages::default(),
             stopping: false,
             failure: None,
+            lock_file: LockFile::new(lock),
         };
         let admin = AdminSocket::open(&options.socket, engine.poll.registry(), FIRST_ADMIN)
             .map_err(|error| format!("{}: {error}", options.socket.display()))?;
