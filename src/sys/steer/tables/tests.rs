@@ -167,8 +167,7 @@ fn steered() -> impl Strategy<Value = Steered> {
 fn expected(wanted: &[Steered]) -> (Vec<BTreeSet<Bytes>>, Bytes, BTreeSet<Bytes>) {
     let (mut tables, kernel) = tables();
     assert_eq!(tables.set(wanted).pending, 0);
-    let effect = kernel.borrow().effect();
-    effect
+    kernel.borrow().effect()
 }
 
 proptest! {
