@@ -10,7 +10,7 @@ use etherparse::PacketBuilder;
 use xvs::sys::{
     link_socket::LinkSocket,
     local_link::{self, LocalLink},
-    netlink::{AddressOptions, Netlink},
+    netlink::{AddressOptions, Netlink, Scope},
 };
 
 use crate::common::{Namespace, PATIENCE, Pair, prefix};
@@ -84,7 +84,8 @@ fn answer_one(server: &UdpSocket) -> SocketAddr {
 pub(crate) fn what_is_sent_to_it_reaches_the_host_and_is_answered_by_the_hosts_own_routes() {
     let pair = box_with_vips();
     // The way back to a client is not the way that its packets come in: strict is what many hosts are.
-    for (all, default) in [("1", "1"), ("0", "1"), ("2", "0"), ("0", "0")] {
+    // All that there are: of all interfaces, and of new ones.
+    for (all, default) in [("1", "1"), ("1", "0"), ("0", "1"), ("2", "0"), ("0", "0")] {
         setting(&pair.a, "ipv4/conf/all/rp_filter", all);
         setting(&pair.a, "ipv4/conf/default/rp_filter", default);
         let local = create(&pair.a);
@@ -140,8 +141,10 @@ pub(crate) fn neither_end_has_an_address_or_says_anything() {
     for end in ends {
         assert!(end.is_usable(), "{end:?}");
         assert_eq!(end.mtu, MTU);
-        assert_eq!(netlink.addresses(end.index).unwrap(), []);
-        let sent = namespace.enter(|| fs::read_to_string("/proc/net/dev").unwrap());
+        let mut addresses = netlink.addresses(end.index).unwrap();
+        addresses.retain(|address| address.scope != Scope::Host);
+        assert_eq!(addresses, []);
+        let sent = namespace.enter(|| fs::read_to_string("/proc/thread-self/net/dev").unwrap());
         let line = sent
             .lines()
             .find(|line| line.trim().starts_with(&format!("{}:", end.name)));
@@ -161,7 +164,7 @@ pub(crate) fn a_pair_is_removed_when_nobody_owns_it() {
     };
     let cleanup = |netlink: &mut Netlink| namespace.enter(|| local_link::cleanup(netlink).unwrap());
     // Somebody else's name, and no alias of ours.
-    namespace.ip("link add xvs0 type dummy");
+    namespace.ip("link add xvs0 type veth peer name other");
     let (first, second) = (create(&namespace), create(&namespace));
     assert_eq!(first.port().name, "xvs1");
     assert_eq!(second.port().name, "xvs2");

@@ -19,31 +19,34 @@ pub fn set_promote_secondaries(interface: &str, on: bool) -> io::Result<bool> {
     Ok(was)
 }
 
-/// Lets `interface` take packets whose answers leave by another interface, and go no further than this host:
-/// no strict check of sources (`rp_filter`), and no routing (`forwarding`). Settings that are right stay
-/// unwritten, as a container may have `/proc/sys` read-only.
+/// Lets `interface`, which has an address, take packets whose answers leave by another interface, and go no
+/// further than this host: it asks for any way back to the source at most (`rp_filter`), and routes nothing
+/// (`forwarding`). What is right already may stay unwritten: a container may have `/proc/sys` read-only.
 ///
 /// # Errors
 /// The setting that could not be read or written.
 pub fn receive_from_anywhere(interface: &str) -> io::Result<()> {
-    let read = |interface: &str, name: &str| -> io::Result<_> {
-        let setting = ipv4_setting(interface, name)?;
-        let text = fs::read_to_string(&setting).map_err(|e| about(&setting, &e))?;
-        Ok((setting, text.trim().to_owned()))
-    };
-    let write = |(setting, was): (PathBuf, String), value: &str| {
-        if was == value {
-            return Ok(());
-        }
-        fs::write(&setting, value).map_err(|e| about(&setting, &e))
-    };
-    // The larger of the two holds: 1 is strict, 2 asks just for any way back.
-    let (_, of_all) = read("all", "rp_filter")?;
-    let (setting, own) = read(interface, "rp_filter")?;
-    if own.as_str().max(&of_all) == "1" {
-        write((setting, own), if of_all == "0" { "0" } else { "2" })?;
+    // The larger of an interface's own and that of all holds: 1 is strict.
+    let of_all = setting("all", "rp_filter")?.1;
+    let (path, own) = setting(interface, "rp_filter")?;
+    let is_right = own.max(of_all) != "1";
+    set(&path, "2").or_else(|error| is_right.then_some(()).ok_or(error))?;
+    let (path, own) = setting(interface, "forwarding")?;
+    if own == "0" {
+        return Ok(());
     }
-    write(read(interface, "forwarding")?, "0")
+    set(&path, "0")
+}
+
+/// The file of an IPv4 setting, and what is in it.
+fn setting(interface: &str, name: &str) -> io::Result<(PathBuf, String)> {
+    let path = ipv4_setting(interface, name)?;
+    let text = fs::read_to_string(&path).map_err(|error| about(&path, &error))?;
+    Ok((path, text.trim().to_owned()))
+}
+
+fn set(path: &Path, value: &str) -> io::Result<()> {
+    fs::write(path, value).map_err(|error| about(path, &error))
 }
 
 fn about(setting: &Path, error: &io::Error) -> io::Error {

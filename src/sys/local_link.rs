@@ -9,18 +9,21 @@
 //! The pair has an alias that says whose it is, and [`InterfaceLock`] says whether its owner lives: one that
 //! a crash left is removed by the next start or by [`cleanup`].
 
-use std::{fmt, io};
+use std::{fmt, io, net::Ipv4Addr};
 
 use super::{
     device::InterfaceSpec,
     instance_lock::InterfaceLock,
     interface_conf,
-    netlink::{self, Netlink},
+    netlink::{self, AddressOptions, Netlink, Scope},
 };
-use crate::addr::MacAddr;
+use crate::addr::{IpPrefix, MacAddr};
 
 /// What `ip link` shows of both ends.
 const ALIAS: &str = "xvs: packets to real servers on this host";
+/// The address of the end that the stack has: without any, the stack drops what comes from elsewhere where sources
+/// are checked (`rp_filter`), however loosely. RFC 7600 §4.8 has it for dummies.
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Pairs of one network namespace that are looked for a free name: that many data planes.
 const NAMES: u32 = 64;
 
@@ -127,6 +130,13 @@ impl LocalLink {
     }
 
     fn prepare(&self, netlink: &mut Netlink, [_, host]: &[String; 2]) -> Result<(), Error> {
+        let options = AddressOptions {
+            // Never the source of anything.
+            scope: Scope::Host,
+            no_prefix_route: true,
+            ..AddressOptions::default()
+        };
+        netlink.add_address(self.host, IpPrefix::host(DUMMY.into()), &options)?;
         interface_conf::receive_from_anywhere(host).map_err(Error::Setting)?;
         // Nobody is asked for addresses here, and the host has none here to be asked for.
         for ifindex in [self.port.ifindex, self.host] {
