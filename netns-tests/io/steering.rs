@@ -8,10 +8,7 @@ use etherparse::{
 };
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr},
-    sys::{
-        device::InterfaceSpec,
-        steer::{Decision, Hook, MatchRule, PortRange, Steered, Steering, Target},
-    },
+    sys::steer::{Decision, Hook, MatchRule, PortRange, Steered, Steering, Target},
 };
 
 use crate::bed::vlan;
@@ -33,17 +30,13 @@ fn service(addr: [u8; 4], port: u16, proto: L4Proto) -> Target {
 }
 
 fn loaded(hook: Hook) -> Steering {
-    let lo = InterfaceSpec {
-        name: "lo".to_owned(),
-        ifindex: IFINDEX,
-    };
     let services = [
         service(VIP, 80, L4Proto::Tcp),
         service(VIP, 53, L4Proto::Udp),
         service(VIP, 132, L4Proto::Sctp),
         service(ANY_PORT, 0, L4Proto::Tcp),
     ];
-    let mut steering = Steering::load(hook, &[lo], &services.map(Steered::Service)).unwrap();
+    let mut steering = Steering::load(hook, &services.map(Steered::Service)).unwrap();
     steering
         .set_stations(IFINDEX, &[MacAddr(MAC)])
         .complete()

@@ -397,7 +397,9 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             let counters = self.turn.stats.real(real.id.0);
             counters.claim(real.epoch.get());
             // One that waits for its next hop comes again.
-            counters.connections.add(it.next_hop.is_some().into());
+            counters
+                .connections
+                .add(table.next_hop(it).is_some().into());
             return forward(real.id, packet, self.turn);
         }
         let direction = if it.method.sees_answers() {
