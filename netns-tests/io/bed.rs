@@ -28,7 +28,7 @@ use xvs::{
         busy_poll::Deferral,
         device::InterfaceSpec,
         packet_socket,
-        steer::{self, Service, Steering},
+        steer::{self, Steering, Target},
         waker::Waker,
         xsk,
     },
@@ -372,7 +372,7 @@ pub(crate) fn engine_process() {
         "zero-copy" => XdpWish::ZeroCopy,
         _ => XdpWish::Auto,
     };
-    let matches = vec![steer::Match::Service(service(80))];
+    let matches = vec![steer::Steered::Service(service(80))];
     if let Some(count) = backend.strip_prefix("workers-") {
         return workers::serve(&specs, count.parse().unwrap());
     }
@@ -395,8 +395,8 @@ pub(crate) fn engine_process() {
     }
 }
 
-pub(crate) fn service(port: u16) -> Service {
-    Service {
+pub(crate) fn service(port: u16) -> Target {
+    Target {
         endpoint: Endpoint::new(VIP.parse().unwrap(), port),
         proto: L4Proto::Tcp,
     }
@@ -504,10 +504,18 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
                     continue;
                 }
                 ("add", port) => steering
-                    .add(&steer::Match::Service(service(port.parse().unwrap())))
+                    .change(
+                        &[steer::Steered::Service(service(port.parse().unwrap()))],
+                        &[],
+                    )
+                    .complete()
                     .unwrap(),
                 ("remove", port) => steering
-                    .remove(&steer::Match::Service(service(port.parse().unwrap())))
+                    .change(
+                        &[],
+                        &[steer::Steered::Service(service(port.parse().unwrap()))],
+                    )
+                    .complete()
                     .unwrap(),
                 ("clog", _) => clogged = true,
                 ("unclog", _) => clogged = false,

@@ -45,7 +45,7 @@ pub(crate) fn serve(specs: &[InterfaceSpec], workers: usize) {
     let options = Options {
         matches: [80, PERSISTENT]
             .map(service)
-            .map(steer::Match::Service)
+            .map(steer::Steered::Service)
             .to_vec(),
         ..Options::default()
     };

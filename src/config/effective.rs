@@ -170,6 +170,7 @@ impl Out {
             mail,
             vrrp_startup_delay,
             vrrp_garp_interval,
+            dynamic_interfaces,
         } = global;
         self.open("global_defs");
         if let Some(id) = router_id {
@@ -184,6 +185,9 @@ impl Out {
         ));
         if !vrrp_startup_delay.is_zero() {
             self.line(format!("vrrp_startup_delay {}", Secs(*vrrp_startup_delay)));
+        }
+        if *dynamic_interfaces {
+            self.line("dynamic_interfaces");
         }
         if !vrrp_garp_interval.is_zero() {
             self.line(format!("vrrp_garp_interval {}", Secs(*vrrp_garp_interval)));
@@ -393,6 +397,7 @@ impl Out {
             marks,
             ipvs,
             reset_on_failure,
+            cut_removed,
             udp_move,
             tunnel_source,
             maglev_table_size,
@@ -415,6 +420,7 @@ impl Out {
                 *reset_on_failure,
                 default.reset_on_failure,
             ),
+            ("cut_removed", *cut_removed, default.cut_removed),
             ("udp_move", *udp_move, default.udp_move),
         ] {
             if value != usual {

@@ -48,7 +48,7 @@ use std::{
 
 pub use self::{
     diagnostic::{Diagnostic, Severity},
-    diff::{Change, Keyword, ServerChange, diff},
+    diff::{Change, Diff, Keyword, ServerChange, diff},
     effective::effective,
     model::{
         AddressSet, Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs,

@@ -140,6 +140,9 @@ static RULES: &[Rule<SettingsDraft>] = &[
     line("reset_on_failure", |draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.reset_on_failure, stmt, drafts);
     }),
+    line("cut_removed", |draft, stmt, drafts| {
+        yes_or_no(&mut draft.settings.cut_removed, stmt, drafts);
+    }),
     line("udp_move", |draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.udp_move, stmt, drafts);
     }),

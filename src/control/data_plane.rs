@@ -61,7 +61,7 @@ pub(super) struct DataPlaneOptions {
     /// How long a worker without packets goes on looking before it sleeps.
     pub(super) spin: Duration,
     /// Steered from the first packet on.
-    pub(super) steered: Vec<steer::Match>,
+    pub(super) steered: Vec<steer::Steered>,
 }
 
 /// How workers call control.
@@ -278,6 +278,11 @@ impl DataPlane {
     pub(super) fn publish(&mut self, table: ServiceTable) {
         self.publisher.publish(table);
         self.workers.wake();
+    }
+
+    /// Whether every worker uses the table that was published last.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.publisher.is_adopted()
     }
 
     /// Frees the tables that all workers have left.

@@ -17,7 +17,7 @@ use crate::{
         open_error::OpenError,
         packet_socket::{PacketSocket, Received},
         poll::PollSet,
-        steer::{Hook, Match, Steering},
+        steer::{Hook, Steered, Steering},
         waker::Waker,
     },
     wire::{
@@ -91,7 +91,7 @@ impl AfPacket {
     /// [`OpenError`]; then no filter is set that was not before.
     pub fn open(
         interfaces: &[InterfaceSpec],
-        matches: &[Match],
+        matches: &[Steered],
         waker: Waker,
     ) -> Result<Opened<Self>, OpenError> {
         let mut steering = Steering::load(Hook::Ingress, interfaces, matches)?;
@@ -125,8 +125,9 @@ impl AfPacket {
             let properties = device::properties(spec)?;
             let refused = |e| OpenError::from_errno(&spec.name, "set up AF_PACKET", e);
             steering
-                .add_station(spec.ifindex, properties.mac)
-                .map_err(refused)?;
+                .set_stations(spec.ifindex, &[properties.mac])
+                .complete()
+                .map_err(|refusal| refused(refusal.source))?;
             let port = port_id(index);
             let socket = PacketSocket::open(spec, properties.mac, steering, port)?;
             steering

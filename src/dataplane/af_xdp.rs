@@ -15,7 +15,7 @@ use crate::{
         device::{self, InterfaceSpec, Properties},
         open_error::OpenError,
         poll::PollSet,
-        steer::{Hook, Match, Steering},
+        steer::{Hook, Steered, Steering},
         umem::{Frame, Parted, ROOM},
         waker::Waker,
         xdp_link::XdpMode,
@@ -55,7 +55,7 @@ pub struct Options {
     pub wish: XdpWish,
     /// What to steer from the first packet on. After a crash this must be all there is: what is not
     /// named goes to the host as soon as the program is replaced.
-    pub matches: Vec<Match>,
+    pub matches: Vec<Steered>,
     /// Whether the workers do the drivers' receive work (`--busy-poll`).
     pub busy_poll: bool,
 }
@@ -186,8 +186,9 @@ impl AfXdp {
         let mut steering = Steering::load(Hook::Xdp, interfaces, &options.matches)?;
         for (spec, properties) in &ports {
             steering
-                .add_station(spec.ifindex, properties.mac)
-                .map_err(|e| OpenError::from_errno(&spec.name, "set its address", e))?;
+                .set_stations(spec.ifindex, &[properties.mac])
+                .complete()
+                .map_err(|e| OpenError::from_errno(&spec.name, "set its address", e.source))?;
         }
         let workers = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
         let opened = Self::bind_and_attach(&ports, options.wish, workers, &mut steering);

@@ -281,3 +281,26 @@ impl fmt::Display for BuildError {
 }
 
 impl std::error::Error for BuildError {}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HopId(pub u32);
+pub struct Hop {
+    pub next: Option<NextHop>,
+    pub local: Option<IpAddr>,
+}
+pub struct TableBuilder;
+impl TableBuilder {
+    pub fn new() -> Self {
+        Self
+    }
+    pub fn apply(&mut self, _: &[ServiceId], _: &[ServiceSpec]) -> Result<(), BuildError> {
+        Ok(())
+    }
+    pub fn set_hop(&mut self, _: HopId, _: Hop) -> bool {
+        true
+    }
+    pub fn set_environment(&mut self, _: Environment) {}
+    pub fn set_routes(&mut self, _: Arc<Routes>) {}
+    pub fn build(&mut self, _: u64) -> ServiceTable {
+        ServiceTable::empty()
+    }
+}

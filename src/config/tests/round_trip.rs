@@ -73,13 +73,17 @@ fn global() -> impl Strategy<Value = Global> {
         mail,
         micros(1_000..9_999_999),
         micros(1..99),
+        any::<bool>(),
     )
         .prop_map(
-            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval)| Global {
-                router_id,
-                mail,
-                vrrp_startup_delay,
-                vrrp_garp_interval,
+            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval, dynamic_interfaces)| {
+                Global {
+                    router_id,
+                    mail,
+                    vrrp_startup_delay,
+                    vrrp_garp_interval,
+                    dynamic_interfaces,
+                }
             },
         )
 }
@@ -569,7 +573,7 @@ fn settings() -> impl Strategy<Value = Settings> {
     (
         vec(mark_rule(), 0..4),
         ipvs,
-        any::<[bool; 4]>(),
+        any::<[bool; 5]>(),
         select(vec![251, 65_521, 65_537, 1_048_573])
             .prop_map(|slots| MaglevSize::new(slots).unwrap()),
         option::of(1..=256_u16),
@@ -582,6 +586,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 ipvs,
                 reset_on_failure: flags[0],
                 udp_move: flags[1],
+                cut_removed: flags[4],
                 tunnel_source: tunnel_source(flags[2]),
                 maglev_table_size,
                 workers,

@@ -60,6 +60,7 @@ fn expected() -> Config {
             },
             vrrp_startup_delay: Duration::ZERO,
             vrrp_garp_interval: Duration::ZERO,
+            dynamic_interfaces: false,
         },
         vrrp_instances: vec![VrrpInstance {
             name: "VI_1".to_owned(),

@@ -37,7 +37,7 @@ fn nothing_said_is_what_ipvs_does() {
     assert_eq!(off, [false; 7]);
     assert!(ipvs.expire_nodest_conn, "not IPVS's default");
     assert_eq!(settings.tunnel_source, []);
-    assert!(settings.udp_move);
+    assert!(settings.udp_move && !settings.cut_removed);
     assert_eq!(settings.maglev_table_size.slots(), 65_537);
     assert_eq!((settings.workers, settings.cpus), (None, vec![]));
     // Linux, net/netfilter/ipvs/ip_vs_proto_{tcp,udp,sctp}.c
@@ -64,6 +64,7 @@ fn each_setting_is_read_and_written() {
         "spin_us 0",
         "spin_us 1000000",
         "reset_on_failure yes",
+        "cut_removed yes",
         "udp_move no",
         "tunnel_source 172.16.0.0/12",
         "maglev_table_size 251",

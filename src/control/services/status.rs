@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{PortInfo, Real, Service, Services, way};
+use super::{Ports, Real, Role, Service, Services, way};
 use crate::{
     addr::Family,
     balance::NextHop,
@@ -20,14 +20,14 @@ impl Services {
     /// Real servers of all virtual servers, sorry servers included.
     pub(in crate::control) fn real_count(&self) -> usize {
         self.services
-            .iter()
+            .values()
             .map(|service| service.reals.len())
             .sum()
     }
 
     /// Takes a sample of what went through the real servers with these numbers.
     pub(in crate::control) fn estimate(&mut self, numbers: Range<usize>, stats: AllStats<'_>) {
-        let reals = self.services.iter_mut().flat_map(|it| &mut it.reals);
+        let reals = self.services.values_mut().flat_map(|it| &mut it.reals);
         for real in reals.skip(numbers.start).take(numbers.len()) {
             real.rates.sample(stats.totals(real.id.0, real.epoch.get()));
         }
@@ -38,7 +38,7 @@ impl Services {
         &self,
         health: &Health,
         hops: &NextHops,
-        ports: &[PortInfo],
+        ports: &Ports,
         stats: AllStats<'_>,
     ) -> Vec<ServiceStatus> {
         let status = |service: &Service| {
@@ -57,14 +57,15 @@ impl Services {
                 ..service.status(health, reals)
             }
         };
-        self.services.iter().map(status).collect()
+        let listed = self.order.iter().filter_map(|id| self.services.get(id));
+        listed.map(status).collect()
     }
 }
 
 impl Service {
     fn status(&self, health: &Health, reals: Vec<RealStatus>) -> ServiceStatus {
         let endpoint = self.config.key().endpoint;
-        let pool = health.pool(self.vs);
+        let pool = health.pool(self.id);
         let mut families = self.config.matches.iter().map(config::Match::family);
         let mut whole = |len: &u8| families.all(|family| *len >= family.bits());
         let persistence = self.config.persistence;
@@ -128,11 +129,14 @@ impl Service {
         (totals, stats): (Totals, AllStats<'_>),
     ) -> RealStatus {
         let (in_pool, weight) = self.standing(real, health, way);
-        let view = real.checked.and_then(|id| health.pool(self.vs)?.real(id));
+        let pool = health.pool(self.id).filter(|_| real.is_checked());
+        let view = pool.and_then(|pool| pool.real(real.id));
         let count = |counter: fn(&RealCounters) -> &Counter| {
             stats.real(real.id.0, real.epoch.get(), counter)
         };
         let failure = view.and_then(|view| Some(view.error.as_ref()?.to_string()));
+        let draining = (real.role == Role::Draining)
+            .then(|| "was removed, and keeps the connections that it has".to_owned());
         RealStatus {
             address: real.endpoint.addr,
             port: real.endpoint.port,
@@ -150,7 +154,9 @@ impl Service {
             bytes_out: totals.bytes_out,
             rates: rates_of(real.rates.averages().rates()),
             next_hop: way.ok().map(|hop| hop.destination.to_string()),
-            reason: failure.or_else(|| way.err().map(|problem| problem.to_string())),
+            reason: draining
+                .or(failure)
+                .or_else(|| way.err().map(|problem| problem.to_string())),
         }
     }
 }

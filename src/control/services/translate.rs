@@ -37,9 +37,9 @@ pub(super) fn matches(server: &config::VirtualServer) -> Vec<Match> {
 }
 
 /// Which packets the steering program gives to the workers for one match of a virtual server.
-pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::Match> {
+pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::Steered> {
     match *what {
-        Match::Address(key) => vec![steer::Match::Service(steer::Service {
+        Match::Address(key) => vec![steer::Steered::Service(steer::Target {
             endpoint: key.endpoint,
             proto: key.protocol,
         })],
@@ -50,7 +50,7 @@ pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::M
             port,
         } => {
             let networks = covering(first, last).into_iter();
-            let prefix = |dst| steer::Match::Prefix {
+            let prefix = |dst| steer::Steered::Prefix {
                 dst,
                 port,
                 proto: protocol,
@@ -66,7 +66,7 @@ pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::M
     }
 }
 
-fn rules(rule: &config::MarkRule) -> Vec<steer::Match> {
+fn rules(rule: &config::MarkRule) -> Vec<steer::Steered> {
     let ports = |range: Option<config::PortRange>| {
         range
             .and_then(|range| PortRange::new(range.first, range.last))
@@ -76,7 +76,7 @@ fn rules(rule: &config::MarkRule) -> Vec<steer::Match> {
     let mut all = Vec::new();
     for proto in protocols(rule.protocol) {
         for dst in covering(first, last) {
-            all.push(steer::Match::Rule(steer::MatchRule {
+            all.push(steer::Steered::Rule(steer::MatchRule {
                 proto,
                 dst,
                 dst_ports: ports(rule.destination_port),
