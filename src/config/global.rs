@@ -113,7 +113,11 @@ static RULES: &[Rule<GlobalDraft>] = &[
         draft.global.dynamic_interfaces = true;
         stmt.no_more(1, drafts);
         // `allow_if_changes` lets an instance move between interfaces of one name, as they always may.
-        if let Some(word) = stmt.args.first().filter(|word| word.text != "allow_if_changes") {
+        if let Some(word) = stmt
+            .args
+            .first()
+            .filter(|word| word.text != "allow_if_changes")
+        {
             let message = format!("unknown option {}", quoted(&word.text));
             drafts.push(Draft::error(word.span, message).hint("allow_if_changes or nothing"));
         }

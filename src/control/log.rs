@@ -1,6 +1,10 @@
 //! One plain line an event, on standard error, never waiting for its reader.
 
-use std::{fmt::Display, io::Write as _, time::SystemTime};
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    time::SystemTime,
+};
 
 use crate::sys::log_output::{MAX_LINE, try_write_stderr};
 
@@ -9,6 +13,7 @@ use crate::sys::log_output::{MAX_LINE, try_write_stderr};
 pub struct Log {
     stamped: bool,
     lost: u64,
+    write: fn(&[u8]) -> io::Result<()>,
 }
 
 impl Log {
@@ -17,6 +22,17 @@ impl Log {
         Self {
             stamped: std::env::var_os("JOURNAL_STREAM").is_none(),
             lost: 0,
+            write: try_write_stderr,
+        }
+    }
+
+    /// A log that nobody reads.
+    #[cfg(test)]
+    pub(super) const fn unread() -> Self {
+        Self {
+            stamped: false,
+            lost: 0,
+            write: |_| Ok(()),
         }
     }
 
@@ -39,7 +55,7 @@ impl Log {
         put(&mut line, format_args!("{text}"));
         line.truncate(MAX_LINE - 1);
         line.push(b'\n');
-        match try_write_stderr(&line) {
+        match (self.write)(&line) {
             Ok(()) => self.lost = 0,
             Err(_) => self.lost += 1,
         }

@@ -42,7 +42,7 @@ pub use event::{Event, FaultReason, LogLine};
 pub use instance::{ANSWERS_PER_INTERVAL, GARP_ANSWER_SPACING};
 pub use links::LinkState;
 pub use receive::RejectReason;
-pub use router::{Action, InstanceId, Router, Status, Reception};
+pub use router::{Action, InstanceId, Reception, Router, Status};
 pub use settings::{GarpSettings, Settings, SettingsError, Transport};
 
 use std::fmt;

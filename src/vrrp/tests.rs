@@ -506,7 +506,9 @@ fn a_stopped_backup_is_silent() {
 #[test]
 fn a_dead_link_is_a_fault_and_recovery_begins_anew() {
     let mut bench = Bench::master(settings(0, 150));
-    bench.router.handle_link(bench.now, ETH + 1, LinkState::Down);
+    bench
+        .router
+        .handle_link(bench.now, ETH + 1, LinkState::Down);
     assert_eq!(bench.state(), State::Master, "another interface");
     bench.router.handle_link(bench.now, ETH, LinkState::Down);
     let actions = bench.actions();
@@ -522,7 +524,10 @@ fn a_dead_link_is_a_fault_and_recovery_begins_anew() {
             "(VI_1) removing VIPs."
         ]
     );
-    assert_eq!(bench.status().fault, Some(FaultReason::LinkDown("eth0".into())));
+    assert_eq!(
+        bench.status().fault,
+        Some(FaultReason::LinkDown("eth0".into()))
+    );
     assert_eq!(bench.status().counters.priority_zero_sent, 0);
     assert_eq!(bench.router.poll_timeout(), None);
     assert_eq!(
@@ -602,7 +607,10 @@ fn losing_the_own_address_is_a_fault_that_is_announced() {
     let actions = bench.actions();
     assert_eq!(sent_priorities(&actions), [0]);
     assert_eq!(bench.state(), State::Fault);
-    assert_eq!(bench.status().fault, Some(FaultReason::NoAddress("eth0".into())));
+    assert_eq!(
+        bench.status().fault,
+        Some(FaultReason::NoAddress("eth0".into()))
+    );
     assert_eq!(
         lines(&actions)[1],
         "(VI_1) Entering FAULT STATE (eth0 has no IPv4 address)"

@@ -74,12 +74,14 @@ fn global() -> impl Strategy<Value = Global> {
         any::<bool>(),
     )
         .prop_map(
-            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval, dynamic_interfaces)| Global {
-                router_id,
-                mail,
-                vrrp_startup_delay,
-                vrrp_garp_interval,
-                dynamic_interfaces,
+            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval, dynamic_interfaces)| {
+                Global {
+                    router_id,
+                    mail,
+                    vrrp_startup_delay,
+                    vrrp_garp_interval,
+                    dynamic_interfaces,
+                }
             },
         )
 }

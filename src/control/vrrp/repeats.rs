@@ -101,7 +101,12 @@ mod tests {
         let mut reports = Reports::new();
         let down = error(libc::ENETDOWN);
         let lines: Vec<(u64, String)> = (0..125)
-            .filter_map(|second| Some((second, reports.note(at(second), 'a', Err(&down), "sending")?)))
+            .filter_map(|second| {
+                Some((
+                    second,
+                    reports.note(at(second), 'a', Err(&down), "sending")?,
+                ))
+            })
             .collect();
         let down = "sending: Network is down (os error 100)";
         let again = format!("{down} (59 more since this was last said)");
@@ -118,7 +123,11 @@ mod tests {
     #[test]
     fn another_reason_and_another_place_are_news() {
         let mut reports = Reports::new();
-        let mut note = |place, errno| reports.note(at(1), place, Err(&error(errno)), "x").is_some();
+        let mut note = |place, errno| {
+            reports
+                .note(at(1), place, Err(&error(errno)), "x")
+                .is_some()
+        };
         assert!(note('a', libc::ENETDOWN));
         assert!(note('b', libc::ENETDOWN));
         assert!(!note('a', libc::ENETDOWN));

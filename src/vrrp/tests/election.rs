@@ -103,10 +103,14 @@ fn a_lowered_priority_hands_over() {
 fn a_dead_link_hands_over_and_its_return_takes_back() {
     let mut lan = lan(&[150, 140]);
     lan.run(secs(10));
-    lan.with(0, |router, _, now| router.handle_link(now, ETH, LinkState::Down));
+    lan.with(0, |router, _, now| {
+        router.handle_link(now, ETH, LinkState::Down)
+    });
     lan.run(secs(5));
     assert_eq!((lan.state(0), lan.masters(0)), (State::Fault, vec![1]));
-    lan.with(0, |router, _, now| router.handle_link(now, ETH, LinkState::Up));
+    lan.with(0, |router, _, now| {
+        router.handle_link(now, ETH, LinkState::Up)
+    });
     lan.run(secs(5));
     assert_eq!(lan.masters(0), [0]);
 }
