@@ -2,20 +2,23 @@
 
 pub mod admin;
 pub mod api;
+mod checks;
 pub mod cleanup;
 mod client_ways;
 pub mod data_plane;
 pub mod engine;
 mod enquiries;
-mod interfaces;
+mod forwarding;
 pub mod log;
 mod next_hops;
 mod outages;
 mod pace;
 pub mod placement;
+mod ports;
 pub mod probes;
-mod queue_watch;
+mod reload;
 mod sampling;
 mod services;
+mod token;
 mod vrrp;
 mod workers;

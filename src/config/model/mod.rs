@@ -9,8 +9,8 @@ use std::time::Duration;
 
 pub use self::{
     server::{
-        CheckKind, Checker, Family, LbKind, Match, Persistence, RealServer, Scheduler,
-        SchedulerFlags, SorryServer, Tunnel, VirtualServer, VirtualServerKey,
+        CheckKind, Checker, Match, Persistence, RealServer, SorryServer, VirtualServer,
+        VirtualServerKey,
     },
     settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
     vrrp::{
@@ -33,6 +33,14 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `xvs`: what keepalived has no keyword for.
     pub settings: Settings,
+}
+
+impl Config {
+    /// Why there is nothing to do by it, if so.
+    pub fn is_useless(&self) -> Option<&'static str> {
+        let useless = self.vrrp_instances.is_empty() && self.virtual_servers.is_empty();
+        useless.then_some("the configuration has neither a vrrp_instance nor a virtual_server")
+    }
 }
 
 /// What `global_defs` sets and no instance overrides.
