@@ -485,12 +485,6 @@ impl Vrrp {
         vips.filter_map(|vip| Some(self.link(vip.interface)?.index))
     }
 
-    /// Whether an instance of this host manages `address`.
-    pub(super) fn manages(&self, address: IpAddr) -> bool {
-        let mut vips = self.instances.values().flat_map(|instance| &instance.vips);
-        vips.any(|vip| vip.prefix.addr() == address)
-    }
-
     fn is_master(&self, id: InstanceId) -> bool {
         let status = self.router.status(id);
         status.is_some_and(|status| status.state == State::Master)
