@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     api::{NamedCount, SteeringCounts},
+    frame_watch::FrameWatch,
     placement::{CpuList, Placement},
     queue_watch::QueueWatch,
     workers::{Start, Workers},
@@ -84,6 +85,7 @@ pub(super) struct DataPlane {
     /// How each port's packets are got.
     levels: Vec<Level>,
     queues: QueueWatch,
+    frames: FrameWatch,
     report: Vec<String>,
     connections: usize,
     deferrals: Vec<Deferral>,
@@ -239,19 +241,29 @@ impl DataPlane {
         }
     }
 
-    /// What to tell of interfaces that have other queues now than at start.
-    pub(super) fn queue_news(&mut self, now: Instant) -> Vec<String> {
-        if !self.queues.is_due(now) {
-            return Vec::new();
+    /// What to tell of interfaces that have other queues now than at start, and of what comes in on them.
+    pub(super) fn interface_news(&mut self, now: Instant) -> Vec<String> {
+        let mut news = self.frames.unfinished();
+        for (port, _) in self.ports().filter(|(_, level)| *level < Level::AfPacket) {
+            let mut counted = xsk::XskStatistics::default();
+            let sockets = self.steering.sockets(port).iter();
+            for one in sockets.filter_map(|socket| xsk::statistics(socket).ok()) {
+                counted += one;
+            }
+            news.extend(self.frames.oversized(port, counted));
         }
-        // The kernel's count of an AF_PACKET socket has 32 bits: it is not to come round unseen.
-        self.count_kernel_drops();
-        self.queues.look(|spec| device::queues(spec).ok())
+        self.report.extend(news.iter().cloned());
+        if self.queues.is_due(now) {
+            // The kernel's count of an AF_PACKET socket has 32 bits: it is not to come round unseen.
+            self.count_kernel_drops();
+            news.extend(self.queues.look(|spec| device::queues(spec).ok()));
+        }
+        news
     }
 
-    fn ports(&self) -> impl Iterator<Item = (PortId, Level)> {
-        let ports = self.levels.iter().zip(0..);
-        ports.map(|(level, port)| (PortId(port), *level))
+    fn ports(&self) -> impl Iterator<Item = (PortId, Level)> + use<> {
+        let ports = self.levels.clone().into_iter().zip(0..);
+        ports.map(|(level, port)| (PortId(port), level))
     }
 
     /// The workers' counters.
@@ -352,12 +364,18 @@ impl Begin {
         let about = [&opened.notes, workers.notes(), &notes].concat().join("; ");
         report.push(format!("{placement}; {about}"));
         // An AF_PACKET socket gets the packets of all queues.
+        let names: Vec<String> = opened
+            .report
+            .iter()
+            .map(|it| it.interface.clone())
+            .collect();
         let served = self.interfaces.into_iter().zip(&opened.report);
         let served = served
             .filter(|(_, report)| report.level != Level::AfPacket)
             .map(|(spec, report)| (spec, report.queues));
         Ok(DataPlane {
             queues: QueueWatch::new(served.collect()),
+            frames: FrameWatch::new(names, opened.finished),
             levels: opened.report.iter().map(|report| report.level).collect(),
             steering: opened.steering,
             publisher,

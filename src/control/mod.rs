@@ -8,6 +8,7 @@ mod client_ways;
 pub mod data_plane;
 pub mod engine;
 mod enquiries;
+mod frame_watch;
 mod interfaces;
 mod last_will;
 pub mod log;

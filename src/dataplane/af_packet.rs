@@ -20,12 +20,7 @@ use crate::{
         steer::{Hook, Match, Steering},
         waker::Waker,
     },
-    wire::{
-        checksum, ethernet,
-        ipv4::{self, Ipv4},
-        ipv6::{self, Ipv6},
-        tcp, udp, vlan,
-    },
+    wire::{ethernet, partial, vlan},
 };
 
 /// Frames in all. The kernel queues in memory of its own, so these are only those in hand: a burst,
@@ -99,6 +94,7 @@ impl AfPacket {
         match opened {
             Ok((io, report)) => Ok(Opened {
                 drops: vec![Arc::clone(&io.drops)],
+                finished: Vec::new(),
                 io: vec![io],
                 steering,
                 report,
@@ -190,7 +186,7 @@ impl AfPacket {
             };
             let dropped = if received.truncated {
                 IoDrop::PacketOversized
-            } else if received.unfinished_checksum && !finish_checksum(frame.bytes_mut()) {
+            } else if received.unfinished_checksum && !partial::finish(frame.bytes_mut()) {
                 IoDrop::PacketUnfinishedChecksum
             } else {
                 frame.restore_tag(received);
@@ -385,53 +381,8 @@ fn is_full(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// Finishes the checksum of a TCP or UDP packet whose checksum field holds the sum of the
-/// pseudo-header only; `false` when the frame holds no such packet. This is what the sender left to
-/// its network card (NETIF_F_HW_CSUM), and no card was passed on the way here.
-fn finish_checksum(frame: &mut [u8]) -> bool {
-    let Some((ether_type, network)) = vlan::network_layer(frame) else {
-        return false;
-    };
-    let Some(packet) = frame.get_mut(network..) else {
-        return false;
-    };
-    let place = match ether_type {
-        ethernet::TYPE_IPV4 => {
-            Ipv4::quoted(packet).map(|ip| (ip.protocol(), ip.header_len(), ip.total_len()))
-        }
-        // A sender leaves no packet with extension headers to its card.
-        ethernet::TYPE_IPV6 => {
-            Ipv6::quoted(packet).map(|ip| (ip.next_header(), ipv6::HEADER_LEN, ip.total_len()))
-        }
-        _ => None,
-    };
-    let Some((protocol, header, total)) = place else {
-        return false;
-    };
-    let field = match protocol {
-        ipv4::PROTOCOL_TCP => tcp::CHECKSUM_OFFSET,
-        udp::PROTOCOL => udp::CHECKSUM_OFFSET,
-        _ => return false,
-    };
-    let Some(segment) = packet.get_mut(header..total) else {
-        return false;
-    };
-    // The sum includes what is in the field already. RFC 1071 §1.
-    let sum = match checksum::compute(segment) {
-        sum if protocol == udp::PROTOCOL => checksum::udp(sum),
-        sum => sum,
-    };
-    let Some(place) = segment.get_mut(field..field + 2) else {
-        return false;
-    };
-    place.copy_from_slice(&sum);
-    true
-}
-
 #[cfg(test)]
 mod tests {
-    use etherparse::PacketBuilder;
-
     use super::*;
 
     fn frame_of(bytes: &[u8]) -> PacketFrame {
@@ -457,67 +408,6 @@ mod tests {
             assert!(whole.grow_front(HEADROOM));
             assert!(empty().resize(whole.bytes().len()));
         }
-    }
-
-    /// What the kernel hands over for a packet whose checksum is not finished, and the finished one.
-    fn unfinished(six: bool, tcp: bool, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let (source, target) = ([192, 0, 2, 7], [198, 51, 100, 1]);
-        let (source6, target6) = ([0x21; 16], [0xfd; 16]);
-        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
-        let (builder, header, addresses) = if six {
-            let addresses = [source6, target6].concat();
-            (builder.ipv6(source6, target6, 64), 40, addresses)
-        } else {
-            let addresses = [source, target].concat();
-            (builder.ipv4(source, target, 64), 20, addresses)
-        };
-        let mut whole = Vec::new();
-        let (proto, field, segment_len) = if tcp {
-            builder
-                .tcp(4000, 80, 1, 1000)
-                .write(&mut whole, payload)
-                .unwrap();
-            (6_u16, 16, 20 + payload.len())
-        } else {
-            builder.udp(4000, 80).write(&mut whole, payload).unwrap();
-            (17, 6, 8 + payload.len())
-        };
-        let mut pseudo: u32 = u32::from(proto) + u32::try_from(segment_len).unwrap();
-        for pair in addresses.chunks(2) {
-            pseudo += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
-        }
-        while pseudo > 0xffff {
-            pseudo = (pseudo & 0xffff) + (pseudo >> 16);
-        }
-        let mut partial = whole.clone();
-        let at = 14 + header + field;
-        partial[at..at + 2].copy_from_slice(&u16::try_from(pseudo).unwrap().to_be_bytes());
-        (partial, whole)
-    }
-
-    #[test]
-    fn an_unfinished_checksum_is_finished_as_etherparse_computes_it() {
-        for (six, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
-            for payload in [&b""[..], b"odd", b"even", &[0xff; 101]] {
-                let (mut partial, whole) = unfinished(six, tcp, payload);
-                assert_ne!(partial, whole);
-                // Ethernet padding is not part of the sum.
-                partial.extend([9; 3]);
-                assert!(finish_checksum(&mut partial));
-                assert_eq!(&partial[..whole.len()], whole, "{six} {tcp}, {payload:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_packet_is_not_finished() {
-        let (whole, _) = unfinished(false, true, b"x");
-        for len in 0..54 {
-            assert!(!finish_checksum(&mut whole[..len].to_vec()), "{len} bytes");
-        }
-        let mut icmp = whole;
-        icmp[23] = 1;
-        assert!(!finish_checksum(&mut icmp));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::io::{BURST, FrameAccount, FrameBuf, PacketIo};
+use super::{
+    io::{BURST, FrameAccount, FrameBuf, PacketIo},
+    unfinished::{FinishedSums, Finisher},
+};
 use crate::{
     addr::PortId,
     stats::{IoDrop, IoDrops},
@@ -127,6 +130,8 @@ pub struct Opened<Io> {
     pub notes: Vec<String>,
     /// What each worker's half counts of what goes wrong.
     pub drops: Vec<Arc<IoDrops>>,
+    /// The checksums that each worker's half finishes as it finds them so; none where the kernel tells of each frame.
+    pub finished: Vec<Arc<FinishedSums>>,
     /// What is to be ended at a clean stop.
     pub deferrals: Vec<Deferral>,
 }
@@ -139,6 +144,8 @@ pub struct AfXdp {
     /// Frames that were left at the last flush.
     left: u32,
     drops: Arc<IoDrops>,
+    /// `None`: the frames came by a wire, with their checksums.
+    finisher: Option<Finisher>,
 }
 
 /// The frames that a device did not take yet, and how long that goes on.
@@ -204,14 +211,19 @@ impl AfXdp {
             Vec::new()
         };
         let huge = sets.iter().any(XskSet::is_huge);
+        let copied = report.iter().any(|it| it.level > Level::ZeroCopy);
         let io: Vec<_> = sets
             .into_iter()
             .zip(wakers)
-            .map(|(sockets, waker)| Self::new(sockets, waker.clone()))
+            .map(|(sockets, waker)| Self::new(sockets, waker.clone(), copied))
             .collect();
         let size = if huge { "huge" } else { "small" };
         Ok(Opened {
             drops: io.iter().map(|io| Arc::clone(&io.drops)).collect(),
+            finished: io
+                .iter()
+                .filter_map(|io| Some(io.finisher.as_ref()?.finished()))
+                .collect(),
             io,
             steering,
             report,
@@ -220,7 +232,8 @@ impl AfXdp {
         })
     }
 
-    fn new(sockets: XskSet, waker: Waker) -> Self {
+    /// `copied`: the kernel copies frames into ours, from whatever it has them.
+    fn new(sockets: XskSet, waker: Waker, copied: bool) -> Self {
         let mut poll = PollSet::new(waker);
         for (_, _, socket) in sockets.sockets() {
             poll.add(socket);
@@ -231,6 +244,7 @@ impl AfXdp {
             unsent: Unsent::default(),
             left: 0,
             drops: Arc::default(),
+            finisher: copied.then(Finisher::new),
         }
     }
 
@@ -447,8 +461,11 @@ impl PacketIo for AfXdp {
     }
 
     fn receive(&mut self, burst: &mut Vec<Frame>) {
-        let room = BURST.saturating_sub(burst.len());
-        self.sockets.receive(burst, room);
+        let old = burst.len();
+        self.sockets.receive(burst, BURST.saturating_sub(old));
+        if let Some(finisher) = &mut self.finisher {
+            finisher.finish(&mut burst[old..]);
+        }
     }
 
     fn transmit(&mut self, egress: PortId, frame: Frame) -> Result<(), Frame> {

@@ -11,4 +11,5 @@ mod output;
 mod parking;
 pub mod publish;
 mod stages;
+pub mod unfinished;
 pub mod worker;

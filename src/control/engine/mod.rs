@@ -586,7 +586,7 @@ impl Engine {
             return;
         };
         data_plane.collect();
-        for line in data_plane.queue_news(clock::now()) {
+        for line in data_plane.interface_news(clock::now()) {
             self.log.line(wall, line);
         }
         if data_plane.has_ended() {
