@@ -20,6 +20,7 @@ mod keepalived_peer;
 mod losses;
 mod marks;
 mod nat;
+mod offload;
 mod paths;
 mod persistence;
 mod sctp;
@@ -117,6 +118,7 @@ fn main() -> ExitCode {
         ipv6::tests(),
         udp::tests(),
         nat::tests(),
+        offload::tests(),
     ];
     let trials = subjects.into_iter().flatten().map(Test::into_trial);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
