@@ -134,6 +134,7 @@ fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {
         last_weight: 1 + n % 4,
         limits: Limits::default(),
         available: true,
+        failed: false,
         next_hop: Some(hop(1)),
         local: Some(way.real(254)),
     });

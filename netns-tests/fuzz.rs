@@ -94,6 +94,7 @@ fn services() -> Vec<ServiceSpec> {
                         last_weight: 1,
                         limits: Limits::default(),
                         available: true,
+                        failed: false,
                         next_hop: (number != 4 || n == 0).then(|| hop(n, 1400)),
                         local: Some(addresses(outer6, 1)),
                     }

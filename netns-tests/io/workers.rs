@@ -144,6 +144,7 @@ fn table(egress: u8) -> ServiceTable {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         next_hop: Some(NextHop {
             port: PortId(egress),
             source: MacAddr(LB_MAC),

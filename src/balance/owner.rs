@@ -111,6 +111,7 @@ mod tests {
                 last_weight: 1,
                 limits: Limits::default(),
                 available: true,
+                failed: false,
                 next_hop: None,
                 local: None,
             }],

@@ -108,6 +108,7 @@ fn spec(trace: &Trace, dests: &[Dest]) -> ServiceSpec {
         last_weight: dest.last_weight,
         limits: dest.limits,
         available: true,
+        failed: false,
         next_hop: Some(NextHop {
             port: PortId(0),
             source: MacAddr::ZERO,

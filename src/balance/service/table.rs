@@ -25,8 +25,10 @@ use crate::{
 pub struct Real {
     /// Which holder of its slot it is.
     pub epoch: NonZeroU32,
-    /// Whether its checks succeed.
+    /// Whether it is in the pool.
     pub available: bool,
+    /// Whether its checks fail, or it has left the pool for another reason: UDP flows move away.
+    pub failed: bool,
     /// Whether its weight is 0.
     pub quiescent: bool,
     /// How packets are rewritten for it.
@@ -101,29 +103,37 @@ impl Service {
     }
 }
 
-/// Places of virtual servers by what their real servers answer from. Looked at for every packet from a client, so a
-/// key is one word, or three, as in [`Lookup`].
+/// Who answers from somewhere.
+#[derive(Clone, Copy, Debug)]
+struct Answerer {
+    /// The place of the virtual server.
+    service: u32,
+    real: RealId,
+}
+
+/// Real servers by what they answer from. Looked at for every packet from a client, so a key is one word, or three,
+/// as in [`Lookup`].
 #[derive(Debug, Default)]
 struct Returns {
     /// The addresses of them all, with the protocols.
     hosts: HashSet<(IpAddr, u8), SeedableState<'static>>,
-    v4: HashMap<u64, u32, SeedableState<'static>>,
-    v6: HashMap<(u128, u32), u32, SeedableState<'static>>,
+    v4: HashMap<u64, Answerer, SeedableState<'static>>,
+    v6: HashMap<(u128, u32), Answerer, SeedableState<'static>>,
 }
 
 impl Returns {
-    fn add(&mut self, addr: IpAddr, protocol: u8, port: u16, at: u32) {
+    fn add(&mut self, addr: IpAddr, protocol: u8, port: u16, by: Answerer) {
         self.hosts.insert((addr, protocol));
         let from = source(protocol, port);
         match addr {
-            IpAddr::V4(addr) => self.v4.entry(word(addr, from)).or_insert(at),
-            IpAddr::V6(addr) => self.v6.entry((addr.to_bits(), from)).or_insert(at),
+            IpAddr::V4(addr) => self.v4.entry(word(addr, from)).or_insert(by),
+            IpAddr::V6(addr) => self.v6.entry((addr.to_bits(), from)).or_insert(by),
         };
     }
 
     // Always: the caller knows the family.
     #[inline(always)]
-    fn get(&self, addr: IpAddr, from: u32) -> Option<u32> {
+    fn get(&self, addr: IpAddr, from: u32) -> Option<Answerer> {
         match addr {
             IpAddr::V4(addr) => self.v4.get(&word(addr, from)),
             IpAddr::V6(addr) => self.v6.get(&(addr.to_bits(), from)),
@@ -212,7 +222,11 @@ impl ServiceTable {
             for real in behind_nat {
                 for protocol in spec.protocols() {
                     let (addr, port) = (real.endpoint.addr, real.endpoint.port);
-                    returns.add(addr, protocol.number(), port, at);
+                    let by = Answerer {
+                        service: at,
+                        real: real.id,
+                    };
+                    returns.add(addr, protocol.number(), port, by);
                     any_return |= real.endpoint.port == 0;
                 }
             }
@@ -325,12 +339,24 @@ impl ServiceTable {
     /// The virtual server whose real server, behind NAT, answers from this address and port.
     #[inline(always)]
     pub fn returns(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
-        let at = self.returns.get(addr, source(protocol, port)).or_else(|| {
+        let by = self.answerer(addr, protocol, port)?;
+        self.services.get(by.service as usize)
+    }
+
+    /// The real server that answers from there.
+    pub fn returning(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<RealRef> {
+        let id = self.answerer(addr, protocol, port)?.real;
+        let epoch = self.in_slot(id)?.epoch;
+        Some(RealRef { id, epoch })
+    }
+
+    #[inline(always)]
+    fn answerer(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<Answerer> {
+        self.returns.get(addr, source(protocol, port)).or_else(|| {
             self.any_return
                 .then(|| self.returns.get(addr, source(protocol, 0)))
                 .flatten()
-        });
-        self.services.get(at? as usize)
+        })
     }
 
     /// Whether a real server behind NAT has this address and answers by this protocol.
@@ -451,6 +477,7 @@ fn add_reals(
         let built = Real {
             epoch: real.epoch,
             available: real.available,
+            failed: real.failed || !real.available,
             quiescent: real.weight == 0,
             next_hop: real.next_hop,
             method: real.method,

@@ -51,6 +51,7 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
                 last_weight: 1,
                 limits: Limits::default(),
                 available: true,
+                failed: false,
                 next_hop: None,
                 local: None,
             })

@@ -329,6 +329,12 @@ impl Service {
         (in_pool && !way.is_err_and(Problem::is_lasting), weight)
     }
 
+    /// Whether a real server's checks fail, whatever becomes of it then.
+    fn has_failed(&self, real: &Real, health: &Health) -> bool {
+        let view = real.checked.and_then(|id| health.pool(self.vs)?.real(id));
+        view.is_some_and(|view| !view.up)
+    }
+
     fn spec(&self, health: &Health, hops: &NextHops, ports: &[PortInfo]) -> ServiceSpec {
         let real = |real: &Real| {
             let way = way(real.endpoint.addr, hops, ports);
@@ -342,6 +348,7 @@ impl Service {
                 last_weight: if weight == 0 { real.weight } else { weight },
                 limits: real.limits,
                 available,
+                failed: self.has_failed(real, health),
                 next_hop: way.ok(),
                 local: hops.hop(real.endpoint.addr).ok().and_then(|hop| hop.source),
             }

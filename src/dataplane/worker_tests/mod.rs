@@ -77,6 +77,7 @@ fn real(id: u32) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         next_hop: Some(NextHop {
             port: EGRESS,
             source: MacAddr(EGRESS_MAC),
