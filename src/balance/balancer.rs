@@ -155,7 +155,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         if matches!(packet.kind, Kind::IcmpError | Kind::TunnelError) {
             return self.about_flow(packet);
         }
-        let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
+        let known = (self.conns).find_guessed(&packet.key, packet.candidates, packet.guess);
         if let Some(slot) = known {
             match self.current(slot, packet.kind) {
                 Current::Real(state, id, real) => {
@@ -254,7 +254,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     fn about_flow(&mut self, packet: &Packet<K>) -> Verdict {
         let found = self
             .conns
-            .find(&packet.key, packet.home)
+            .find(&packet.key, packet.candidates)
             .filter(|slot| !self.conns.is_expired(*slot, self.turn))
             .and_then(|slot| self.conns.real(slot))
             .filter(|real| self.table.real(*real).is_some());
@@ -305,8 +305,13 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                     && real.method.sees_answers()
             })
         };
-        let known =
-            (self.conns).find_answered(&from, packet.home, packet.guess, self.turn, is_answered_by);
+        let known = (self.conns).find_answered(
+            &from,
+            packet.candidates,
+            packet.guess,
+            self.turn,
+            is_answered_by,
+        );
         let Some(slot) = known else {
             return self.answer_alone(packet);
         };
@@ -409,7 +414,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         };
         let new = NewConn {
             key,
-            home: packet.home,
+            candidates: packet.candidates,
             real,
             state: first_state(direction, packet.kind),
             template,

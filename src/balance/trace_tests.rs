@@ -183,7 +183,7 @@ impl Whole {
         let key = Key4::new((client, port), (VIP, 80), 6);
         let mut packet = Packet {
             key,
-            home: self.balancer.conns().home(&key),
+            candidates: self.balancer.conns().candidates(&key),
             kind: Kind::Tcp(flags),
             ..Packet::NONE
         };

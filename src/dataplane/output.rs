@@ -232,7 +232,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         hop: &NextHop,
     ) -> Result<PortId, Stop> {
         let policy = self.reader.table().policy();
-        let (spread, sources) = (packet.home.spread(), policy.tunnel_sources);
+        let (spread, sources) = (packet.candidates.spread(), policy.tunnel_sources);
         let ends = match (real.local, real.addr) {
             (Some(IpAddr::V4(own)), IpAddr::V4(destination)) => Ends::V4 {
                 source: sources.v4.map_or(own, |(network, prefix)| {

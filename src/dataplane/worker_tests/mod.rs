@@ -300,11 +300,11 @@ impl Lab {
         let balancer = self.worker.balancer();
         if let Some(key) = Key4::between(pkt.from, vip) {
             let conns = balancer.conns();
-            let slot = conns.find(&key, conns.home(&key))?;
+            let slot = conns.find(&key, conns.candidates(&key))?;
             Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
         } else {
             let (conns, key) = (balancer.conns6(), Key6::between(pkt.from, vip)?);
-            let slot = conns.find(&key, conns.home(&key))?;
+            let slot = conns.find(&key, conns.candidates(&key))?;
             Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
         }
     }
