@@ -112,7 +112,7 @@ fn gateway(engine: Engine) {
     let _logs =
         [0, 1].map(|n: usize| Server::udp_echo(&net.reals[n], SocketAddr::from((INSIDE[n], 514))));
     let lb = Xvs::start(&net, &net.lb, GATEWAY, engine);
-    lb.wait_for_master();
+    lb.wait_for_vip(secs(20));
     lb.wait_until_ready();
 
     let http = SocketAddr::from((VIP, 80));
@@ -120,7 +120,7 @@ fn gateway(engine: Engine) {
     let answers: Vec<String> = net.near.inside(|| {
         let socket = udp_client(NEAR, SocketAddr::from((VIP, 514))).expect("a socket");
         let ask = |n: usize| ask_udp(&socket, &content[..n]);
-        let answers = [1, 1000, 1472, 8, 77, 900].map(ask);
+        let answers = [1, 1000, 1400, 8, 77, 900].map(ask);
         answers
             .map(|it| it.unwrap_or_else(|e| panic!("{e}")))
             .into()

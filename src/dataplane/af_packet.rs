@@ -3,7 +3,7 @@
 //! The kernel copies each of the balancer's packets to us and then, by the ingress filter, drops its
 //! own. Frames are buffers of ours, made once; a frame's token owns its buffer.
 
-use std::{io, mem, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, mem, os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::{
     af_xdp::{InterfaceReport, Level, Opened, notes_on, port_id},
@@ -15,17 +15,19 @@ use crate::{
     sys::{
         device::{self, InterfaceSpec},
         open_error::OpenError,
-        packet_socket::{PacketSocket, Received},
+        packet_socket::{EXCESS, PacketSocket, Received},
         poll::PollSet,
         steer::{Hook, Match, Steering},
         waker::Waker,
     },
-    wire::{ethernet, partial, vlan},
+    wire::{ethernet, partial, segment::Segments, vlan},
 };
 
 /// Frames in all. The kernel queues in memory of its own, so these are only those in hand: a burst,
 /// and what waits for a neighbour.
 const FRAMES: usize = 2048;
+/// Frames that a packet usually makes whose sender left it to a card to cut it: 64 KiB by 1448.
+const USUAL_SEGMENTS: usize = 46;
 /// Bytes before a received packet: room for an outer header, and for the VLAN tag put back.
 const HEADROOM: usize = 128;
 /// Bytes of a frame beside its IP packet: Ethernet and two VLAN tags.
@@ -69,8 +71,12 @@ pub struct AfPacket {
     refused: u64,
     poll: PollSet,
     free: Vec<Box<[u8]>>,
-    /// Buffers of received packets that were dropped, on their way back to `free`.
-    dropped: Vec<Box<[u8]>>,
+    /// What was just received, the last packet first.
+    arrived: Vec<(Box<[u8]>, Received)>,
+    /// A packet that is cut.
+    whole: Vec<u8>,
+    /// Frames that were cut from packets and had no room in a burst.
+    waiting: VecDeque<PacketFrame>,
     in_hand: u64,
     /// The socket to ask first next time, so that none starves.
     next: usize,
@@ -156,7 +162,9 @@ impl AfPacket {
             free: (0..FRAMES)
                 .map(|_| vec![0; size].into_boxed_slice())
                 .collect(),
-            dropped: Vec::with_capacity(BURST),
+            arrived: Vec::with_capacity(BURST),
+            whole: Vec::with_capacity(size + EXCESS),
+            waiting: VecDeque::with_capacity(FRAMES),
             in_hand: 0,
             next: 0,
             drops: Arc::new(IoDrops::default()),
@@ -167,37 +175,90 @@ impl AfPacket {
 
     /// Takes up to `limit` packets from one socket.
     fn receive_from(&mut self, index: usize, burst: &mut Vec<PacketFrame>, limit: usize) {
+        // Each may turn out to be many.
+        let limit = limit.min(self.free.len() / USUAL_SEGMENTS);
         let at = self.free.len().saturating_sub(limit);
         let Ok(got) = self.sockets[index].receive(&mut self.free[at..], HEADROOM) else {
             self.receive_errors += 1;
             self.count_errors();
             return;
         };
-        for received in got {
-            // The first packet is in the last buffer; each is there, as it was just filled.
-            let Some(buffer) = self.free.pop() else {
+        let count = got.len();
+        // The first packet is in the last buffer.
+        self.arrived.extend(
+            self.free
+                .drain(self.free.len() - count..)
+                .zip(got.iter().rev().copied()),
+        );
+        for number in 0..count {
+            // Each is there, as it was just filled.
+            let Some((buffer, received)) = self.arrived.pop() else {
                 break;
             };
+            let room = buffer.len() - HEADROOM;
             let mut frame = PacketFrame {
                 buffer,
                 start: HEADROOM,
-                end: HEADROOM + received.len,
+                end: HEADROOM + received.len.min(room),
                 port: port_id(index),
             };
-            let dropped = if received.truncated {
+            if let (false, Some(size)) = (received.truncated, received.segment_size) {
+                self.whole.clear();
+                self.whole.extend_from_slice(frame.bytes());
+                let excess = self.sockets[index].excess(number);
+                self.whole
+                    .extend_from_slice(&excess[..received.len.saturating_sub(room)]);
+                self.free.push(frame.buffer);
+                self.cut(&received, size, port_id(index), burst);
+                continue;
+            }
+            let dropped = if received.truncated || received.len > room {
                 IoDrop::PacketOversized
             } else if received.unfinished_checksum && !partial::finish(frame.bytes_mut()) {
                 IoDrop::PacketUnfinishedChecksum
             } else {
-                frame.restore_tag(received);
-                self.in_hand += 1;
-                burst.push(frame);
+                frame.restore_tag(&received);
+                self.take_in(frame, burst);
                 continue;
             };
             self.drops.of(dropped).add(1);
-            self.dropped.push(frame.buffer);
+            self.free.push(frame.buffer);
         }
-        self.free.append(&mut self.dropped);
+    }
+
+    /// Makes frames of the packet in `whole`, each with `size` bytes of its payload.
+    fn cut(&mut self, received: &Received, size: u16, port: PortId, burst: &mut Vec<PacketFrame>) {
+        let whole = std::mem::take(&mut self.whole);
+        let mut segments = Segments::of(&whole, size);
+        let mut lost = segments.is_none();
+        while let Some(segments) = segments.as_mut().filter(|segments| !segments.is_done()) {
+            let Some(buffer) = self.free.pop() else {
+                lost = true;
+                break;
+            };
+            let mut frame = PacketFrame::empty(buffer, port);
+            let room = frame.buffer.get_mut(HEADROOM..).unwrap_or_default();
+            let Some(length) = segments.write_next(room) else {
+                self.free.push(frame.buffer);
+                lost = true;
+                break;
+            };
+            frame.end = HEADROOM + length;
+            frame.restore_tag(received);
+            self.take_in(frame, burst);
+        }
+        self.drops.of(IoDrop::PacketOversized).add(lost.into());
+        self.whole = whole;
+    }
+
+    /// Gives a received frame to the worker, now or as soon as it takes more.
+    fn take_in(&mut self, frame: PacketFrame, burst: &mut Vec<PacketFrame>) {
+        if burst.len() < BURST && self.waiting.is_empty() {
+            self.in_hand += 1;
+            burst.push(frame);
+        } else {
+            self.waiting.push_back(frame);
+        }
     }
 
     /// Sends what is queued for one socket; what the kernel does not take is dropped.
@@ -297,6 +358,12 @@ impl PacketIo for AfPacket {
     fn reclaim(&mut self) {}
 
     fn receive(&mut self, burst: &mut Vec<PacketFrame>) {
+        let room = BURST.saturating_sub(burst.len()).min(self.waiting.len());
+        burst.extend(self.waiting.drain(..room));
+        self.in_hand += room as u64;
+        if !self.waiting.is_empty() {
+            return;
+        }
         let count = self.sockets.len();
         let start = self.next;
         for step in 0..count {
@@ -355,7 +422,9 @@ impl PacketIo for AfPacket {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        self.poll.wait(timeout)?;
+        if self.waiting.is_empty() {
+            self.poll.wait(timeout)?;
+        }
         self.count_errors();
         Ok(())
     }
@@ -365,8 +434,8 @@ impl PacketIo for AfPacket {
             whole: FRAMES as u64,
             spare: 0,
             total: FRAMES as u64,
-            in_kernel: 0,
-            in_rings: 0,
+            in_kernel: self.waiting.len() as u64,
+            in_rings: self.waiting.len() as u64,
             free: self.free.len() as u64,
             in_hand: self.in_hand,
         }

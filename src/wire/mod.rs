@@ -18,6 +18,7 @@ pub mod partial;
 #[cfg(test)]
 pub(crate) mod pcap;
 pub mod sctp;
+pub mod segment;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
