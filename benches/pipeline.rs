@@ -135,6 +135,7 @@ fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {
         last_weight: 1 + n % 4,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: HopId(n),
     });
     let spec = ServiceSpec {

@@ -105,6 +105,7 @@ fn services() -> Vec<ServiceSpec> {
                         last_weight: 1,
                         limits: Limits::default(),
                         available: true,
+                        failed: false,
                         hop: if number != 4 || n == 0 {
                             HopId(2 * u32::from(outer6) + u32::from(n))
                         } else {

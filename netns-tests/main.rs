@@ -21,6 +21,7 @@ mod links;
 mod losses;
 mod marks;
 mod nat;
+mod offload;
 mod paths;
 mod persistence;
 mod reload;
@@ -121,6 +122,7 @@ fn main() -> ExitCode {
         ipv6::tests(),
         udp::tests(),
         nat::tests(),
+        offload::tests(),
     ];
     let trials = subjects.into_iter().flatten().map(Test::into_trial);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()

@@ -92,6 +92,16 @@ impl Lan {
         lan
     }
 
+    /// As [`Self::with_v6`], with the offloads that veth has by default.
+    pub(crate) fn with_offloads() -> Self {
+        let lan = Self::with_v6();
+        let ends = [&lan.client, &lan.lb1, &lan.lb2, &lan.switch];
+        ends.into_iter()
+            .chain(&lan.reals)
+            .for_each(Host::restore_offloads);
+        lan
+    }
+
     /// Puts the VIP on the first load balancer by hand, as boxes without VRRP have it.
     pub(crate) fn hold_vip(&self) {
         self.lb1.ip(&format!("addr add {} dev eth0", whole(VIP)));

@@ -108,6 +108,7 @@ fn spec(trace: &Trace, dests: &[Dest]) -> ServiceSpec {
         last_weight: dest.last_weight,
         limits: dest.limits,
         available: true,
+        failed: false,
         hop: HopId(0),
     });
     ServiceSpec {
@@ -178,7 +179,7 @@ impl Whole {
         let key = Key4::new((client, port), (VIP, 80), 6);
         let mut packet = Packet {
             key,
-            home: self.balancer.conns().home(&key),
+            candidates: self.balancer.conns().candidates(&key),
             kind: Kind::Tcp(flags),
             ..Packet::NONE
         };

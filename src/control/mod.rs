@@ -9,6 +9,7 @@ pub mod data_plane;
 pub mod engine;
 mod enquiries;
 mod forwarding;
+mod frame_watch;
 mod lock_file;
 pub mod log;
 mod next_hops;

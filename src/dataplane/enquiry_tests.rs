@@ -42,6 +42,7 @@ fn real(id: u32, addr: &str) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: HopId(0),
     }
 }

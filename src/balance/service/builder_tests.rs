@@ -46,6 +46,7 @@ fn real(id: u32, ipv6: bool) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: HopId(id),
     }
 }

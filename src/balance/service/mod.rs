@@ -193,8 +193,11 @@ pub struct RealSpec {
     pub last_weight: u32,
     /// `uthreshold` and `lthreshold`.
     pub limits: Limits,
-    /// Whether its checks succeed. When not: no new connections at all, existing ones go on.
+    /// Whether it is in the pool. When not: no new connections at all, existing ones go on.
     pub available: bool,
+    /// Whether its checks fail. With `inhibit_on_failure` it stays in the pool with weight 0, as one does that is
+    /// drained by its configured weight; but what it had moves away from a failed one.
+    pub failed: bool,
     /// The way to it. As long as nothing is known of that there is none.
     pub hop: HopId,
 }

@@ -53,6 +53,7 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
                 last_weight: 1,
                 limits: Limits::default(),
                 available: true,
+                failed: false,
                 hop: HopId(0),
             })
             .collect(),

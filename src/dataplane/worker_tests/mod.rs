@@ -77,6 +77,7 @@ fn real(id: u32) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: hop_to(id, None, 1500),
     }
 }
@@ -337,11 +338,11 @@ impl Lab {
         let balancer = self.worker.balancer();
         if let Some(key) = Key4::between(pkt.from, vip) {
             let conns = balancer.conns();
-            let slot = conns.find(&key, conns.home(&key))?;
+            let slot = conns.find(&key, conns.candidates(&key))?;
             Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
         } else {
             let (conns, key) = (balancer.conns6(), Key6::between(pkt.from, vip)?);
-            let slot = conns.find(&key, conns.home(&key))?;
+            let slot = conns.find(&key, conns.candidates(&key))?;
             Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
         }
     }
