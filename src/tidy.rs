@@ -13,12 +13,13 @@ const MAX_LINES: usize = 800;
 const ARROWS: &[(&str, &[&str])] = &[
     ("time", &[]),
     ("addr", &[]),
+    ("lvs", &["addr"]),
     ("wire", &["addr"]),
     ("stats", &[]),
-    ("balance", &["wire", "addr", "time", "stats"]),
+    ("balance", &["wire", "addr", "lvs", "time", "stats"]),
     ("vrrp", &["wire", "addr", "time"]),
-    ("check", &["addr", "time"]),
-    ("config", &["addr", "time"]),
+    ("check", &["addr", "lvs", "time"]),
+    ("config", &["addr", "lvs", "time"]),
     ("sys", &["addr", "time"]),
     (
         "dataplane",
@@ -29,6 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "time",
             "addr",
+            "lvs",
             "wire",
             "stats",
             "balance",
@@ -44,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Layers that see no clock, no file descriptor and no unsafe code.
 const PURE: &[&str] = &[
-    "time", "addr", "wire", "stats", "balance", "vrrp", "check", "config",
+    "time", "addr", "lvs", "wire", "stats", "balance", "vrrp", "check", "config",
 ];
 
 fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -20,7 +20,7 @@ use xvs::{
     },
     sys::{
         affinity, netns,
-        steer::{Hook, Match, Service, Steering},
+        steer::{Hook, Steered, Steering, Target},
         waker::Waker,
     },
 };
@@ -193,7 +193,7 @@ fn forward(stop: &AtomicBool) {
     let interfaces = [bed::interface("l0"), bed::interface("l1")];
     let service = |port, proto| {
         let endpoint = Endpoint::new(VIP.into(), port);
-        Match::Service(Service { endpoint, proto })
+        Steered::Service(Target { endpoint, proto })
     };
     let matches = [service(UDP_PORT, L4Proto::Udp)];
     let steering = Steering::load(Hook::Xdp, &matches).expect("the program loads");

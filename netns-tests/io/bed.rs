@@ -34,7 +34,7 @@ use xvs::{
     sys::{
         device::{self, InterfaceSpec},
         packet_socket,
-        steer::{self, Service, Steering},
+        steer::{self, Steering, Target},
         waker::Waker,
         xsk,
     },
@@ -385,7 +385,7 @@ pub(crate) fn engine_process() {
         "zero-copy" => XdpWish::ZeroCopy,
         _ => XdpWish::Auto,
     };
-    let matches = vec![steer::Match::Service(service(80))];
+    let matches = vec![steer::Steered::Service(service(80))];
     if backend == "forward-af-packet" {
         return workers::serve_af_packet(names);
     }
@@ -442,7 +442,7 @@ type Opened<B> = (Ports<B>, Inbox<<B as Backend>::Part>);
 fn open<B: Backend>(
     backend: B,
     specs: &[InterfaceSpec],
-    matches: &[steer::Match],
+    matches: &[steer::Steered],
     wakers: &[Waker],
 ) -> Result<Opened<B>, String> {
     let steering = Steering::load(B::HOOK, matches).map_err(|error| error.to_string())?;
@@ -457,8 +457,8 @@ fn open<B: Backend>(
     }
 }
 
-pub(crate) fn service(port: u16) -> Service {
-    Service {
+pub(crate) fn service(port: u16) -> Target {
+    Target {
         endpoint: Endpoint::new(VIP.parse().unwrap(), port),
         proto: L4Proto::Tcp,
     }
@@ -570,11 +570,19 @@ fn serve<B: Backend, Io: PacketIo<Part = B::Part>>(
                 }
                 ("add", port) => ports
                     .steering()
-                    .add(&steer::Match::Service(service(port.parse().unwrap())))
+                    .change(
+                        &[steer::Steered::Service(service(port.parse().unwrap()))],
+                        &[],
+                    )
+                    .complete()
                     .unwrap(),
                 ("remove", port) => ports
                     .steering()
-                    .remove(&steer::Match::Service(service(port.parse().unwrap())))
+                    .change(
+                        &[],
+                        &[steer::Steered::Service(service(port.parse().unwrap()))],
+                    )
+                    .complete()
                     .unwrap(),
                 ("clog", _) => clogged = true,
                 ("unclog", _) => clogged = false,

@@ -310,12 +310,15 @@ fn other_queues_are_served_after_a_moment() {
     in_client(
         "interfaces::other_queues_are_served_after_a_moment",
         |bed| {
-            pairs(bed, 4);
+            // More and more: the kernel takes no queue away that a socket is bound to.
+            bed.pair_with("c1", "l1", (4, 1));
+            bed.pair("c2", "l2", 2);
             let mut engine = Engine::start(bed, "workers-2 l1 l2");
-            assert!(engine.report.contains("l1: AF_XDP native copy on 4 queues"));
+            let one = engine.report.contains("l1: AF_XDP native copy on 1 queue ");
+            assert!(one, "{}", engine.report);
             let mut way = Way::open();
             way.pass();
-            for queues in ["1", "3"] {
+            for queues in ["3", "4"] {
                 ethtool_in(&bed.lb, &["-L", "l1", "rx", queues, "tx", queues]);
                 let news = engine.news("queues now instead of");
                 assert!(

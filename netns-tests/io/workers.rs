@@ -16,8 +16,8 @@ use etherparse::PacketBuilder;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec, Scheduler,
-        ServiceId, ServiceKey, ServiceSpec, ServiceTable,
+        Hop, HopId, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Scheduler,
+        ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
     },
     dataplane::{
         af_packet::PacketBackend,
@@ -77,7 +77,7 @@ where
     B: Backend,
     Io: PacketIo<Part = B::Part> + Send + 'static,
 {
-    let matches = [80, PERSISTENT].map(service).map(steer::Match::Service);
+    let matches = [80, PERSISTENT].map(service).map(steer::Steered::Service);
     let steering = Steering::load(B::HOOK, &matches).unwrap();
     let (sender, events) = mpsc::channel();
     let called = sender.clone();
@@ -224,21 +224,16 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 77, 1, 1].into(), 80),
-        method: Method::DirectRouting,
+        method: LbKind::Dr,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),
         available: true,
-        next_hop: egress.map(|port| NextHop {
-            port,
-            source: MacAddr(LB_MAC),
-            destination: MacAddr(real_mac(u8::try_from(id).unwrap())),
-            mtu: 1500,
-        }),
-        local: None,
+        hop: HopId(id),
     };
     let spec = |slot: u32, port, persistence, reals: [u32; 2]| ServiceSpec {
         id: ServiceId(slot),
+        epoch: NonZeroU32::MIN,
         matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.parse().unwrap(), port),
@@ -247,6 +242,7 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         scheduler: Scheduler::Rr,
         persistence,
         reals: reals.map(real).to_vec(),
+        draining: Vec::new(),
     };
     let persistence = Persistence {
         timeout: Duration::from_secs(300),
@@ -256,7 +252,19 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         spec(0, 80, None, [1, 2]),
         spec(1, PERSISTENT, Some(persistence), [3, 4]),
     ];
-    ServiceTable::build(generation, &specs, Environment::default()).unwrap()
+    let mut tables = TableBuilder::new();
+    tables.apply(&[], &specs).unwrap();
+    for id in 1..=4_u8 {
+        let next = egress.map(|port| NextHop {
+            port,
+            source: MacAddr(LB_MAC),
+            destination: MacAddr(real_mac(id)),
+            mtu: 1500,
+        });
+        let hop = Hop { next, local: None };
+        tables.set_hop(HopId(id.into()), hop);
+    }
+    tables.build(generation)
 }
 
 /// A segment of the client with this address.

@@ -40,9 +40,9 @@ pub use self::{
         SchedulerState,
     },
     service::{
-        BuildError, Environment, MAX_SERVICES, MarkRule, Match, Method, NextHop, Persistence,
-        PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId, ServiceKey,
-        ServiceSpec, ServiceTable,
+        BuildError, Environment, Hop, HopId, LbKind, MAX_SERVICES, MarkRule, Match, NextHop,
+        Persistence, PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId,
+        ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
     },
     state::{State, Timeouts},
 };

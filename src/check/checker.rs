@@ -52,10 +52,11 @@ pub enum Verdict {
 }
 
 impl Checker {
-    /// A checker that has not run: failed with `alpha`, else up.
-    pub fn new(settings: CheckerSettings) -> Self {
+    /// A checker that has not run: failed with `alpha`, and where its real server is down (`down`), as nothing
+    /// goes up before its check where it was down; else up.
+    pub fn new(settings: CheckerSettings, down: bool) -> Self {
         Self {
-            up: !settings.alpha,
+            up: !settings.alpha && !down,
             settings,
             has_run: false,
             failures: 0,
@@ -93,8 +94,8 @@ impl Checker {
     /// Takes new settings that probe the same thing, keeping what is known.
     pub fn reconfigure(&mut self, settings: CheckerSettings) {
         self.failures = self.failures.min(settings.retry);
-        if !self.has_run {
-            self.up = !settings.alpha;
+        if !self.has_run && settings.alpha {
+            self.up = false;
         }
         self.settings = settings;
     }
@@ -182,7 +183,7 @@ mod tests {
     /// Runs `script` ('+' passes, '-' fails) and writes what each result did: verdict letter
     /// (`U`p, `D`own, `r`etry, `.` nothing), `!` when it flipped, then the wait in seconds.
     fn trace(retry: u32, alpha: bool, script: &str) -> String {
-        let mut checker = Checker::new(settings(retry, alpha));
+        let mut checker = Checker::new(settings(retry, alpha), false);
         let mut lines = Vec::new();
         for c in script.chars() {
             let outcome = feed(&mut checker, c == '+');
@@ -236,11 +237,14 @@ mod tests {
             (Some(ms(4000)), LOOP, ms(4000)),
             (Some(Duration::ZERO), LOOP, Duration::ZERO),
         ] {
-            let checker = Checker::new(CheckerSettings {
-                warmup,
-                delay_loop,
-                ..settings(1, false)
-            });
+            let checker = Checker::new(
+                CheckerSettings {
+                    warmup,
+                    delay_loop,
+                    ..settings(1, false)
+                },
+                false,
+            );
             let waits: Vec<_> = (0..1000).map(|_| checker.first_delay(&mut rng)).collect();
             let longest = *waits.iter().max().unwrap();
             let shortest = *waits.iter().min().unwrap();
@@ -255,10 +259,13 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(7);
         let second: Vec<_> = (0..1000)
             .map(|_| {
-                let mut checker = Checker::new(CheckerSettings {
-                    warmup: None,
-                    ..settings(1, false)
-                });
+                let mut checker = Checker::new(
+                    CheckerSettings {
+                        warmup: None,
+                        ..settings(1, false)
+                    },
+                    false,
+                );
                 let second = checker.handle_result(&Ok(()), &mut rng).next;
                 assert_eq!(checker.handle_result(&Ok(()), &mut rng).next, LOOP);
                 second
@@ -271,7 +278,7 @@ mod tests {
 
     #[test]
     fn new_settings_keep_the_state_but_not_more_failures_than_they_allow() {
-        let mut checker = Checker::new(settings(5, false));
+        let mut checker = Checker::new(settings(5, false), false);
         for passed in [true, false, false, false] {
             feed(&mut checker, passed);
         }

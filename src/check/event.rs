@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::settings::{Deferral, ProbeError, RealRef, ServiceName, VsId};
+use super::settings::{Deferral, Member, ProbeError, ServiceName};
+use crate::lvs::ServiceId;
 
 /// Something that control logs and acts on (notify scripts, mail, a new service table).
 ///
@@ -12,7 +13,7 @@ pub enum Event {
     /// A probe failed, and that is reported: it decided, or `log_all_failures` asks for it.
     ProbeFailed {
         /// Whose checker.
-        real: RealRef,
+        real: Member,
         /// Its name.
         name: ServiceName,
         /// Why.
@@ -21,14 +22,14 @@ pub enum Event {
     /// A checker passed for the first time, or after having failed.
     CheckerUp {
         /// Whose checker.
-        real: RealRef,
+        real: Member,
         /// Its name.
         name: ServiceName,
     },
     /// A checker failed.
     CheckerDown {
         /// Whose checker.
-        real: RealRef,
+        real: Member,
         /// Its name.
         name: ServiceName,
         /// The kind of checker (`TCP_CHECK`).
@@ -39,7 +40,7 @@ pub enum Event {
     /// The last failed checker of a real server passed.
     RealUp {
         /// Which.
-        real: RealRef,
+        real: Member,
         /// Its name.
         name: ServiceName,
         /// The name of its virtual server.
@@ -50,7 +51,7 @@ pub enum Event {
     /// The first checker of a real server failed.
     RealDown {
         /// Which.
-        real: RealRef,
+        real: Member,
         /// Its name.
         name: ServiceName,
         /// The name of its virtual server.
@@ -61,7 +62,7 @@ pub enum Event {
     /// A reload changed the weight of a real server.
     Weight {
         /// Which.
-        real: RealRef,
+        real: Member,
         /// Its name.
         name: ServiceName,
         /// The name of its virtual server.
@@ -76,7 +77,7 @@ pub enum Event {
     /// The quorum of a virtual server was gained or lost.
     Quorum {
         /// Which virtual server.
-        vs: VsId,
+        vs: ServiceId,
         /// Its name.
         name: ServiceName,
         /// Which way.
@@ -91,7 +92,7 @@ pub enum Event {
     /// The sorry server takes over from the working real servers, or they from it.
     Sorry {
         /// Which virtual server.
-        vs: VsId,
+        vs: ServiceId,
         /// Its name.
         name: ServiceName,
         /// The sorry server.
@@ -105,7 +106,7 @@ pub enum Event {
     /// server went or came.
     AliveMoved {
         /// Which virtual server.
-        vs: VsId,
+        vs: ServiceId,
         /// Its name.
         name: ServiceName,
         /// They enter it.
@@ -114,7 +115,7 @@ pub enum Event {
     /// One checker's probe could not be started. Said once, until one could.
     ProbeDeferred {
         /// Whose checker.
-        real: RealRef,
+        real: Member,
         /// Its name.
         name: ServiceName,
         /// Why.
@@ -138,6 +139,25 @@ pub enum QuorumChange {
     Lost,
     /// It is not there at the start, and the sorry server is called.
     StartedWithout,
+}
+
+impl Event {
+    /// The virtual server that it concerns.
+    pub const fn virtual_server(&self) -> Option<ServiceId> {
+        match self {
+            Self::ProbeFailed { real, .. }
+            | Self::CheckerUp { real, .. }
+            | Self::CheckerDown { real, .. }
+            | Self::RealUp { real, .. }
+            | Self::RealDown { real, .. }
+            | Self::Weight { real, .. }
+            | Self::ProbeDeferred { real, .. } => Some(real.vs),
+            Self::Quorum { vs, .. } | Self::Sorry { vs, .. } | Self::AliveMoved { vs, .. } => {
+                Some(*vs)
+            }
+            Self::ProbesPaused | Self::ProbesResumed { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for Event {
@@ -248,7 +268,7 @@ mod tests {
     use super::*;
     use crate::{
         addr::{Endpoint, L4Proto},
-        check::settings::RealId,
+        lvs::RealId,
     };
 
     const fn name(last: u8) -> ServiceName {
@@ -264,11 +284,11 @@ mod tests {
     /// The texts on the right are keepalived 2.2.7's.
     #[test]
     fn texts_are_the_ones_that_operators_look_for() {
-        let real = RealRef {
-            vs: VsId(0),
+        let real = Member {
+            vs: ServiceId(0),
             real: RealId(0),
         };
-        let (vs, r, v) = (VsId(0), name(137), name(148));
+        let (vs, r, v) = (ServiceId(0), name(137), name(148));
         let failed = ProbeError::Connect("connection refused".into());
         let quorum = |change, quorum, hysteresis, weight| Event::Quorum {
             vs,

@@ -13,10 +13,10 @@ use super::{
     pool::Pool,
     set::{Action, CheckSet},
     settings::{
-        CheckerId, CheckerSettings, Deferral, ProbeResult, RealId, RealRef, ServiceName,
-        VirtualSettings, VsId,
+        CheckerId, CheckerSettings, Deferral, Member, ProbeResult, ServiceName, VirtualSettings,
     },
 };
+use crate::lvs::{RealId, ServiceId};
 
 /// How long no probe may have lacked a descriptor before the shortage is said to be over. A
 /// multiple of the pause between two attempts, so that it is not declared over between them.
@@ -30,7 +30,7 @@ const SHORTAGE_OVER_AFTER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Health {
     set: CheckSet,
-    groups: BTreeMap<VsId, Group>,
+    groups: BTreeMap<ServiceId, Group>,
     events: VecDeque<Event>,
     /// Checkers whose probe could not be started, and of which that was said.
     deferred: BTreeSet<CheckerId>,
@@ -63,18 +63,22 @@ impl Health {
         }
     }
 
-    /// Takes the virtual servers of the configuration: the first one, or that of a reload.
+    /// Checks a virtual server from now on, or takes its new settings.
     ///
     /// What is known about a checker is kept when its real server has one that asks the same
-    /// question; any other starts anew, with its real server up meanwhile unless `alpha`.
-    pub fn apply(&mut self, now: Instant, settings: &[VirtualSettings]) {
-        let mut known = std::mem::take(&mut self.groups);
-        for virtual_server in settings {
-            let old = known.remove(&virtual_server.id);
-            let group = self.build(now, virtual_server, old);
-            self.groups.insert(virtual_server.id, group);
-        }
-        for id in known.into_values().flat_map(Group::into_checkers) {
+    /// question; any other starts anew, with its real server as it was meanwhile: up, unless it was
+    /// down or `alpha` says that it is. A real server whose number is another than before is known
+    /// by its endpoint.
+    pub fn set(&mut self, now: Instant, settings: &VirtualSettings) {
+        let old = self.groups.remove(&settings.id);
+        let group = self.build(now, settings, old);
+        self.groups.insert(settings.id, group);
+    }
+
+    /// Checks a virtual server no more.
+    pub fn remove(&mut self, vs: ServiceId) {
+        let group = self.groups.remove(&vs);
+        for id in group.into_iter().flat_map(Group::into_checkers) {
             self.forget(id);
         }
     }
@@ -172,12 +176,12 @@ impl Health {
     }
 
     /// The pool of a virtual server.
-    pub fn pool(&self, vs: VsId) -> Option<&Pool> {
+    pub fn pool(&self, vs: ServiceId) -> Option<&Pool> {
         self.groups.get(&vs).map(|group| &group.pool)
     }
 
     /// The checkers of a real server.
-    pub fn checkers(&self, real: RealRef) -> impl Iterator<Item = (CheckerId, &Checker)> {
+    pub fn checkers(&self, real: Member) -> impl Iterator<Item = (CheckerId, &Checker)> {
         let ids = self
             .groups
             .get(&real.vs)
@@ -192,24 +196,29 @@ impl Health {
         self.set.probing()
     }
 
-    fn name_of(&self, real: RealRef) -> Option<ServiceName> {
+    fn name_of(&self, real: Member) -> Option<ServiceName> {
         let pool = &self.groups.get(&real.vs)?.pool;
         pool.real(real.real).map(|view| view.name())
     }
 
     fn build(&mut self, now: Instant, settings: &VirtualSettings, old: Option<Group>) -> Group {
         let (mut pool, mut known) = match old {
-            Some(group) => (Some(group.pool), group.checkers),
+            Some(mut group) => {
+                group.renumber(settings);
+                (Some(group.pool), group.checkers)
+            }
             None => (None, BTreeMap::new()),
         };
         let mut checkers = BTreeMap::new();
         for real in &settings.reals {
-            let owner = RealRef {
+            let owner = Member {
                 vs: settings.id,
                 real: real.id,
             };
             let old = known.remove(&real.id).unwrap_or_default();
-            let ids = self.match_checkers(now, owner, &real.checkers, old);
+            let view = pool.as_ref().and_then(|pool: &Pool| pool.real(real.id));
+            let down = view.is_some_and(|view| !view.up);
+            let ids = self.match_checkers(now, (owner, down), &real.checkers, old);
             checkers.insert(real.id, ids);
         }
         for id in known.into_values().flatten() {
@@ -235,7 +244,7 @@ impl Health {
     fn match_checkers(
         &mut self,
         now: Instant,
-        owner: RealRef,
+        (owner, down): (Member, bool),
         wanted: &[CheckerSettings],
         mut old: Vec<CheckerId>,
     ) -> Vec<CheckerId> {
@@ -248,10 +257,10 @@ impl Health {
             ids.push(match same {
                 Some(at) => {
                     let id = old.remove(at);
-                    self.set.reconfigure(now, id, settings.clone());
+                    self.set.reconfigure(now, id, owner, settings.clone());
                     id
                 }
-                None => self.set.insert(now, owner, settings.clone()),
+                None => self.set.insert(now, owner, settings.clone(), down),
             });
         }
         for id in old {
@@ -267,6 +276,17 @@ impl Health {
 }
 
 impl Group {
+    /// Gives real servers the numbers that they have in `settings`, where those are others than before.
+    fn renumber(&mut self, settings: &VirtualSettings) {
+        let moves = self.pool.renumber(&settings.reals);
+        let taken = moves.map(|(from, to)| (to, self.checkers.remove(&from).unwrap_or_default()));
+        let taken: Vec<_> = taken.collect();
+        for (to, checkers) in taken {
+            // With those of one that is gone, whose number it was: they are matched by what they ask.
+            self.checkers.entry(to).or_default().extend(checkers);
+        }
+    }
+
     fn into_checkers(self) -> impl Iterator<Item = CheckerId> {
         self.checkers.into_values().flatten()
     }

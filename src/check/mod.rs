@@ -37,6 +37,6 @@ pub use health::Health;
 pub use pool::{Pool, RealView};
 pub use set::{Action, CheckSet, MAX_PROBES};
 pub use settings::{
-    CheckerId, CheckerSettings, Deferral, Probe, ProbeError, ProbeResult, RealId, RealRef,
-    RealSettings, ServiceName, SorryServer, TcpProbe, VirtualSettings, VsId,
+    CheckerId, CheckerSettings, Deferral, Member, Probe, ProbeError, ProbeResult, RealSettings,
+    ServiceName, SorryServer, TcpProbe, VirtualSettings,
 };

@@ -1,14 +1,16 @@
 //! The pool of one virtual server: which real servers carry traffic, quorum and sorry server.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::time::Instant;
 
 use super::{
     event::{Event, QuorumChange},
-    settings::{
-        ProbeError, RealId, RealRef, RealSettings, ServiceName, SorryServer, VirtualSettings, VsId,
-    },
+    settings::{Member, ProbeError, RealSettings, ServiceName, SorryServer, VirtualSettings},
+};
+use crate::{
+    addr::Endpoint,
+    lvs::{RealId, ServiceId},
 };
 
 /// The pool of one virtual server.
@@ -20,7 +22,7 @@ use super::{
 /// they stay. With `inhibit_on_failure` a real server never leaves the pool: its weight becomes 0.
 #[derive(Debug)]
 pub struct Pool {
-    id: VsId,
+    id: ServiceId,
     name: ServiceName,
     quorum: u32,
     hysteresis: u32,
@@ -82,6 +84,26 @@ impl Pool {
     ) {
         self.replace(now, settings, failed, events);
         self.settle(false, events);
+    }
+
+    /// Gives real servers that are known by their endpoints the numbers that they have in `told`: from which
+    /// to which.
+    pub(super) fn renumber(
+        &mut self,
+        told: &[RealSettings],
+    ) -> impl Iterator<Item = (RealId, RealId)> + use<> {
+        let known = self.reals.iter();
+        let known: HashMap<Endpoint, RealId> =
+            known.map(|(id, real)| (real.name.endpoint, *id)).collect();
+        let former = |real: &RealSettings| Some((*known.get(&real.endpoint)?, real.id));
+        let moves = told.iter().filter_map(former);
+        let moves: Vec<_> = moves.filter(|(from, to)| from != to).collect();
+        let taken = moves
+            .iter()
+            .filter_map(|(from, to)| Some((*to, self.reals.remove(from)?)));
+        let taken: Vec<_> = taken.collect();
+        self.reals.extend(taken);
+        moves.into_iter()
     }
 
     /// A checker of `id` went up, or failed. Only changes may be told.
@@ -215,7 +237,7 @@ impl Pool {
         }
         if real.weight != old.weight {
             events.push_back(Event::Weight {
-                real: RealRef {
+                real: Member {
                     vs: self.id,
                     real: told.id,
                 },
@@ -313,8 +335,8 @@ impl RealView {
     }
 
     /// The event that says what it now is.
-    const fn transition(&self, vs: VsId, id: RealId, vs_name: ServiceName) -> Event {
-        let real = RealRef { vs, real: id };
+    const fn transition(&self, vs: ServiceId, id: RealId, vs_name: ServiceName) -> Event {
+        let real = Member { vs, real: id };
         let (name, inhibit) = (self.name, self.inhibit);
         if self.up {
             Event::RealUp {

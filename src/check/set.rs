@@ -9,7 +9,7 @@ use crate::time::Instant;
 
 use super::{
     checker::{Checker, Outcome},
-    settings::{CheckerId, CheckerSettings, Deferral, Probe, ProbeResult, RealRef},
+    settings::{CheckerId, CheckerSettings, Deferral, Member, Probe, ProbeResult},
 };
 
 /// Probes under way at the same time, at most. Each costs a descriptor and a local port.
@@ -61,7 +61,7 @@ pub struct CheckSet {
 
 #[derive(Debug)]
 struct Entry {
-    owner: RealRef,
+    owner: Member,
     checker: Checker,
     /// When it is or was last due to start.
     due: Instant,
@@ -81,11 +81,17 @@ impl CheckSet {
         }
     }
 
-    /// Adds a checker of `owner`; its first probe is due after its first delay.
-    pub fn insert(&mut self, now: Instant, owner: RealRef, settings: CheckerSettings) -> CheckerId {
+    /// Adds a checker of `owner`, which is `down` now; its first probe is due after its first delay.
+    pub fn insert(
+        &mut self,
+        now: Instant,
+        owner: Member,
+        settings: CheckerSettings,
+        down: bool,
+    ) -> CheckerId {
         let id = CheckerId(self.next_id);
         self.next_id = self.next_id.wrapping_add(1);
-        let checker = Checker::new(settings);
+        let checker = Checker::new(settings, down);
         let due = now + checker.first_delay(&mut self.rng);
         self.timers.insert((due, id));
         let entry = Entry {
@@ -104,9 +110,15 @@ impl CheckSet {
         }
     }
 
-    /// Gives a checker new settings for the same probe target; its timer runs on, but not
-    /// beyond the new `delay_loop`.
-    pub fn reconfigure(&mut self, now: Instant, id: CheckerId, settings: CheckerSettings) {
+    /// Gives a checker new settings for the same probe target, and perhaps another owner; its timer runs on,
+    /// but not beyond the new `delay_loop`.
+    pub fn reconfigure(
+        &mut self,
+        now: Instant,
+        id: CheckerId,
+        owner: Member,
+        settings: CheckerSettings,
+    ) {
         let Some(entry) = self.checkers.get_mut(&id) else {
             return;
         };
@@ -115,6 +127,7 @@ impl CheckSet {
             entry.due = latest;
             self.timers.insert((latest, id));
         }
+        entry.owner = owner;
         entry.checker.reconfigure(settings);
     }
 
@@ -135,7 +148,7 @@ impl CheckSet {
         now: Instant,
         id: CheckerId,
         result: &ProbeResult,
-    ) -> Option<(RealRef, Outcome)> {
+    ) -> Option<(Member, Outcome)> {
         if !self.probing.remove(&id) {
             return None;
         }
@@ -153,7 +166,7 @@ impl CheckSet {
         now: Instant,
         id: CheckerId,
         reason: Deferral,
-    ) -> Option<RealRef> {
+    ) -> Option<Member> {
         if !self.probing.remove(&id) {
             return None;
         }

@@ -2,22 +2,16 @@
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
-use crate::addr::{Endpoint, L4Proto};
-
-/// A virtual server, by the number that control gave it; the same one across reloads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VsId(pub u32);
-
-/// A real server of a virtual server, by the slot number that control gave it; the same one
-/// across reloads, and unique only within its virtual server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RealId(pub u32);
+use crate::{
+    addr::{Endpoint, L4Proto},
+    lvs::{RealId, ServiceId},
+};
 
 /// One real server of one virtual server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RealRef {
+pub struct Member {
     /// The virtual server.
-    pub vs: VsId,
+    pub vs: ServiceId,
     /// The real server in it.
     pub real: RealId,
 }
@@ -47,7 +41,7 @@ impl fmt::Display for ServiceName {
 #[derive(Clone, Debug)]
 pub struct VirtualSettings {
     /// Its number.
-    pub id: VsId,
+    pub id: ServiceId,
     /// Its name in messages.
     pub name: ServiceName,
     /// Sum of the weights of working real servers that is enough (keepalived `quorum`).

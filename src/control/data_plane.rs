@@ -67,7 +67,7 @@ pub(super) struct DataPlaneOptions {
     /// How long a worker without packets goes on looking before it sleeps.
     pub(super) spin: Duration,
     /// Steered from the first packet on.
-    pub(super) steered: Vec<steer::Match>,
+    pub(super) steered: Vec<steer::Steered>,
 }
 
 /// How workers call control.
@@ -272,6 +272,11 @@ impl DataPlane {
         self.workers.wake();
     }
 
+    /// Whether every worker uses the table that was published last.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.publisher.is_adopted()
+    }
+
     /// Frees the tables that all workers have left.
     pub(super) fn collect(&mut self) {
         self.publisher.collect();
@@ -307,7 +312,7 @@ impl DataPlane {
 /// What workers begin with, whatever carries their frames.
 struct Begin<'a> {
     interfaces: &'a [InterfaceSpec],
-    steered: &'a [steer::Match],
+    steered: &'a [steer::Steered],
     seeds: [u64; 2],
     connections: usize,
     spin: Duration,

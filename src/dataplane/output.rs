@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use crate::{
     addr::{L4Proto, PortId},
     balance::{
-        FlowKey, Kind, Method, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
+        FlowKey, Kind, LbKind, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
         Turn, Verdict, Way,
         rewrite::{
             self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelError,
@@ -158,19 +158,19 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         id: RealId,
     ) -> Result<PortId, Stop> {
-        let reader = self.reader;
-        let real = reader.table().in_slot(id);
-        let Some((real, hop)) = real.and_then(|real| Some((real, real.next_hop.as_ref()?))) else {
+        let table = self.reader.table();
+        let real = table.in_slot(id);
+        let Some((real, hop)) = real.and_then(|real| Some((real, table.next_hop(real)?))) else {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
-            Method::DirectRouting => {
+            LbKind::Dr => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
                 direct_routing::<K>(frame.bytes_mut(), packet.network, hop);
                 self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
-            Method::Nat => {
+            LbKind::Nat => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
                 let port = real.port_for(packet.key.vport());
                 let to = K::own(real.addr).ok_or(Stop::Drop(DropReason::Rewrite))?;
@@ -184,7 +184,7 @@ impl<Io: PacketIo> Output<'_, Io> {
                 self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
-            Method::Tunnel(kind) => {
+            LbKind::Tun(kind) => {
                 let real_ref = RealRef {
                     id,
                     epoch: real.epoch,
@@ -203,9 +203,10 @@ impl<Io: PacketIo> Output<'_, Io> {
         kind: TunnelKind,
         hop: &NextHop,
     ) -> Result<PortId, Stop> {
-        let policy = self.reader.table().policy();
+        let table = self.reader.table();
+        let policy = table.policy();
         let (spread, sources) = (packet.home.spread(), policy.tunnel_sources);
-        let ends = match (real.local, real.addr) {
+        let ends = match (table.local(real), real.addr) {
             (Some(IpAddr::V4(own)), IpAddr::V4(destination)) => Ends::V4 {
                 source: sources.v4.map_or(own, |(network, prefix)| {
                     rewrite::spread_source_v4(network, prefix, spread)
@@ -414,18 +415,19 @@ impl<Io: PacketIo> Output<'_, Io> {
         id: RealId,
     ) -> Result<PortId, Stop> {
         let quote = Stop::Drop(DropReason::IcmpQuote);
-        let Some(real) = self.reader.table().in_slot(id) else {
+        let table = self.reader.table();
+        let Some(real) = table.in_slot(id) else {
             return Err(quote);
         };
         let bytes = frame.bytes().get(usize::from(packet.network)..);
         let bytes = bytes.unwrap_or_default();
-        let (Some(error), Method::Tunnel(kind)) = (TunnelError::read(bytes), real.method) else {
+        let (Some(error), LbKind::Tun(kind)) = (TunnelError::read(bytes), real.method) else {
             return Err(quote);
         };
         if error.destination != real.addr {
             return Err(Stop::Drop(DropReason::IcmpUnknownFlow));
         }
-        let mut mtu = real.next_hop.map_or(u16::MAX, |hop| hop.mtu);
+        let mut mtu = table.next_hop(real).map_or(u16::MAX, |hop| hop.mtu);
         if let Some(said) = error.mtu {
             let real_ref = RealRef {
                 id,

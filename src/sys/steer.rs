@@ -4,6 +4,8 @@
 //! steered. So nothing is detached by dropping a [`Steering`]: that is [`Steering::detach`] on a clean
 //! stop, or [`cleanup`] after a crash.
 
+mod abi;
+mod entries;
 mod matching;
 mod tables;
 
@@ -14,8 +16,10 @@ use std::{
     time::Duration,
 };
 
-pub use matching::{Match, MatchRule, Outer, PortRange, RULE_ENTRIES, Service, covering};
+use abi::{COUNT_DROPPED, COUNT_PASSED, COUNT_STEERED};
+pub use matching::{MatchRule, Outer, PortRange, RULE_ENTRIES, Steered, Target, covering};
 use tables::Tables;
+pub use tables::{Reconciled, Refusal};
 
 use super::{
     bpf::{Map, Object, Program},
@@ -167,7 +171,7 @@ impl Steering {
     ///
     /// # Errors
     /// Missing capabilities, or a kernel that does not take the program.
-    pub fn load(hook: Hook, matches: &[Match]) -> Result<Self, OpenError> {
+    pub fn load(hook: Hook, matches: &[Steered]) -> Result<Self, OpenError> {
         let object = Object::open(hook.programs())?;
         let own = Instance::load(hook, object)?;
         let mut steering = Self {
@@ -176,12 +180,8 @@ impl Steering {
             own,
             ports: (0..PortId::COUNT).map(|_| None).collect(),
         };
-        for wanted in matches {
-            steering.add(wanted).map_err(|source| OpenError::Refused {
-                action: format!("steer {wanted}"),
-                source,
-            })?;
-        }
+        let done = steering.set(matches).complete();
+        done.map_err(|Refusal { action, source }| OpenError::Refused { action, source })?;
         Ok(steering)
     }
 
@@ -209,43 +209,40 @@ impl Steering {
         self.ports.get(usize::from(port.0))?.as_ref()
     }
 
-    /// Steers what `wanted` stands for to the balancer from now on, or, with [`Match::Local`], leaves it
-    /// to the host; what is there already stays as it is. The workers must know it before. Fragments of
-    /// an address go to the balancer no later than its first port does.
+    /// From now on `wanted` is steered to the balancer, or, with [`Steered::Local`], left to the host, and
+    /// nothing else is. What comes first of a [`Steered::Service`] and its [`Steered::Return`]s is of no
+    /// matter: answers are steered no later than what they answer, fragments of an address no later
+    /// than its first port, and what is new before what it replaces goes. The workers must know it
+    /// before, and may forget what is not in it when nothing is pending.
     ///
-    /// # Errors
-    /// What the kernel answered, and then nothing has changed. A full table: at least 65,536 each of
-    /// virtual servers, prefixes, NAT real servers, tunnel entries and local addresses fit, and 64
-    /// rules that need walking ([`MatchRule`]). A rule with addresses of two families.
-    pub fn add(&mut self, wanted: &Match) -> io::Result<()> {
-        self.tables.add(wanted)
+    /// At least 65,536 each of virtual servers, prefixes, tunnel entries and local addresses fit, 262,144
+    /// NAT real servers, and 64 rules that need walking ([`MatchRule`]). What the kernel refuses stays to
+    /// be done: see [`Self::reconcile`].
+    pub fn set(&mut self, wanted: &[Steered]) -> Reconciled {
+        self.tables.set(wanted)
     }
 
-    /// Leaves what only `unwanted` stands for to the host from now on; that it is not there is no error.
-    /// The workers may forget it after. Fragments of an address go to the host no sooner than its last
-    /// port does.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn remove(&mut self, unwanted: &Match) -> io::Result<()> {
-        self.tables.remove(unwanted)
+    /// As [`Self::set`] for what differs: from now on `added` is steered too, and `removed` is not. It takes
+    /// no longer the more there is besides.
+    pub fn change(&mut self, added: &[Steered], removed: &[Steered]) -> Reconciled {
+        self.tables.change(added, removed)
     }
 
-    /// Accepts packets addressed to `mac` on interface `ifindex`: its own address, or a VRRP virtual
-    /// MAC while MASTER.
-    ///
-    /// # Errors
-    /// What the kernel answered; a full table is 1,024 stations.
-    pub fn add_station(&mut self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
-        self.tables.add_station(ifindex, mac)
+    /// From now on packets addressed to `macs` are accepted on interface `ifindex`, and no others: its own
+    /// address, and VRRP virtual MACs while MASTER. Up to 1,024 fit, of all interfaces. An interface that is
+    /// gone has none. What the kernel refuses stays to be done: see [`Self::reconcile`].
+    pub fn set_stations(&mut self, ifindex: u32, macs: &[MacAddr]) -> Reconciled {
+        self.tables.set_stations(ifindex, macs)
     }
 
-    /// Leaves packets addressed to `mac` to the host from now on.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn remove_station(&mut self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
-        self.tables.remove_station(ifindex, mac)
+    /// Tries again what is pending: what the kernel refused to add or to remove.
+    pub fn reconcile(&mut self) -> Reconciled {
+        self.tables.reconcile()
+    }
+
+    /// What should be steered, and is not: what of [`Reconciled::pending`] is to be added.
+    pub fn missing(&self) -> impl Iterator<Item = &Steered> {
+        self.tables.missing()
     }
 
     /// Detaches the program everywhere, unless something else has taken its place: the host sees all
@@ -447,9 +444,9 @@ impl PortProgram {
     pub fn counters(&self) -> io::Result<SteerCounters> {
         let counters = &self.instance.counters;
         Ok(SteerCounters {
-            steered: counters.sum(0)?,
-            passed: counters.sum(1)?,
-            dropped: counters.sum(2)?,
+            steered: counters.sum(COUNT_STEERED)?,
+            passed: counters.sum(COUNT_PASSED)?,
+            dropped: counters.sum(COUNT_DROPPED)?,
         })
     }
 

@@ -1,11 +1,16 @@
 //! Virtual servers and their real servers, as the workers see them: an immutable table.
 //!
-//! Control describes what there is in [`ServiceSpec`]s and builds a [`ServiceTable`]; a change is
-//! a new table with the next generation number. What must survive a change refers to a real server
-//! by [`RealRef`]: the slot that control gave it for as long as it exists, and the epoch that tells
-//! one holder of the slot from the next.
+//! Control describes what there is in [`ServiceSpec`]s to a [`TableBuilder`]; a change is a new table
+//! with the next generation number, which shares with the one before all that is the same. What must
+//! survive a change refers to a real server by [`RealRef`]: the slot that control gave it for as long as
+//! it exists, and the epoch that tells one holder of the slot from the next. The ways to real servers
+//! change more often than they do, and stand apart from them: see [`HopId`].
 
+mod builder;
+#[cfg(test)]
+mod builder_tests;
 mod lookup;
+mod returns;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,10 +24,12 @@ use std::{
 };
 
 pub use self::{
+    builder::TableBuilder,
     lookup::Question,
     table::{Real, Service, ServiceTable},
 };
-use super::{Entry, Limits, Policy, Routes, Scheduler, Timeouts, rewrite::TunnelKind};
+use super::{Entry, Limits, Policy, Routes, Scheduler, Timeouts};
+pub use crate::lvs::{LbKind, RealId, ServiceId};
 use crate::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     stats::MAX_REALS,
@@ -33,15 +40,6 @@ use crate::{
 /// 16,384 cursors of 32 bytes are 512 KiB a worker, for as many virtual servers as addresses in
 /// four class C networks with sixteen ports each.
 pub const MAX_SERVICES: usize = 16_384;
-
-/// The stable slot of a virtual server, given by control for as long as it exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceId(pub u32);
-
-/// The stable slot of a real server of one virtual server, given by control for as long as it
-/// exists; index of its counters in every worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RealId(pub u32);
 
 /// One holder of a slot. A connection to a former holder is recognised as stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -139,26 +137,6 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// How packets reach a real server: keepalived `lb_kind` and `lvs_method`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// `DR`: the packet goes on as it is, to the real server's MAC address.
-    DirectRouting,
-    /// `NAT`: the destination becomes the real server's address and port; its answers pass here and get the
-    /// virtual server's back.
-    Nat,
-    /// `TUN`: the packet goes on as it is, inside another one to the real server.
-    Tunnel(TunnelKind),
-}
-
-impl Method {
-    /// Whether a real server's answers pass here too.
-    #[inline]
-    pub const fn sees_answers(self) -> bool {
-        matches!(self, Self::Nat)
-    }
-}
-
 /// keepalived `persistence_timeout` and `persistence_granularity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
@@ -182,6 +160,20 @@ pub struct NextHop {
     pub mtu: u16,
 }
 
+/// The slot of a way to real servers, allotted by control: one for each address that any of them has. Below
+/// [`MAX_REALS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HopId(pub u32);
+
+/// A way to real servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    /// How frames get there; `None` while the MAC address is unknown.
+    pub next: Option<NextHop>,
+    /// This host's address on the way: where tunnels start. `None` while there is no way.
+    pub local: Option<IpAddr>,
+}
+
 /// A real server as control describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RealSpec {
@@ -192,7 +184,7 @@ pub struct RealSpec {
     /// Address and port; port 0 where the virtual server has every port.
     pub endpoint: Endpoint,
     /// `lvs_method`, or the virtual server's `lb_kind`.
-    pub method: Method,
+    pub method: LbKind,
     /// Weight, 0 to 2^31 - 1 as in IPVS. 0: no new connections but those of known persistent
     /// clients.
     pub weight: u32,
@@ -203,10 +195,8 @@ pub struct RealSpec {
     pub limits: Limits,
     /// Whether its checks succeed. When not: no new connections at all, existing ones go on.
     pub available: bool,
-    /// The way to it; `None` while its MAC address is unknown.
-    pub next_hop: Option<NextHop>,
-    /// This host's address on the way to it: where tunnels start. `None` while there is no way.
-    pub local: Option<IpAddr>,
+    /// The way to it. As long as nothing is known of that there is none.
+    pub hop: HopId,
 }
 
 impl From<&RealSpec> for Entry {
@@ -230,6 +220,8 @@ impl From<&RealSpec> for Entry {
 pub struct ServiceSpec {
     /// Its slot.
     pub id: ServiceId,
+    /// Differs from the epoch of every former holder of the slot, whose schedulers' cursors it does not inherit.
+    pub epoch: NonZeroU32,
     /// What its packets are, at least one.
     pub matches: Vec<Match>,
     /// `lb_algo`.
@@ -240,6 +232,9 @@ pub struct ServiceSpec {
     pub one_packet: bool,
     /// The real servers in the order of the configuration, those that are down included.
     pub reals: Vec<RealSpec>,
+    /// Real servers that have left the configuration and keep the connections that they have. No scheduler
+    /// sees them and no persistent client comes back to them, whatever their weight and availability.
+    pub draining: Vec<RealSpec>,
 }
 
 /// A port of the data plane, for packets of our own.

@@ -6,7 +6,20 @@ use crate::{
     check::settings::{Probe, ProbeError, RealSettings, SorryServer, TcpProbe},
 };
 
-const VS: VsId = VsId(1);
+const VS: ServiceId = ServiceId(1);
+
+impl Health {
+    /// Checks these virtual servers from now on, and no others.
+    fn apply(&mut self, now: Instant, settings: &[VirtualSettings]) {
+        let gone: Vec<ServiceId> = self.groups.keys().copied().collect();
+        for vs in gone {
+            if settings.iter().all(|wanted| wanted.id != vs) {
+                self.remove(vs);
+            }
+        }
+        settings.iter().for_each(|wanted| self.set(now, wanted));
+    }
+}
 
 fn at(millis: u64) -> Instant {
     Instant::from_nanos(millis * 1_000_000)
@@ -322,7 +335,7 @@ fn a_reload_keeps_failed_real_servers_failed_and_starts_only_what_is_new() {
     }
     settings.reals.push(real(2, "10.0.0.139:80"));
     let second = VirtualSettings {
-        id: VsId(2),
+        id: ServiceId(2),
         ..virtual_server(vec![real(0, "10.0.0.137:80")])
     };
     health.apply(at(1_000), &[settings.clone(), second.clone()]);
@@ -332,18 +345,30 @@ fn a_reload_keeps_failed_real_servers_failed_and_starts_only_what_is_new() {
         "of the new one; the old one had it"
     );
     assert_eq!(members(&health), [1, 2], "0 is failed still");
-    let reference = |real| RealRef { vs: VS, real };
+    let reference = |real| Member { vs: VS, real };
     let run: Vec<bool> = [RealId(0), RealId(1), RealId(2)]
         .map(|real| health.checkers(reference(real)).next().unwrap().1.has_run())
         .into();
     assert_eq!(run, [true, true, false]);
-    // Asking something else starts anew, with the real server up meanwhile.
+    // Asking something else starts anew; what was down is down until that passes, and what was up is up.
     settings.reals[0].checkers = vec![checker("10.0.0.137:81")];
-    health.apply(at(1_500), &[settings.clone(), second]);
-    assert_eq!(
-        texts(&mut health),
-        ["Adding service [10.0.0.137]:tcp:80 to VS [10.0.0.148]:tcp:80"]
+    settings.reals[1].checkers = vec![checker("10.0.0.138:81")];
+    health.apply(at(1_500), &[settings.clone(), second.clone()]);
+    assert!(texts(&mut health).is_empty());
+    assert_eq!(members(&health), [1, 2]);
+    // Another number: it is known by its endpoint.
+    settings.reals[0].id = RealId(9);
+    settings.reals[1].id = RealId(0);
+    settings.reals.swap(0, 1);
+    health.apply(at(1_600), &[settings.clone(), second]);
+    assert!(texts(&mut health).is_empty());
+    assert_eq!(members(&health), [0, 2]);
+    let passed = turn(&mut health, at(3_000), |_| Ok(()));
+    assert!(
+        passed.contains(&"Adding service [10.0.0.137]:tcp:80 to VS [10.0.0.148]:tcp:80".to_owned()),
+        "{passed:?}"
     );
+    assert_eq!(members(&health), [0, 2, 9]);
     // Gone is gone, timers included.
     health.apply(at(2_000), &[]);
     assert!(health.pool(VS).is_none());
@@ -379,7 +404,7 @@ fn a_reload_keeps_every_one_of_10_000_checkers() {
     health.apply(at(1_000), &settings);
     assert!(texts(&mut health).is_empty());
     let kept = health.pool(VS).unwrap().reals().all(|(id, view)| {
-        let mut checkers = health.checkers(RealRef { vs: VS, real: id });
+        let mut checkers = health.checkers(Member { vs: VS, real: id });
         view.since == at(0) && checkers.next().unwrap().1.has_run()
     });
     assert!(kept);

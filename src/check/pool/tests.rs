@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::addr::{Endpoint, L4Proto};
 
-const VS: VsId = VsId(7);
+const VS: ServiceId = ServiceId(7);
 
 fn name(last: u8) -> ServiceName {
     ServiceName {

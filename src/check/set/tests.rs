@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::check::settings::{ProbeError, RealId, TcpProbe, VsId};
+use crate::{
+    check::settings::{ProbeError, TcpProbe},
+    lvs::{RealId, ServiceId},
+};
 
-const OWNER: RealRef = RealRef {
-    vs: VsId(0),
+const OWNER: Member = Member {
+    vs: ServiceId(0),
     real: RealId(0),
 };
 
@@ -93,7 +96,7 @@ fn thousands_of_checkers_are_each_on_time_and_spread() {
     for count in [1_000_u32, 10_000] {
         let mut set = CheckSet::new(u64::from(count));
         for _ in 0..count {
-            set.insert(Instant::ZERO, OWNER, settings(period));
+            set.insert(Instant::ZERO, OWNER, settings(period), false);
         }
         let takes = |n: u32| Duration::from_micros(200 + u64::from(n % 100) * 50);
         let seen = run(&mut set, at(60_000), takes, |_| Ok(()));
@@ -127,7 +130,12 @@ fn thousands_of_checkers_are_each_on_time_and_spread() {
 fn silent_real_servers_do_not_use_more_than_the_allowed_probes() {
     let mut set = CheckSet::new(3);
     for _ in 0..10_000 {
-        set.insert(Instant::ZERO, OWNER, settings(Duration::from_secs(60)));
+        set.insert(
+            Instant::ZERO,
+            OWNER,
+            settings(Duration::from_secs(60)),
+            false,
+        );
     }
     let seen = run(
         &mut set,
@@ -155,7 +163,14 @@ fn silent_real_servers_do_not_use_more_than_the_allowed_probes() {
 fn those_that_waited_longest_go_first() {
     let mut set = CheckSet::new(9);
     let ids: Vec<_> = (0..MAX_PROBES + 2)
-        .map(|_| set.insert(Instant::ZERO, OWNER, settings(Duration::from_secs(6))))
+        .map(|_| {
+            set.insert(
+                Instant::ZERO,
+                OWNER,
+                settings(Duration::from_secs(6)),
+                false,
+            )
+        })
         .collect();
     set.handle_timeout(at(1_000));
     let mut going: Vec<_> = std::iter::from_fn(|| started(&mut set)).collect();
@@ -182,7 +197,12 @@ fn those_that_waited_longest_go_first() {
 fn a_turn_may_end_early_and_goes_on_at_once() {
     let mut set = CheckSet::new(9);
     for _ in 0..3 {
-        set.insert(Instant::ZERO, OWNER, settings(Duration::from_secs(6)));
+        set.insert(
+            Instant::ZERO,
+            OWNER,
+            settings(Duration::from_secs(6)),
+            false,
+        );
     }
     set.handle_timeout(at(1_000));
     assert!(started(&mut set).is_some());
@@ -195,7 +215,12 @@ fn a_turn_may_end_early_and_goes_on_at_once() {
 fn without_descriptors_nothing_starts_for_a_moment_and_the_same_check_is_next() {
     let mut set = CheckSet::new(5);
     for _ in 0..4 {
-        set.insert(Instant::ZERO, OWNER, settings(Duration::from_secs(6)));
+        set.insert(
+            Instant::ZERO,
+            OWNER,
+            settings(Duration::from_secs(6)),
+            false,
+        );
     }
     set.handle_timeout(at(1_000));
     let first = started(&mut set).unwrap();
@@ -221,7 +246,12 @@ fn without_descriptors_nothing_starts_for_a_moment_and_the_same_check_is_next() 
 fn a_source_address_that_is_missing_delays_only_its_own_check() {
     let mut set = CheckSet::new(5);
     for _ in 0..2 {
-        set.insert(Instant::ZERO, OWNER, settings(Duration::from_secs(6)));
+        set.insert(
+            Instant::ZERO,
+            OWNER,
+            settings(Duration::from_secs(6)),
+            false,
+        );
     }
     set.handle_timeout(at(1_000));
     let first = started(&mut set).unwrap();
@@ -238,8 +268,14 @@ fn a_source_address_that_is_missing_delays_only_its_own_check() {
 #[test]
 fn a_removed_checker_leaves_neither_timer_nor_result_behind() {
     let mut set = CheckSet::new(5);
-    let [probed, ready, timed] =
-        [0; 3].map(|_| set.insert(Instant::ZERO, OWNER, settings(Duration::from_secs(6))));
+    let [probed, ready, timed] = [0; 3].map(|_| {
+        set.insert(
+            Instant::ZERO,
+            OWNER,
+            settings(Duration::from_secs(6)),
+            false,
+        )
+    });
     // Bring each into its place: the one under way first.
     let mut order: Vec<_> = set.timers.iter().copied().collect();
     order.sort_unstable();
@@ -262,7 +298,12 @@ fn a_removed_checker_leaves_neither_timer_nor_result_behind() {
 #[test]
 fn results_that_nobody_waits_for_are_ignored() {
     let mut set = CheckSet::new(5);
-    let id = set.insert(Instant::ZERO, OWNER, settings(Duration::from_secs(6)));
+    let id = set.insert(
+        Instant::ZERO,
+        OWNER,
+        settings(Duration::from_secs(6)),
+        false,
+    );
     let failed = Err(ProbeError::Timeout);
     assert_eq!(set.handle_result(at(1), id, &failed), None);
     assert!(set.get(id).unwrap().is_up());
@@ -283,14 +324,15 @@ fn a_shorter_period_applies_to_the_wait_that_is_running() {
             warmup: Some(Duration::ZERO),
             ..settings(Duration::from_secs(60))
         },
+        false,
     );
     set.handle_timeout(Instant::ZERO);
     assert_eq!(started(&mut set), Some(id));
     set.handle_result(Instant::ZERO, id, &Ok(())).unwrap();
     assert_eq!(set.poll_timeout(), Some(at(60_000)));
-    set.reconfigure(at(10_000), id, settings(Duration::from_secs(6)));
+    set.reconfigure(at(10_000), id, OWNER, settings(Duration::from_secs(6)));
     assert_eq!(set.poll_timeout(), Some(at(16_000)));
-    set.reconfigure(at(10_000), id, settings(Duration::from_secs(90)));
+    set.reconfigure(at(10_000), id, OWNER, settings(Duration::from_secs(90)));
     assert_eq!(
         set.poll_timeout(),
         Some(at(16_000)),

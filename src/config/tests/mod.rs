@@ -1,6 +1,7 @@
 //! Tests of the whole way from bytes to the model.
 
 mod applied;
+mod differences;
 mod lvs;
 mod robust;
 mod round_trip;

@@ -1,6 +1,6 @@
 //! What the control socket is answered.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::SystemTime};
 
 use mio::Registry;
 
@@ -37,12 +37,25 @@ impl Engine {
         turn(&mut admin, &registry, &mut |ticket, request| {
             self.answer(ticket, request)
         });
+        while let Some(line) = admin.poll_line() {
+            self.say(line);
+        }
         self.admin = Some(admin);
+    }
+
+    /// Sees to what others may have removed, and says what could not be said.
+    pub(super) fn keep_files(&mut self, now: Instant, wall: SystemTime) {
+        self.log.tell_loss(wall);
+        if let Some(line) = self.lock_file.keep(now) {
+            self.say(line);
+        }
+        self.with_admin(|admin, registry, _| admin.keep(now, registry));
     }
 
     /// Gives the answers that are known by now.
     pub(super) fn drive_enquiries(&mut self, now: Instant) {
-        let (Some(admin), Some(data_plane)) = (&mut self.admin, &mut self.data_plane) else {
+        let (Some(admin), Some(data_plane)) = (&mut self.admin, self.forwarding.data_plane_mut())
+        else {
             return;
         };
         let (workers, _) = data_plane.enquiries();
@@ -54,7 +67,7 @@ impl Engine {
     fn answer(&mut self, ticket: Ticket, request: Request) -> Option<Response> {
         Some(match request {
             Request::Connections(query) => {
-                let Some(data_plane) = &mut self.data_plane else {
+                let Some(data_plane) = self.forwarding.data_plane_mut() else {
                     return Some(Response::Connections(ConnectionList::default()));
                 };
                 let workers = data_plane.enquiries();
@@ -72,11 +85,15 @@ impl Engine {
                 },
             }),
             Request::List => Response::List(Box::new(self.list())),
+            Request::Reload => {
+                self.begin_reload(Some(ticket));
+                return None;
+            }
         })
     }
 
     fn list(&self) -> ServiceList {
-        let Some(data_plane) = &self.data_plane else {
+        let Some(data_plane) = self.forwarding.data_plane() else {
             return ServiceList::default();
         };
         let stats = data_plane.stats();
@@ -100,6 +117,7 @@ impl Engine {
                 unstored: stats.sum(|worker| worker.unstored.get()),
             },
             steering: data_plane.steering_counts(),
+            steering_refused: self.forwarding.refused().to_vec(),
             frames: FrameCounts {
                 received: stats.sum(|worker| worker.frames_in.get()),
                 forwarded: stats
@@ -116,9 +134,7 @@ impl Engine {
                 .iter()
                 .map(|stage| timing(stats, *stage))
                 .collect(),
-            services: self
-                .services
-                .status(&self.health, &self.hops, &self.ports, stats),
+            services: self.forwarding.status(self.checks.health(), data_plane),
         }
     }
 }

@@ -13,10 +13,8 @@ use mio::{Events, Poll};
 use super::*;
 use crate::{
     addr::{Endpoint, L4Proto},
-    check::{
-        Action, CheckerSettings, Health, Probe, RealId, RealSettings, ServiceName, VirtualSettings,
-        VsId,
-    },
+    check::{Action, CheckerSettings, Health, Probe, RealSettings, ServiceName, VirtualSettings},
+    lvs::{RealId, ServiceId},
 };
 
 const FIRST_TOKEN: usize = 16;
@@ -363,7 +361,7 @@ fn few_descriptors() {
     let target = listener.local_addr().unwrap();
     let mut control = Loop::new(100);
     let mut health = Health::new(1);
-    health.apply(control.now(), &[hundred_reals(target)]);
+    health.set(control.now(), &hundred_reals(target));
     let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     assert!(!hoard.is_empty());
     let mut said: Vec<String> = Vec::new();
@@ -371,8 +369,8 @@ fn few_descriptors() {
     let deadline = control.now() + Duration::from_secs(30);
     let all_ran = |health: &Health| {
         (0..100).all(|n| {
-            let real = crate::check::RealRef {
-                vs: VsId(0),
+            let real = crate::check::Member {
+                vs: ServiceId(0),
                 real: RealId(n),
             };
             health.checkers(real).all(|(_, checker)| checker.has_run())
@@ -413,7 +411,7 @@ fn few_descriptors() {
     assert_eq!(failures, 0, "{said:?}");
     assert!(
         health
-            .pool(VsId(0))
+            .pool(ServiceId(0))
             .unwrap()
             .reals()
             .all(|(_, real)| real.up)
@@ -440,7 +438,7 @@ fn hundred_reals(target: SocketAddr) -> VirtualSettings {
         checkers: vec![checker.clone()],
     });
     VirtualSettings {
-        id: VsId(0),
+        id: ServiceId(0),
         name: ServiceName {
             endpoint,
             protocol: L4Proto::Tcp,

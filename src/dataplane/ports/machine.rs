@@ -105,7 +105,7 @@ pub(super) enum State {
 }
 
 pub(super) struct Open {
-    port: PortId,
+    pub(super) port: PortId,
     report: InterfaceReport,
     pub(super) deferral: Option<Deferral>,
     /// Workers that have not taken it yet.
@@ -249,8 +249,9 @@ impl<B: Backend> Ports<B> {
         let spec = interface.spec.clone();
         let properties = device::properties(&spec)?;
         self.steering
-            .add_station(spec.ifindex, properties.mac)
-            .map_err(|e| OpenError::from_errno(&spec.name, "set its address", e))?;
+            .set_stations(spec.ifindex, &[properties.mac])
+            .complete()
+            .map_err(|e| OpenError::from_errno(&spec.name, "set its address", e.source))?;
         interface.station = Some(properties.mac);
         let port = self
             .slots
@@ -512,12 +513,9 @@ impl<B: Backend> Ports<B> {
 
     /// Closes an interface that is not wanted any more.
     pub(super) fn leave(&mut self, mut interface: Interface, newest: u64) {
-        if let (Some(mac), false) = (
-            interface.station,
-            matches!(interface.state, State::Opening(_)),
-        ) {
-            // One entry that nothing comes in for, if the kernel does not take it off.
-            let _ = self.steering.remove_station(interface.spec.ifindex, mac);
+        if interface.station.is_some() && !matches!(interface.state, State::Opening(_)) {
+            // What the kernel does not take off is an entry that nothing comes in for.
+            let _ = self.steering.set_stations(interface.spec.ifindex, &[]);
         }
         match interface.state {
             State::Opening(_) => self.wanted.push(interface),
@@ -633,13 +631,11 @@ impl<B: Backend> Ports<B> {
         let Ok(mac) = device::address(&interface.spec) else {
             return;
         };
-        let former = interface.station.filter(|station| *station != mac);
-        let Some(former) = former else { return };
+        if interface.station == Some(mac) {
+            return;
+        }
         let ifindex = interface.spec.ifindex;
-        let done = self
-            .steering
-            .add_station(ifindex, mac)
-            .and_then(|()| self.steering.remove_station(ifindex, former));
+        let done = self.steering.set_stations(ifindex, &[mac]).complete();
         match done {
             Ok(()) => interface.station = Some(mac),
             Err(error) => self.news.push(format!(

@@ -17,7 +17,7 @@ fn ends(six: bool) -> [&'static str; 3] {
 }
 
 fn nat(id: u32, addr: &str, port: u16) -> RealSpec {
-    real_at(id, addr, port, Method::Nat)
+    real_at(id, addr, port, LbKind::Nat)
 }
 
 fn web(six: bool, protocol: L4Proto) -> ServiceSpec {

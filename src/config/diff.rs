@@ -1,0 +1,557 @@
+//! What a reload changes: the differences between two configurations, each by its name.
+//!
+//! What stands in another order, under another name of a group or in other words is the same: a virtual
+//! server is known by what it takes, a real server by its endpoint within it, a VRRP instance by its
+//! interface and VRID.
+
+use std::{collections::HashMap, fmt, time::Duration};
+
+use super::model::{
+    Config, Global, Match, Persistence, RealServer, Settings, SorryServer, VirtualServer,
+    VrrpInstance,
+};
+use crate::addr::{Endpoint, L4Proto};
+
+/// One difference. Displayed as a line for the log: `virtual server [10.0.0.148]:tcp:80 is new`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A `vrrp_instance` that was not there.
+    InstanceAdded {
+        /// Its name.
+        name: String,
+    },
+    /// A `vrrp_instance` that is there no more.
+    InstanceRemoved {
+        /// Its name.
+        name: String,
+    },
+    /// A `vrrp_instance` with other keywords.
+    InstanceChanged {
+        /// Its name.
+        name: String,
+        /// What is another value, at least one.
+        what: Vec<Keyword>,
+    },
+    /// A `virtual_server` that was not there.
+    ServerAdded {
+        /// Its place in the new configuration.
+        new: usize,
+        /// Its name.
+        name: String,
+    },
+    /// A `virtual_server` that is there no more.
+    ServerRemoved {
+        /// Its place in the old configuration.
+        old: usize,
+        /// Its name.
+        name: String,
+    },
+    /// A `virtual_server` with other keywords or real servers.
+    ServerChanged {
+        /// Its place in the old configuration.
+        old: usize,
+        /// Its place in the new configuration.
+        new: usize,
+        /// Its name.
+        name: String,
+        /// What is different, at least one.
+        what: Vec<ServerChange>,
+    },
+    /// Another value in `global_defs` or `xvs`.
+    Setting {
+        /// What is another value.
+        what: Keyword,
+        /// Whether a running daemon takes it over; otherwise it needs a restart.
+        live: bool,
+    },
+}
+
+/// What is different about a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerChange {
+    /// Another value.
+    Keyword(Keyword),
+    /// It takes these packets, too.
+    MatchAdded(Match),
+    /// It takes these packets no more.
+    MatchRemoved(Match),
+    /// A real server that was not there.
+    RealAdded(Endpoint),
+    /// A real server that is there no more.
+    RealRemoved(Endpoint),
+    /// A real server with other keywords.
+    RealChanged(Endpoint, Vec<Keyword>),
+}
+
+/// A keyword with another value. Displayed as `weight 3 (was 1)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyword {
+    /// The keyword.
+    pub name: &'static str,
+    /// The value as it was and as it is, where it can be said in a few words.
+    pub values: Option<(String, String)>,
+}
+
+impl fmt::Display for Keyword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.values {
+            Some((from, to)) => write!(f, "{} {to} (was {from})", self.name),
+            None => write!(f, "{} changed", self.name),
+        }
+    }
+}
+
+impl fmt::Display for ServerChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keyword(keyword) => keyword.fmt(f),
+            Self::MatchAdded(what) => write!(f, "{what} is new"),
+            Self::MatchRemoved(what) => write!(f, "{what} is removed"),
+            Self::RealAdded(endpoint) => write!(f, "real server {endpoint} is new"),
+            Self::RealRemoved(endpoint) => write!(f, "real server {endpoint} is removed"),
+            Self::RealChanged(endpoint, what) => {
+                write!(f, "real server {endpoint}: {}", List(what))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InstanceAdded { name } => write!(f, "vrrp_instance {name} is new"),
+            Self::InstanceRemoved { name } => write!(f, "vrrp_instance {name} is removed"),
+            Self::InstanceChanged { name, what } => {
+                write!(f, "vrrp_instance {name}: {}", List(what))
+            }
+            Self::ServerAdded { name, .. } => write!(f, "virtual server {name} is new"),
+            Self::ServerRemoved { name, .. } => write!(f, "virtual server {name} is removed"),
+            Self::ServerChanged { name, what, .. } => {
+                write!(f, "virtual server {name}: {}", List(what))
+            }
+            Self::Setting { what, live: true } => what.fmt(f),
+            Self::Setting { what, live: false } => write!(f, "{what}: from the next start on"),
+        }
+    }
+}
+
+/// Several, after one another.
+struct List<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for List<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, one) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str(", ")?;
+            }
+            one.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// The differences between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// In this order: settings, VRRP instances, virtual servers, of each what is removed, then what is changed
+    /// or new in the order of the file.
+    pub changes: Vec<Change>,
+    /// For each virtual server of the new configuration its place in the old one: that of the one with which
+    /// it has most in common of what both take. None is the successor of two, or has two.
+    pub former: Vec<Option<usize>>,
+}
+
+/// What is different in `new`.
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let mut changes = settings(old, new);
+    instances(old, new, &mut changes);
+    let former = successors(old, new);
+    servers((old, new), &former, &mut changes);
+    Diff { changes, former }
+}
+
+/// Collects the keywords with another value.
+#[derive(Default)]
+struct Keywords(Vec<Keyword>);
+
+impl Keywords {
+    fn value<T: PartialEq>(
+        &mut self,
+        name: &'static str,
+        (old, new): (&T, &T),
+        show: impl Fn(&T) -> String,
+    ) {
+        if old != new {
+            let values = Some((show(old), show(new)));
+            self.0.push(Keyword { name, values });
+        }
+    }
+
+    fn plain<T: PartialEq + fmt::Display>(&mut self, name: &'static str, values: (&T, &T)) {
+        self.value(name, values, T::to_string);
+    }
+
+    fn flag(&mut self, name: &'static str, (old, new): (bool, bool)) {
+        self.value(name, (&old, &new), |set| {
+            if *set { "yes" } else { "no" }.to_owned()
+        });
+    }
+
+    fn time(&mut self, name: &'static str, (old, new): (Duration, Duration)) {
+        self.value(name, (&old, &new), |time| time.as_secs_f64().to_string());
+    }
+
+    /// A value that is too long, or not for others to see.
+    fn other<T: PartialEq>(&mut self, name: &'static str, (old, new): (&T, &T)) {
+        if old != new {
+            self.0.push(Keyword { name, values: None });
+        }
+    }
+}
+
+fn settings(old: &Config, new: &Config) -> Vec<Change> {
+    let (mut live, mut start) = (Keywords::default(), Keywords::default());
+    let Config {
+        global,
+        vrrp_instances: _,
+        virtual_servers: _,
+        timeouts,
+        settings,
+    } = old;
+    live.other("timeouts", (timeouts, &new.timeouts));
+    let Global {
+        router_id,
+        mail,
+        vrrp_startup_delay,
+        vrrp_garp_interval,
+        dynamic_interfaces,
+    } = global;
+    let to = &new.global;
+    live.other("router_id", (router_id, &to.router_id));
+    live.other("notification_email", (mail, &to.mail));
+    live.time(
+        "vrrp_garp_interval",
+        (*vrrp_garp_interval, to.vrrp_garp_interval),
+    );
+    live.flag(
+        "dynamic_interfaces",
+        (*dynamic_interfaces, to.dynamic_interfaces),
+    );
+    start.time(
+        "vrrp_startup_delay",
+        (*vrrp_startup_delay, to.vrrp_startup_delay),
+    );
+    let Settings {
+        marks,
+        ipvs,
+        reset_on_failure,
+        cut_removed,
+        udp_move,
+        tunnel_source,
+        maglev_table_size,
+        workers,
+        cpus,
+        busy_poll,
+        spin,
+    } = settings;
+    let to = &new.settings;
+    live.other("mark", (marks, &to.marks));
+    live.other("the sysctls of IPVS", (ipvs, &to.ipvs));
+    live.flag("reset_on_failure", (*reset_on_failure, to.reset_on_failure));
+    live.flag("cut_removed", (*cut_removed, to.cut_removed));
+    live.flag("udp_move", (*udp_move, to.udp_move));
+    live.other("tunnel_source", (tunnel_source, &to.tunnel_source));
+    live.plain(
+        "maglev_table_size",
+        (maglev_table_size, &to.maglev_table_size),
+    );
+    start.other("workers", (workers, &to.workers));
+    start.other("cpus", (cpus, &to.cpus));
+    start.flag("busy_poll", (*busy_poll, to.busy_poll));
+    start.other("spin_us", (spin, &to.spin));
+    let setting = |live| move |what| Change::Setting { what, live };
+    let live = live.0.into_iter().map(setting(true));
+    live.chain(start.0.into_iter().map(setting(false)))
+        .collect()
+}
+
+fn instances(old: &Config, new: &Config, changes: &mut Vec<Change>) {
+    let identity =
+        |instance: &VrrpInstance| (instance.interface.clone(), instance.virtual_router_id);
+    let mut known: HashMap<_, _> = old
+        .vrrp_instances
+        .iter()
+        .map(|instance| (identity(instance), instance))
+        .collect();
+    let mut later = Vec::new();
+    for instance in &new.vrrp_instances {
+        let name = instance.name.clone();
+        match known.remove(&identity(instance)) {
+            None => later.push(Change::InstanceAdded { name }),
+            Some(former) => {
+                let what = instance_keywords(former, instance);
+                if !what.is_empty() {
+                    later.push(Change::InstanceChanged { name, what });
+                }
+            }
+        }
+    }
+    let gone = old.vrrp_instances.iter();
+    let gone = gone.filter(|instance| known.contains_key(&identity(instance)));
+    changes.extend(gone.map(|instance| Change::InstanceRemoved {
+        name: instance.name.clone(),
+    }));
+    changes.append(&mut later);
+}
+
+fn instance_keywords(old: &VrrpInstance, new: &VrrpInstance) -> Vec<Keyword> {
+    let VrrpInstance {
+        name,
+        initial_state,
+        interface: _,
+        virtual_router_id: _,
+        priority,
+        version,
+        advert_int,
+        preempt,
+        preempt_delay,
+        authentication,
+        source,
+        transport,
+        virtual_ipaddress,
+        virtual_ipaddress_excluded,
+        garp,
+        track_interface,
+        dont_track_primary,
+        skip_check_adv_addr,
+        down_timer_adverts,
+        lower_prio_no_advert,
+        higher_prio_send_advert,
+        notify,
+    } = old;
+    let mut what = Keywords::default();
+    what.plain("vrrp_instance", (name, &new.name));
+    what.other("state", (initial_state, &new.initial_state));
+    what.plain("priority", (priority, &new.priority));
+    what.other("version", (version, &new.version));
+    what.time("advert_int", (*advert_int, new.advert_int));
+    what.flag("preempt", (*preempt, new.preempt));
+    what.time("preempt_delay", (*preempt_delay, new.preempt_delay));
+    what.other("authentication", (authentication, &new.authentication));
+    what.other("the source address", (source, &new.source));
+    what.other("unicast_peer", (transport, &new.transport));
+    what.other(
+        "virtual_ipaddress",
+        (virtual_ipaddress, &new.virtual_ipaddress),
+    );
+    what.other(
+        "virtual_ipaddress_excluded",
+        (virtual_ipaddress_excluded, &new.virtual_ipaddress_excluded),
+    );
+    what.other("garp_master", (garp, &new.garp));
+    what.other("track_interface", (track_interface, &new.track_interface));
+    what.flag(
+        "dont_track_primary",
+        (*dont_track_primary, new.dont_track_primary),
+    );
+    what.flag(
+        "skip_check_adv_addr",
+        (*skip_check_adv_addr, new.skip_check_adv_addr),
+    );
+    what.plain(
+        "down_timer_adverts",
+        (down_timer_adverts, &new.down_timer_adverts),
+    );
+    what.flag(
+        "lower_prio_no_advert",
+        (*lower_prio_no_advert, new.lower_prio_no_advert),
+    );
+    what.flag(
+        "higher_prio_send_advert",
+        (*higher_prio_send_advert, new.higher_prio_send_advert),
+    );
+    what.other("notify", (notify, &new.notify));
+    what.0
+}
+
+/// What a virtual server takes, as its identity.
+type Taken = (Option<L4Proto>, Match);
+
+fn taken(server: &VirtualServer) -> impl Iterator<Item = Taken> + '_ {
+    server.matches.iter().map(|one| {
+        // A mark is of any protocol.
+        let protocol = one.port().map(|_| server.protocol);
+        (protocol, *one)
+    })
+}
+
+/// [`Diff::former`].
+fn successors(old: &Config, new: &Config) -> Vec<Option<usize>> {
+    let numbered = old.virtual_servers.iter().enumerate();
+    let owners: HashMap<Taken, usize> = numbered
+        .flat_map(|(at, server)| taken(server).map(move |what| (what, at)))
+        .collect();
+    let mut pairs = Vec::new();
+    for (at, server) in new.virtual_servers.iter().enumerate() {
+        let mut shared: HashMap<usize, usize> = HashMap::new();
+        for owner in taken(server).filter_map(|what| owners.get(&what)) {
+            *shared.entry(*owner).or_default() += 1;
+        }
+        pairs.extend(shared.into_iter().map(|(owner, count)| (count, owner, at)));
+    }
+    pairs.sort_unstable_by_key(|(count, owner, at)| (usize::MAX - count, *owner, *at));
+    let mut found = vec![None; new.virtual_servers.len()];
+    let mut succeeded = vec![false; old.virtual_servers.len()];
+    for (_, owner, at) in pairs {
+        if found[at].is_none() && !succeeded[owner] {
+            found[at] = Some(owner);
+            succeeded[owner] = true;
+        }
+    }
+    found
+}
+
+fn servers((old, new): (&Config, &Config), former: &[Option<usize>], changes: &mut Vec<Change>) {
+    let mut succeeded = vec![false; old.virtual_servers.len()];
+    former.iter().flatten().for_each(|at| succeeded[*at] = true);
+    let gone = old.virtual_servers.iter().enumerate();
+    let gone = gone.filter(|(at, _)| !succeeded[*at]);
+    changes.extend(gone.map(|(at, server)| Change::ServerRemoved {
+        old: at,
+        name: server.name(),
+    }));
+    for (at, (server, former)) in new.virtual_servers.iter().zip(former).enumerate() {
+        let Some(former) = *former else {
+            let name = server.name();
+            changes.push(Change::ServerAdded { new: at, name });
+            continue;
+        };
+        let what = server_changes(&old.virtual_servers[former], server);
+        if !what.is_empty() {
+            changes.push(Change::ServerChanged {
+                old: former,
+                new: at,
+                name: server.name(),
+                what,
+            });
+        }
+    }
+}
+
+fn server_changes(old: &VirtualServer, new: &VirtualServer) -> Vec<ServerChange> {
+    // Most are the same in the same order, and there may be thousands.
+    if old == new {
+        return Vec::new();
+    }
+    let keywords = server_keywords(old, new).into_iter();
+    let mut changes: Vec<_> = keywords.map(ServerChange::Keyword).collect();
+    let missing = |from: &VirtualServer, to: &VirtualServer| -> Vec<Match> {
+        let all = from.matches.iter().copied();
+        all.filter(|one| !to.matches.contains(one)).collect()
+    };
+    let (removed, added) = (missing(old, new), missing(new, old));
+    changes.extend(removed.into_iter().map(ServerChange::MatchRemoved));
+    changes.extend(added.into_iter().map(ServerChange::MatchAdded));
+    let reals = old.real_servers.iter();
+    let mut known: HashMap<Endpoint, &RealServer> =
+        reals.map(|real| (real.endpoint, real)).collect();
+    let mut later = Vec::new();
+    for real in &new.real_servers {
+        match known.remove(&real.endpoint) {
+            None => later.push(ServerChange::RealAdded(real.endpoint)),
+            Some(former) => {
+                let what = real_keywords(former, real);
+                if !what.is_empty() {
+                    later.push(ServerChange::RealChanged(real.endpoint, what));
+                }
+            }
+        }
+    }
+    let gone = old.real_servers.iter().map(|real| real.endpoint);
+    let gone = gone.filter(|endpoint| known.contains_key(endpoint));
+    changes.extend(gone.map(ServerChange::RealRemoved));
+    changes.append(&mut later);
+    changes
+}
+
+fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
+    let VirtualServer {
+        matches: _,
+        group,
+        protocol: _,
+        ops,
+        delay_loop: _,
+        lb_algo,
+        lb_kind: _,
+        persistence,
+        alpha: _,
+        omega,
+        quorum,
+        hysteresis,
+        sorry_server,
+        notify,
+        real_servers: _,
+    } = old;
+    let mut what = Keywords::default();
+    what.other("virtual_server_group", (group, &new.group));
+    if lb_algo.name() == new.lb_algo.name() {
+        what.other("the flags of lb_algo", (lb_algo, &new.lb_algo));
+    } else {
+        what.value("lb_algo", (lb_algo, &new.lb_algo), |algo| {
+            algo.name().to_owned()
+        });
+    }
+    what.flag("ops", (*ops, new.ops));
+    what.value(
+        "persistence_timeout",
+        (persistence, &new.persistence),
+        |persistence: &Option<Persistence>| match persistence {
+            None => "none".to_owned(),
+            Some(Persistence {
+                timeout,
+                granularity,
+            }) => format!("{} s /{granularity}", timeout.as_secs()),
+        },
+    );
+    what.plain("quorum", (quorum, &new.quorum));
+    what.plain("hysteresis", (hysteresis, &new.hysteresis));
+    what.value(
+        "sorry_server",
+        (sorry_server, &new.sorry_server),
+        |sorry: &Option<SorryServer>| match sorry {
+            None => "none".to_owned(),
+            Some(sorry) => {
+                let inhibit = if sorry.inhibit { " inhibit" } else { "" };
+                format!("{} {}{inhibit}", sorry.endpoint, sorry.lb_kind)
+            }
+        },
+    );
+    what.flag("omega", (*omega, new.omega));
+    what.other("quorum_up, quorum_down", (notify, &new.notify));
+    what.0
+}
+
+fn real_keywords(old: &RealServer, new: &RealServer) -> Vec<Keyword> {
+    let RealServer {
+        endpoint: _,
+        weight,
+        lb_kind,
+        inhibit_on_failure,
+        uthreshold,
+        lthreshold,
+        notify,
+        checkers,
+    } = old;
+    let mut what = Keywords::default();
+    what.plain("weight", (weight, &new.weight));
+    what.plain("lvs_method", (lb_kind, &new.lb_kind));
+    what.flag(
+        "inhibit_on_failure",
+        (*inhibit_on_failure, new.inhibit_on_failure),
+    );
+    what.plain("uthreshold", (uthreshold, &new.uthreshold));
+    what.plain("lthreshold", (lthreshold, &new.lthreshold));
+    what.other("notify_up, notify_down", (notify, &new.notify));
+    what.other("its checks", (checkers, &new.checkers));
+    what.0
+}

@@ -1,0 +1,132 @@
+//! What a reload changes is named, and nothing else is.
+
+use super::{config, instance, server};
+use crate::config::{Change, Config, diff};
+
+fn said(old: &str, new: &str) -> Vec<String> {
+    let diff = diff(&config(old), &config(new));
+    diff.changes.iter().map(ToString::to_string).collect()
+}
+
+/// A virtual server with these real servers, `(last byte, lines)`.
+fn virtual_server(head: &str, more: &str, reals: &[(u8, &str)]) -> String {
+    let mut text = format!("virtual_server {head} {{\nlb_kind DR\nprotocol TCP\n{more}\n");
+    for (last, lines) in reals {
+        text += &format!("real_server 10.0.0.{last} 80 {{\n{lines}\n}}\n");
+    }
+    text + "}\n"
+}
+
+#[test]
+fn what_is_the_same_in_another_order_is_the_same() {
+    let first = virtual_server("10.0.0.100 80", "", &[(1, ""), (2, "weight 3")]);
+    let turned = virtual_server("10.0.0.100 80", "", &[(2, "weight 3"), (1, "weight 1")]);
+    let second = server("", "");
+    let one = format!("{first}{second}{}", instance("priority 90"));
+    let other = format!("{}{second}{turned}", instance("priority 90"));
+    assert!(said(&one, &one).is_empty());
+    assert!(said(&one, &other).is_empty());
+    assert!(said(&other, &one).is_empty());
+}
+
+#[test]
+fn every_difference_has_its_name() {
+    let old = virtual_server("10.0.0.100 80", "", &[(1, ""), (2, "")]);
+    let new = virtual_server(
+        "10.0.0.100 80",
+        "lb_algo wrr\npersistence_timeout 50",
+        &[(1, "weight 3\nTCP_CHECK {\n}"), (3, "")],
+    );
+    assert_eq!(
+        said(&old, &new),
+        [
+            "virtual server [10.0.0.100]:tcp:80: lb_algo wrr (was wlc), \
+          persistence_timeout 50 s /32 (was none), real server 10.0.0.2:80 is removed, \
+          real server 10.0.0.1:80: weight 3 (was 1), its checks changed, \
+          real server 10.0.0.3:80 is new"
+        ]
+    );
+    let gone = server("", "");
+    assert_eq!(
+        said(&format!("{old}{gone}"), &old),
+        ["virtual server [10.0.0.9]:tcp:80 is removed"]
+    );
+    assert_eq!(
+        said(&old, &format!("{old}{gone}")),
+        ["virtual server [10.0.0.9]:tcp:80 is new"]
+    );
+    assert_eq!(
+        said(
+            &instance("priority 90"),
+            &instance("priority 110\nadvert_int 2")
+        ),
+        ["vrrp_instance V: priority 110 (was 90), advert_int 2 (was 1)"]
+    );
+    let xvs = |line: &str| format!("{old}xvs {{\n{line}\n}}\n");
+    assert_eq!(said(&old, &xvs("udp_move no")), ["udp_move no (was yes)"]);
+    assert_eq!(
+        said(&old, &xvs("workers 2")),
+        ["workers changed: from the next start on"]
+    );
+}
+
+#[test]
+fn passwords_are_not_told() {
+    let with = |password: &str| {
+        instance(&format!(
+            "authentication {{\nauth_type PASS\nauth_pass {password}\n}}"
+        ))
+    };
+    assert_eq!(
+        said(&with("secret1"), &with("secret2")),
+        ["vrrp_instance V: authentication changed"]
+    );
+}
+
+#[test]
+fn a_group_is_the_one_that_takes_most_of_what_it_took() {
+    let group = |name: &str, lines: &str| {
+        format!(
+            "virtual_server_group {name} {{\n{lines}\n}}\n{}",
+            virtual_server(&format!("group {name}"), "", &[(1, "")])
+        )
+    };
+    let old = group("A", "10.0.0.100 80\n10.0.0.101 80\n10.0.0.102 80");
+    // Under another name, with one address more and one less.
+    let new = group("B", "10.0.0.101 80\n10.0.0.102 80\n10.0.0.103 80");
+    assert_eq!(
+        said(&old, &new),
+        [
+            "virtual server group B: virtual_server_group changed, 10.0.0.100 80 is removed, 10.0.0.103 80 is new"
+        ]
+    );
+    // Taken apart: the larger part is what it was.
+    let apart = format!(
+        "{}{}",
+        group("C", "10.0.0.100 80"),
+        group("D", "10.0.0.101 80\n10.0.0.102 80")
+    );
+    assert_eq!(
+        said(&old, &apart),
+        [
+            "virtual server group C is new",
+            "virtual server group D: virtual_server_group changed, 10.0.0.100 80 is removed"
+        ]
+    );
+}
+
+#[test]
+fn from_nothing_everything_is_new() {
+    let new = config(&format!("{}{}", instance(""), server("", "")));
+    let diff = diff(&Config::default(), &new);
+    assert!(
+        matches!(
+            &diff.changes[..],
+            [
+                Change::InstanceAdded { .. },
+                Change::ServerAdded { new: 0, .. }
+            ]
+        ),
+        "{diff:?}"
+    );
+}
