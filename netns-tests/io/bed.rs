@@ -99,14 +99,8 @@ impl Bed {
 
     /// A veth pair of so many queues, both ends up, without addresses.
     pub(crate) fn pair(&self, client_end: &str, lb_end: &str, queues: u32) {
-        self.pair_with(client_end, lb_end, (queues, queues));
-    }
-
-    /// The same, of which only so many queues are in use.
-    pub(crate) fn pair_with(&self, client_end: &str, lb_end: &str, (most, used): (u32, u32)) {
-        let (client, lb) = (&self.client, &self.lb);
-        let (most, queues) = (&*most.to_string(), &*used.to_string());
-        let count = ["numrxqueues", most, "numtxqueues", most];
+        let (client, lb, queues) = (&self.client, &self.lb, &queues.to_string());
+        let count = ["numrxqueues", queues, "numtxqueues", queues];
         let mut link = vec!["link", "add", client_end, "netns", client];
         link.extend(count);
         link.extend(["type", "veth", "peer", "name", lb_end, "netns", lb]);

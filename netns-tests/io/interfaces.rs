@@ -311,8 +311,10 @@ fn other_queues_are_served_after_a_moment() {
         "interfaces::other_queues_are_served_after_a_moment",
         |bed| {
             // More and more: the kernel takes no queue away that a socket is bound to.
-            bed.pair_with("c1", "l1", (4, 1));
-            bed.pair("c2", "l2", 2);
+            pairs(bed, 4);
+            // Natively only if the other end sends on no more queues.
+            ethtool_in(&bed.client, &["-L", "c1", "rx", "1", "tx", "1"]);
+            ethtool_in(&bed.lb, &["-L", "l1", "rx", "1", "tx", "1"]);
             let mut engine = Engine::start(bed, "workers-2 l1 l2");
             let one = engine.report.contains("l1: AF_XDP native copy on 1 queue ");
             assert!(one, "{}", engine.report);
