@@ -256,19 +256,16 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
     let mut tables = TableBuilder::new();
     tables.apply(&[], &specs).unwrap();
     for id in 1..=4_u8 {
-        let next = NextHop {
-            port: PortId(egress),
+        let next = egress.map(|port| NextHop {
+            port,
             source: MacAddr(LB_MAC),
             destination: MacAddr(real_mac(id)),
             mtu: 1500,
-        };
-        let hop = Hop {
-            next: Some(next),
-            local: None,
-        };
+        });
+        let hop = Hop { next, local: None };
         tables.set_hop(HopId(id.into()), hop);
     }
-    tables.build(1)
+    tables.build(generation)
 }
 
 /// A segment of the client with this address.

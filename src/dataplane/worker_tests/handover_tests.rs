@@ -16,16 +16,16 @@ use crate::{
 const FRAMES: usize = 3 * BURST;
 
 /// Workers that take turns when they are told to.
-struct Crew {
-    workers: Vec<Worker<MemoryIo>>,
-    stats: Vec<Arc<WorkerStats>>,
+pub(super) struct Crew {
+    pub(super) workers: Vec<Worker<MemoryIo>>,
+    pub(super) stats: Vec<Arc<WorkerStats>>,
     now: Instant,
     injected: u64,
     frames: usize,
 }
 
 impl Crew {
-    fn new(workers: usize, spec: ServiceSpec) -> Self {
+    pub(super) fn new(workers: usize, spec: ServiceSpec) -> Self {
         Self::with_frames(workers, spec, FRAMES)
     }
 
@@ -60,19 +60,19 @@ impl Crew {
         }
     }
 
-    fn inject(&mut self, worker: usize, frame: &[u8]) {
+    pub(super) fn inject(&mut self, worker: usize, frame: &[u8]) {
         assert!(self.workers[worker].io_mut().inject(INGRESS, frame));
         self.injected += 1;
     }
 
-    fn turn(&mut self, worker: usize) -> usize {
+    pub(super) fn turn(&mut self, worker: usize) -> usize {
         let frames = self.workers[worker].turn(self.now);
         assert!(self.workers[worker].account().is_conserved());
         frames
     }
 
     /// Turns until nobody has anything to do.
-    fn work(&mut self) {
+    pub(super) fn work(&mut self) {
         while (0..self.workers.len()).map(|n| self.turn(n)).sum::<usize>() > 0 {}
     }
 
@@ -103,7 +103,7 @@ impl Crew {
 
     /// Every frame is somewhere, and each that came in went out or was dropped for a reason.
     #[track_caller]
-    fn assert_settled(&mut self) {
+    pub(super) fn assert_settled(&mut self) {
         let account: FrameAccount = self.workers.iter_mut().map(Worker::account).sum();
         let whole = (self.frames * self.workers.len()) as u64;
         assert!(account.is_conserved(), "{account:?}");
