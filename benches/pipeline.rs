@@ -26,8 +26,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Hop, HopId, Limits, Match, Method, NextHop, Persistence, RealId, RealSpec,
-        Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
+        Hop, HopId, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Route, Routes,
+        Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
         rewrite::TunnelKind,
     },
     dataplane::{
@@ -79,11 +79,11 @@ impl Way {
         }
     }
 
-    const fn method(self) -> Method {
+    const fn method(self) -> LbKind {
         match self {
-            Self::Dr | Self::Dr6 => Method::DirectRouting,
-            Self::Tun => Method::Tunnel(TunnelKind::Ipip),
-            Self::Nat | Self::NatOut => Method::Nat,
+            Self::Dr | Self::Dr6 => LbKind::Dr,
+            Self::Tun => LbKind::Tun(TunnelKind::Ipip),
+            Self::Nat | Self::NatOut => LbKind::Nat,
         }
     }
 
@@ -150,12 +150,8 @@ fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {
         reals: reals.collect(),
         draining: Vec::new(),
     };
-    let environment = Environment {
-        routes: Arc::new(routes()),
-        ..Environment::default()
-    };
     let mut tables = TableBuilder::new();
-    tables.set_environment(environment);
+    tables.set_routes(Arc::new(routes()));
     tables.set(&spec).expect("the virtual server is legal");
     let to_real = Hop {
         next: Some(hop(1)),

@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Hop, HopId, Limits, Match, Method, NextHop, RealId, RealSpec, Scheduler, ServiceId,
+        Hop, HopId, LbKind, Limits, Match, NextHop, RealId, RealSpec, Scheduler, ServiceId,
         ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
     },
 };
@@ -27,7 +27,7 @@ fn service(n: u32) -> ServiceSpec {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new(address(10, id), 8080),
-        method: Method::Nat,
+        method: LbKind::Nat,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),

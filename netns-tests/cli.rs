@@ -76,10 +76,10 @@ fn unreadable() {
     let lan = Lan::new();
     let missing = lan.as_ref().join("missing.conf");
     let missing = missing.to_str().expect("the path is UTF-8");
-    for arguments in [
-        &["check", "-f", missing][..],
-        &["run", "-f", missing],
-        &["no-such-word"],
+    for (arguments, word) in [
+        (&["check", "-f", missing][..], missing),
+        (&["run", "-f", missing], missing),
+        (&["no-such-word"], "no-such-word"),
     ] {
         let output = xvs(&lan.lb1, arguments);
         assert_eq!(
@@ -88,7 +88,10 @@ fn unreadable() {
             "xvs {arguments:?}: {}",
             errors(&output)
         );
-        assert!(!output.stderr.is_empty(), "xvs {arguments:?} says nothing");
+        assert!(
+            errors(&output).contains(word),
+            "xvs {arguments:?}: {output:?}"
+        );
     }
 }
 
@@ -156,7 +159,8 @@ fn second_run() {
     let socket = socket.to_str().expect("the path is UTF-8");
     let output = xvs(&lan.lb1, &["run", "-f", file, "--socket", socket]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(!output.stderr.is_empty());
+    let said = errors(&output);
+    assert!(said.contains("another xvs is running"), "{said}");
     assert!(lb.is_running(), "the first one has suffered");
     assert!(
         lan.lb1.has_address(VIP) && lan.lb1.has_xdp(),

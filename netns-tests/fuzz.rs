@@ -20,7 +20,7 @@ use libfuzzer_sys::fuzz_target;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Hop, HopId, Limits, MarkRule, Match, Method, NextHop, Persistence, PortSpec,
+        Environment, Hop, HopId, LbKind, Limits, MarkRule, Match, NextHop, Persistence, PortSpec,
         RealId, RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec,
         TableBuilder, rewrite::TunnelKind,
     },
@@ -77,14 +77,14 @@ fn ways() -> impl Iterator<Item = (HopId, Option<NextHop>, Option<IpAddr>)> {
 
 fn services() -> Vec<ServiceSpec> {
     let methods = [
-        Method::DirectRouting,
-        Method::Nat,
-        Method::Tunnel(TunnelKind::Ipip),
-        Method::Tunnel(TunnelKind::Gue {
+        LbKind::Dr,
+        LbKind::Nat,
+        LbKind::Tun(TunnelKind::Ipip),
+        LbKind::Tun(TunnelKind::Gue {
             port: 6080,
             checksum: true,
         }),
-        Method::Tunnel(TunnelKind::Gre { checksum: true }),
+        LbKind::Tun(TunnelKind::Gre { checksum: true }),
     ];
     let mut specs = Vec::new();
     let mut next_real = 0;
@@ -95,7 +95,7 @@ fn services() -> Vec<ServiceSpec> {
                 let reals = (0..2_u8).map(|n| {
                     next_real += 1;
                     // A tunnel's outer packet is of the other family every other time.
-                    let outer6 = ipv6 != (n == 1 && matches!(method, Method::Tunnel(_)));
+                    let outer6 = ipv6 != (n == 1 && matches!(method, LbKind::Tun(_)));
                     RealSpec {
                         id: RealId(next_real),
                         epoch: NonZeroU32::MIN,
@@ -138,7 +138,7 @@ fn services() -> Vec<ServiceSpec> {
         marked.matches = vec![Match::Mark { mark: 7, ipv6 }];
         marked.reals = vec![RealSpec {
             id: RealId(200 + u32::from(ipv6)),
-            method: Method::Nat,
+            method: LbKind::Nat,
             endpoint: Endpoint::new(addresses(ipv6, 150), 0),
             ..marked.reals[0]
         }];
@@ -258,7 +258,6 @@ impl Lab {
             .map(|ipv6| (PortId(0), addresses(ipv6, 254), MacAddr([2, 0, 0, 0, 2, 1])));
         let environment = Environment {
             marks: [false, true].map(mark).to_vec(),
-            routes: Arc::new(Routes::new(routes, neighbours)),
             ports: vec![
                 PortSpec {
                     v4: Some(Ipv4Addr::new(10, 0, 0, 1)),
@@ -270,6 +269,7 @@ impl Lab {
         };
         let mut tables = TableBuilder::new();
         tables.set_environment(environment);
+        tables.set_routes(Arc::new(Routes::new(routes, neighbours)));
         tables.apply(&[], &services()).expect("legal ones");
         for (id, next, local) in ways() {
             tables.set_hop(id, Hop { next, local });

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
-    fs,
+    fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, PoisonError,
@@ -112,8 +112,14 @@ fn quorum_is_lost_with_the_last_server_and_gained_with_the_first() {
 
     web.next().expect("a third server").kill();
     lb.wait_for_line(mark, "Lost quorum", secs(5));
-    let error = lan.client.inside(|| get(CLIENT, http(), millis(500)));
-    assert!(error.is_err(), "{error:?} without a server");
+    let answer = lan.client.inside(|| get(CLIENT, http(), millis(500)));
+    assert_eq!(
+        answer.map_err(|error| error.kind()),
+        Err(io::ErrorKind::ConnectionRefused),
+        "without a server"
+    );
+    // By the box: a machine whose server is dead refuses as well.
+    assert!(lb.count("replies", "unreachable-no-real") > 0);
 
     let mark = lb.mark();
     let _web = WebServer::start(&lan, &lan.reals[1]);

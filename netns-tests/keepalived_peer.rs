@@ -128,9 +128,31 @@ fn xvs_is_backup(by_unicast: bool) {
 fn adverts_with_another_password_are_not_believed() {
     let lan = Lan::new();
     let strange = vrrp_with("MASTER", HIGH, "2222", "");
-    let _peer = Keepalived::start(&lan, &lan.lb2, &strange);
+    let peer = Keepalived::start(&lan, &lan.lb2, &strange);
     wait_until("keepalived is master", secs(8), || lan.lb2.has_address(VIP));
     let lb = Xvs::start(&lan, &lan.lb1, &first("BACKUP", LOW, false), Engine::AfXdp);
     lb.wait_for_master();
+    // Three intervals at least have passed, with an advert in each.
+    assert!(counter(&lb, "rejected-password") >= 3);
+    assert_eq!(counter(&lb, "adverts-received"), 0);
+    // The other way round, and neither gives way to the other.
+    wait_until("keepalived has heard and refused xvs", secs(3), || {
+        peer.refused_passwords() >= 2
+    });
+    assert!(lan.lb1.has_address(VIP) && lan.lb2.has_address(VIP));
     lb.stop();
+    peer.stop();
+}
+
+/// A counter of the only instance; 0 where it is not shown.
+fn counter(lb: &Xvs<'_>, name: &str) -> u64 {
+    let text = lb.tell(&["vrrp", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&text).expect("xvs prints JSON");
+    let instances = status["instances"].as_array().expect("a list of instances");
+    let [instance] = &instances[..] else {
+        panic!("not one instance: {text}");
+    };
+    let counters = instance["counters"].as_array().expect("a list of counters");
+    let found = counters.iter().find(|one| one["name"] == name);
+    found.and_then(|one| one["count"].as_u64()).unwrap_or(0)
 }

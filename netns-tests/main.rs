@@ -22,6 +22,7 @@ mod marks;
 mod nat;
 mod paths;
 mod persistence;
+mod reload;
 mod sctp;
 mod support;
 mod throughput;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         harness::tests(),
         forwarding::tests(),
         persistence::tests(),
+        reload::tests(),
         health::tests(),
         failover::tests(),
         keepalived_peer::tests(),

@@ -124,6 +124,8 @@ fn refused(engine: Engine) {
     lb.wait_until_ready();
     let waited = refusal(&lan.client, CLIENT);
     assert!(waited < millis(500), "refused after {waited:?}");
+    // By the box: real servers without a web server refuse as well.
+    assert!(lb.count("replies", "unreachable-no-real") > 0);
     lb.stop();
 
     let net = Routed::new();
@@ -136,6 +138,7 @@ fn refused(engine: Engine) {
         let waited = refusal(host, address);
         assert!(waited < millis(500), "refused after {waited:?}");
     }
+    assert!(lb.count("replies", "unreachable-no-real") >= 2);
     lb.stop();
 }
 

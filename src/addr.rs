@@ -84,6 +84,58 @@ impl fmt::Display for L4Proto {
     }
 }
 
+/// A family of addresses (keepalived `ip_family`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4: `inet`.
+    V4,
+    /// IPv6: `inet6`.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub const fn of(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "inet",
+            Self::V6 => "inet6",
+        }
+    }
+
+    /// The length of its addresses in bits.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+
+    /// The address that is none.
+    pub const fn unspecified(self) -> IpAddr {
+        match self {
+            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
 /// An address and a port. Shown as `10.0.0.1:80` or `[2001:db8::1]:80`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
@@ -115,9 +167,15 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A network interface of the data plane: its index in the list of ports the engine was opened with.
+/// A network interface of the data plane: the slot that it has while it is open. A slot is given to another
+/// interface only after all that belonged to the former is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u8);
+
+impl PortId {
+    /// Slots that there are: more than a box has interfaces that packets are balanced on.
+    pub const COUNT: usize = 64;
+}
 
 /// An address with a prefix length: an interface address or a network. Host bits are kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

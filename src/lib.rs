@@ -10,22 +10,22 @@
 //! ```text
 //! main.rs      arguments in, exit code out                                        -> cli
 //! time         Instant, Tick (coarse), no clock of its own                        -> nothing
-//! addr         MacAddr, prefixes, L4Proto, Endpoint                               -> nothing
-//! lvs          what virtual and real servers are known by                           -> addr
+//! addr         MacAddr, prefixes, families, L4Proto, Endpoint                     -> nothing
+//! lvs          words of LVS: ids of virtual and real servers, lb_algo, lb_kind     -> addr
 //! wire         one file a header: ethernet, ipv4, tcp, icmp, arp, vrrp, checksum  -> addr
 //! stats        Counter, DropReason, per-service and per-real counters             -> nothing
 //! balance      what a balancer is: flow key and hash, service table, schedulers,
-//!              connection and persistence tables, TCP state, rewrite              -> wire addr time stats
+//!              connection and persistence tables, TCP state, rewrite              -> wire addr lvs time stats
 //! vrrp         the VRRP machine, and a simulated LAN for its tests                -> wire addr time
-//! check        the health-check machines and quorum                               -> addr time
-//! config       keepalived.conf: lexer, parser, model with units, diagnostics      -> addr time
+//! check        the health-check machines and quorum                               -> addr lvs time
+//! config       keepalived.conf: lexer, parser, model with units, diagnostics      -> addr lvs time
 //! sys          all unsafe code, every system call                                 -> addr time
 //! dataplane    PacketIo (AF_XDP, AF_PACKET, in memory), workers, publishing       -> balance wire addr stats time sys
 //! control      the mio loop: VRRP I/O, checks' I/O, next hops, admin socket       -> all of the above
 //! cli          run, check, list, vrrp, cleanup                                    -> config control stats
 //! ```
 //!
-//! Pure layers (time, addr, wire, stats, balance, vrrp, check, config) see no clock, no file
+//! Pure layers (time, addr, lvs, wire, stats, balance, vrrp, check, config) see no clock, no file
 //! descriptor and no unsafe code. Data flows down by call; upper layers *pull* what happened
 //! (`poll_action()`), lower layers never call up.
 //!

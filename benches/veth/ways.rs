@@ -19,7 +19,7 @@ use xvs::{
     },
     sys::{
         affinity, netns,
-        steer::{Match, Service},
+        steer::{Steered, Target},
         waker::Waker,
     },
 };
@@ -192,7 +192,7 @@ fn forward(stop: &AtomicBool) {
     let interfaces = [bed::interface("l0"), bed::interface("l1")];
     let service = |port, proto| {
         let endpoint = Endpoint::new(VIP.into(), port);
-        Match::Service(Service { endpoint, proto })
+        Steered::Service(Target { endpoint, proto })
     };
     let options = Options {
         wish: XdpWish::Auto,

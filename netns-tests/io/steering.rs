@@ -8,10 +8,7 @@ use etherparse::{
 };
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr},
-    sys::{
-        device::InterfaceSpec,
-        steer::{Decision, Hook, Match, MatchRule, PortRange, Service, Steering},
-    },
+    sys::steer::{Decision, Hook, MatchRule, PortRange, Steered, Steering, Target},
 };
 
 use crate::bed::vlan;
@@ -25,26 +22,25 @@ const ANY_PORT: [u8; 4] = [198, 51, 100, 2];
 /// Loopback: the kernel's test run comes in there.
 const IFINDEX: u32 = 1;
 
-fn service(addr: [u8; 4], port: u16, proto: L4Proto) -> Service {
-    Service {
+fn service(addr: [u8; 4], port: u16, proto: L4Proto) -> Target {
+    Target {
         endpoint: Endpoint::new(IpAddr::from(addr), port),
         proto,
     }
 }
 
 fn loaded(hook: Hook) -> Steering {
-    let lo = InterfaceSpec {
-        name: "lo".to_owned(),
-        ifindex: IFINDEX,
-    };
     let services = [
         service(VIP, 80, L4Proto::Tcp),
         service(VIP, 53, L4Proto::Udp),
         service(VIP, 132, L4Proto::Sctp),
         service(ANY_PORT, 0, L4Proto::Tcp),
     ];
-    let mut steering = Steering::load(hook, &[lo], &services.map(Match::Service)).unwrap();
-    steering.add_station(IFINDEX, MacAddr(MAC)).unwrap();
+    let mut steering = Steering::load(hook, &services.map(Steered::Service)).unwrap();
+    steering
+        .set_stations(IFINDEX, &[MacAddr(MAC)])
+        .complete()
+        .unwrap();
     steering
 }
 
@@ -315,26 +311,30 @@ fn no_cut_or_garbled_packet_is_steered_by_mistake() {
 fn removing_a_service_leaves_the_others_of_its_address() {
     let mut steering = loaded(Hook::Xdp);
     steering
-        .add(&Match::Service(service(VIP, 443, L4Proto::Tcp)))
+        .change(&[Steered::Service(service(VIP, 443, L4Proto::Tcp))], &[])
+        .complete()
         .unwrap();
     let fragment = raw_ip(VIP, 6, 0x2005, &[7; 64]);
     let judge = |steering: &Steering, packet: &[u8]| steering.judge(packet).unwrap();
     // Twice is once.
     steering
-        .add(&Match::Service(service(VIP, 80, L4Proto::Tcp)))
+        .change(&[Steered::Service(service(VIP, 80, L4Proto::Tcp))], &[])
+        .complete()
         .unwrap();
     steering
-        .remove(&Match::Service(service(VIP, 80, L4Proto::Tcp)))
+        .change(&[], &[Steered::Service(service(VIP, 80, L4Proto::Tcp))])
+        .complete()
         .unwrap();
     assert_eq!(judge(&steering, &tcp(VIP, 80)), Decision::Pass);
     assert_eq!(judge(&steering, &tcp(VIP, 443)), Decision::Steer);
     assert_eq!(judge(&steering, &fragment), Decision::Steer);
     steering
-        .remove(&Match::Service(service(VIP, 443, L4Proto::Tcp)))
+        .change(&[], &[Steered::Service(service(VIP, 443, L4Proto::Tcp))])
+        .complete()
         .unwrap();
     assert_eq!(judge(&steering, &fragment), Decision::Pass);
     assert_eq!(judge(&steering, &udp(VIP, 53)), Decision::Steer);
-    steering.remove_station(IFINDEX, MacAddr(MAC)).unwrap();
+    steering.set_stations(IFINDEX, &[]).complete().unwrap();
     assert_eq!(judge(&steering, &udp(VIP, 53)), Decision::Pass);
 }
 
@@ -363,11 +363,14 @@ fn what_ipv6_needs_for_itself_is_the_hosts() {
     for hook in [Hook::Xdp, Hook::Ingress] {
         let mut steering = loaded(hook);
         for port in [0, 80] {
-            let service = Service {
+            let service = Target {
                 endpoint: Endpoint::new(vip.into(), port),
                 proto: L4Proto::Tcp,
             };
-            steering.add(&Match::Service(service)).unwrap();
+            steering
+                .change(&[Steered::Service(service)], &[])
+                .complete()
+                .unwrap();
         }
         let judge = |packet: &[u8]| steering.judge(packet).unwrap();
         let to_vip = |next, payload: &[u8]| raw_ip6(client, vip, next, payload);
@@ -405,11 +408,14 @@ fn headers_are_followed_up_to_a_bound_that_all_hooks_share() {
         let packet = raw_ip6(client, vip, IpNumber::IPV6_DESTINATION_OPTIONS, &payload);
         for hook in [Hook::Xdp, Hook::Ingress] {
             let mut steering = loaded(hook);
-            let service = Service {
+            let service = Target {
                 endpoint: Endpoint::new(vip.into(), 80),
                 proto: L4Proto::Tcp,
             };
-            steering.add(&Match::Service(service)).unwrap();
+            steering
+                .change(&[Steered::Service(service)], &[])
+                .complete()
+                .unwrap();
             assert_eq!(
                 steering.judge(&packet).unwrap(),
                 expected,
@@ -422,7 +428,7 @@ fn headers_are_followed_up_to_a_bound_that_all_hooks_share() {
 #[test]
 fn a_packet_too_big_about_a_virtual_servers_packet_is_the_balancers() {
     let mut steering = loaded(Hook::Xdp);
-    let service = Service {
+    let service = Target {
         endpoint: Endpoint::new(Ipv6Addr::from([2; 16]).into(), 80),
         proto: L4Proto::Tcp,
     };
@@ -439,13 +445,16 @@ fn a_packet_too_big_about_a_virtual_servers_packet_is_the_balancers() {
         .write(&mut error, &quoted[14..])
         .unwrap();
     assert_eq!(steering.judge(&error).unwrap(), Decision::Pass);
-    steering.add(&Match::Service(service)).unwrap();
+    steering
+        .change(&[Steered::Service(service)], &[])
+        .complete()
+        .unwrap();
     assert_eq!(steering.judge(&error).unwrap(), Decision::Steer);
 }
 
 /// TCP to a range of ports that is too wide for entries, from one client.
-fn rule(client: u8, dst_ports: PortRange) -> Match {
-    Match::Rule(MatchRule {
+fn rule(client: u8, dst_ports: PortRange) -> Steered {
+    Steered::Rule(MatchRule {
         proto: L4Proto::Tcp,
         dst: "203.0.113.0/24".parse().unwrap(),
         dst_ports,
@@ -462,23 +471,30 @@ fn sixty_four_rules_are_walked_and_one_more_is_refused() {
     // All but that of the client 192.0.2.7, in the last place.
     for client in (100..163).chain([CLIENT[3]]) {
         assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
-        steering.add(&rule(client, ports)).unwrap();
+        steering
+            .change(&[rule(client, ports)], &[])
+            .complete()
+            .unwrap();
     }
     assert_eq!(steering.judge(&packet).unwrap(), Decision::Steer);
     assert_eq!(
         steering.judge(&tcp([203, 0, 113, 9], 2001)).unwrap(),
         Decision::Pass
     );
-    let refused = steering.add(&rule(200, ports)).unwrap_err();
-    assert!(
-        refused.to_string().starts_with("there are 64 rules"),
-        "{refused}"
-    );
+    let refused = steering.change(&[rule(200, ports)], &[]);
+    assert_eq!(refused.pending, 1);
+    let refused = refused.complete().unwrap_err().to_string();
+    assert!(refused.contains("there are 64 rules"), "{refused}");
+    assert_eq!(steering.missing().collect::<Vec<_>>(), [&rule(200, ports)]);
     // What is known is no more.
-    steering.add(&rule(100, ports)).unwrap();
-    steering.remove(&rule(CLIENT[3], ports)).unwrap();
-    assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
-    steering.add(&rule(200, ports)).unwrap();
+    steering
+        .change(&[rule(100, ports)], &[])
+        .complete()
+        .unwrap();
+    // There is a place now, and it is not forgotten who waits for one.
+    let done = steering.change(&[], &[rule(CLIENT[3], ports)]);
+    assert_eq!((done.pending, done.refused.len()), (0, 0));
+    assert_eq!(steering.missing().count(), 0);
     assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
 }
 
@@ -501,7 +517,8 @@ fn what_is_not_configured_costs_next_to_nothing() {
         let miss = cost(&steering, &other);
         for client in 0..64 {
             steering
-                .add(&rule(client, PortRange::new(1000, 2000).unwrap()))
+                .change(&[rule(client, PortRange::new(1000, 2000).unwrap())], &[])
+                .complete()
                 .unwrap();
         }
         let walk = cost(&steering, &other);
@@ -518,7 +535,7 @@ fn all_of_ipv6_holds_nothing_of_ipv4() {
     for dst in ["::/0", "0.0.0.0/0"] {
         let dst: IpPrefix = dst.parse().unwrap();
         let proto = L4Proto::Tcp;
-        let walked = Match::Rule(MatchRule {
+        let walked = Steered::Rule(MatchRule {
             proto,
             dst,
             dst_ports: PortRange::new(1000, 2000).unwrap(),
@@ -526,21 +543,21 @@ fn all_of_ipv6_holds_nothing_of_ipv4() {
             src_ports: PortRange::ANY,
         });
         for wanted in [
-            Match::Prefix {
+            Steered::Prefix {
                 dst,
                 port: 0,
                 proto,
             },
             walked,
         ] {
-            steering.add(&wanted).unwrap();
+            steering.change(&[wanted], &[]).complete().unwrap();
             let expected = if dst.addr().is_ipv4() {
                 Decision::Steer
             } else {
                 Decision::Pass
             };
             assert_eq!(steering.judge(&packet).unwrap(), expected, "{wanted:?}");
-            steering.remove(&wanted).unwrap();
+            steering.change(&[], &[wanted]).complete().unwrap();
             assert_eq!(
                 steering.judge(&packet).unwrap(),
                 Decision::Pass,

@@ -9,10 +9,7 @@ use etherparse::{
 use fastrand::Rng;
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr},
-    sys::{
-        device::InterfaceSpec,
-        steer::{Decision, Hook, Match, MatchRule, Outer, PortRange, Service, Steering},
-    },
+    sys::steer::{Decision, Hook, MatchRule, Outer, PortRange, Steered, Steering, Target},
 };
 
 use crate::bed::vlan;
@@ -217,7 +214,7 @@ impl Extension {
 }
 
 /// What should become of a frame.
-fn expected(table: &[Match], frame: &Frame) -> Decision {
+fn expected(table: &[Steered], frame: &Frame) -> Decision {
     let packet = &frame.packet;
     let ours = frame.mac == MAC
         && frame.tags <= 2
@@ -233,40 +230,40 @@ fn expected(table: &[Match], frame: &Frame) -> Decision {
     }
 }
 
-fn is_ours(table: &[Match], flow: &Flow) -> bool {
+fn is_ours(table: &[Steered], flow: &Flow) -> bool {
     let port = |wanted: u16, found: u16| flow.fragment || wanted == 0 || wanted == found;
     let within = |range: PortRange, found: u16| {
         flow.fragment || (range.first()..=range.last()).contains(&found)
     };
     table.iter().any(|wanted| match wanted {
-        Match::Service(service) => {
+        Steered::Service(service) => {
             service.proto == flow.proto
                 && service.endpoint.addr == flow.dst.addr
                 && port(service.endpoint.port, flow.dst.port)
         }
-        Match::Prefix {
+        Steered::Prefix {
             dst,
             port: wanted,
             proto,
         } => *proto == flow.proto && dst.contains(flow.dst.addr) && port(*wanted, flow.dst.port),
-        Match::Rule(rule) => {
+        Steered::Rule(rule) => {
             rule.proto == flow.proto
                 && rule.dst.contains(flow.dst.addr)
                 && rule.src.is_none_or(|src| src.contains(flow.src.addr))
                 && within(rule.dst_ports, flow.dst.port)
                 && within(rule.src_ports, flow.src.port)
         }
-        Match::Return(real) => {
+        Steered::Return(real) => {
             real.proto == flow.proto
                 && real.endpoint.addr == flow.src.addr
                 && port(real.endpoint.port, flow.src.port)
-                && !table.contains(&Match::Local(flow.dst.addr))
+                && !table.contains(&Steered::Local(flow.dst.addr))
         }
-        Match::Tunnel { .. } | Match::Local(_) => false,
+        Steered::Tunnel { .. } | Steered::Local(_) => false,
     })
 }
 
-fn is_our_error(table: &[Match], packet: &Packet, icmp: &Icmp) -> bool {
+fn is_our_error(table: &[Steered], packet: &Packet, icmp: &Icmp) -> bool {
     let is_error = match packet.dst {
         IpAddr::V4(_) => [3, 4, 11, 12].contains(&icmp.kind),
         IpAddr::V6(_) => (1..=4).contains(&icmp.kind),
@@ -298,7 +295,7 @@ fn is_our_error(table: &[Match], packet: &Packet, icmp: &Icmp) -> bool {
     };
     answered
         || table.iter().any(|wanted| match wanted {
-            Match::Tunnel { addr, outer } => {
+            Steered::Tunnel { addr, outer } => {
                 *addr == quoted.dst
                     && match outer {
                         Outer::Ipip => proto == 4 || proto == 41,
@@ -348,36 +345,36 @@ impl Dice {
         }
     }
 
-    fn service(&mut self, v4: bool) -> Service {
+    fn service(&mut self, v4: bool) -> Target {
         let port = if self.0.u8(..5) == 0 {
             0
         } else {
             self.pick(&PORTS)
         };
-        Service {
+        Target {
             endpoint: Endpoint::new(self.addr(v4), port),
             proto: self.pick(&L4),
         }
     }
 
-    fn table_entry(&mut self, v4: bool) -> Match {
+    fn table_entry(&mut self, v4: bool) -> Steered {
         match self.0.u8(..12) {
-            0..4 => Match::Service(self.service(v4)),
-            4 => Match::Prefix {
+            0..4 => Steered::Service(self.service(v4)),
+            4 => Steered::Prefix {
                 dst: self.net(v4),
                 port: self.service(v4).endpoint.port,
                 proto: self.pick(&L4),
             },
-            5 => Match::Rule(MatchRule {
+            5 => Steered::Rule(MatchRule {
                 proto: self.pick(&L4),
                 dst: self.net(v4),
                 dst_ports: self.range(),
                 src: self.0.bool().then(|| self.net(v4)),
                 src_ports: self.range(),
             }),
-            6..8 => Match::Return(self.service(v4)),
-            8..10 => Match::Local(self.addr(v4)),
-            _ => Match::Tunnel {
+            6..8 => Steered::Return(self.service(v4)),
+            8..10 => Steered::Local(self.addr(v4)),
+            _ => Steered::Tunnel {
                 addr: self.addr(v4),
                 outer: self.pick(&[Outer::Ipip, Outer::Gre, Outer::Gue(6080)]),
             },
@@ -432,7 +429,7 @@ impl Dice {
 
     /// Most of the time, makes the packet one that an entry of `table` is for; or, `back`, one that such
     /// a packet would answer.
-    fn aim(&mut self, packet: &mut Packet, table: &[Match], back: bool) {
+    fn aim(&mut self, packet: &mut Packet, table: &[Steered], back: bool) {
         let (mut near, mut far) = (
             Endpoint::new(packet.dst, packet.ports.1),
             Endpoint::new(packet.src, packet.ports.0),
@@ -441,27 +438,27 @@ impl Dice {
             std::mem::swap(&mut near, &mut far);
         }
         let proto = match self.pick(table) {
-            Match::Service(Service { endpoint, proto }) => {
+            Steered::Service(Target { endpoint, proto }) => {
                 near = endpoint;
                 proto
             }
-            Match::Prefix { dst, port, proto } => {
+            Steered::Prefix { dst, port, proto } => {
                 near = Endpoint::new(dst.addr(), port);
                 proto
             }
-            Match::Rule(rule) => {
+            Steered::Rule(rule) => {
                 near = Endpoint::new(rule.dst.addr(), rule.dst_ports.first());
                 rule.proto
             }
-            Match::Return(Service { endpoint, proto }) => {
+            Steered::Return(Target { endpoint, proto }) => {
                 far = endpoint;
                 proto
             }
-            Match::Tunnel { addr, .. } => {
+            Steered::Tunnel { addr, .. } => {
                 far.addr = addr;
                 L4Proto::Udp
             }
-            Match::Local(addr) => {
+            Steered::Local(addr) => {
                 near.addr = addr;
                 L4Proto::Tcp
             }
@@ -483,7 +480,7 @@ impl Dice {
     }
 
     /// A packet, or an error about one.
-    fn frame(&mut self, v4: bool, table: &[Match]) -> Frame {
+    fn frame(&mut self, v4: bool, table: &[Steered]) -> Frame {
         let mut packet = self.packet(v4, &[6, 17, 132, 6, 17, 132, 50, 89]);
         self.aim(&mut packet, table, false);
         if self.0.bool() {
@@ -514,25 +511,24 @@ fn the_program_decides_as_its_rules_read() {
     for hook in [Hook::Xdp, Hook::Ingress] {
         for seed in 0..TABLES {
             let mut dice = Dice(Rng::with_seed(seed as u64));
-            let lo = InterfaceSpec {
-                name: "lo".to_owned(),
-                ifindex: IFINDEX,
-            };
-            let mut steering = Steering::load(hook, &[lo], &[]).unwrap();
-            steering.add_station(IFINDEX, MacAddr(MAC)).unwrap();
+            let mut steering = Steering::load(hook, &[]).unwrap();
+            steering
+                .set_stations(IFINDEX, &[MacAddr(MAC)])
+                .complete()
+                .unwrap();
             let size = dice.0.usize(4..20);
-            let mut table: Vec<Match> = (0..size)
+            let mut table: Vec<Steered> = (0..size)
                 .map(|i| dice.table_entry((i + seed) % 2 == 0))
                 .collect();
             for wanted in &table {
-                steering.add(wanted).unwrap();
+                steering.change(&[*wanted], &[]).complete().unwrap();
             }
             // Some are not to stay, and may share entries with those that do.
             for _ in 0..dice.0.usize(..8) {
                 let v4 = dice.0.bool();
                 let passing = dice.table_entry(v4);
-                steering.add(&passing).unwrap();
-                steering.remove(&passing).unwrap();
+                steering.change(&[passing], &[]).complete().unwrap();
+                steering.change(&[], &[passing]).complete().unwrap();
                 table.retain(|kept| *kept != passing);
             }
             for _ in 0..PACKETS {

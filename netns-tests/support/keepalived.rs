@@ -1,17 +1,19 @@
 //! Debian's keepalived, VRRP only, as the other box of a pair.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use super::{
     host::Host,
     lan::Lan,
     process::{Process, kill_now},
-    secs,
+    secs, wait_for,
 };
 
 /// A running keepalived.
 pub(crate) struct Keepalived {
     process: Process,
+    /// Where it writes its counters when it is asked to.
+    statistics: PathBuf,
     namespace_processes: Vec<u32>,
 }
 
@@ -30,12 +32,34 @@ impl Keepalived {
         command.arg("--use-file").arg(file);
         command.arg("--pid").arg(place("pid"));
         command.arg("--vrrp_pid").arg(place("vrrp.pid"));
+        let folder = place("tmp");
+        fs::create_dir_all(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        command.env("TMPDIR", &folder);
         let process = Process::spawn(&name, &mut command, &place("log"));
         process.wait_for_line(0, "Entering BACKUP STATE", secs(5));
         Self {
             process,
+            statistics: folder.join("keepalived.stats"),
             namespace_processes: host.processes(),
         }
+    }
+
+    /// How many adverts it has refused because their password is another.
+    pub(crate) fn refused_passwords(&self) -> u64 {
+        // So that what is read was written after this call.
+        let _ = fs::remove_file(&self.statistics);
+        self.process.ask_for_statistics();
+        let read = || {
+            let text = fs::read_to_string(&self.statistics).ok()?;
+            let (_, errors) = text.split_once("Authentication Errors:")?;
+            let line = |line: &str| line.trim().strip_prefix("Failure: ")?.parse().ok();
+            // Half of the file may have been written.
+            errors
+                .split_inclusive('\n')
+                .filter(|it| it.ends_with('\n'))
+                .find_map(line)
+        };
+        wait_for("keepalived tells its counters", secs(3), read).0
     }
 
     /// Ends keepalived as `systemctl stop` does: it sends priority 0 and takes its addresses away.

@@ -59,6 +59,16 @@ impl Process {
         send(self.id(), Signal::TERM);
     }
 
+    /// Has the program read its configuration anew, as `systemctl reload` does.
+    pub(crate) fn hang_up(&self) {
+        send(self.id(), Signal::HUP);
+    }
+
+    /// Asks keepalived to write its counters to a file.
+    pub(crate) fn ask_for_statistics(&self) {
+        send(self.id(), Signal::USR2);
+    }
+
     /// Keeps the program from running, as a machine without a free processor does, until
     /// [`Self::resume`].
     pub(crate) fn pause(&self) {

@@ -136,6 +136,15 @@ impl<'a> Xvs<'a> {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("xvs list --json: {e}\n{text}"))
     }
 
+    /// A counter of one of the lists `drops`, `replies` and `io_drops` of `xvs list --json`. What never occurred
+    /// is not in them.
+    pub(crate) fn count(&self, list: &str, name: &str) -> u64 {
+        let all = self.list();
+        let all = all[list].as_array().unwrap_or_else(|| panic!("no {list}"));
+        let one = all.iter().find(|one| one["name"] == name);
+        one.map_or(0, |one| one["count"].as_u64().expect("a count"))
+    }
+
     /// Waits until the box is MASTER, holds the VIP, and says so.
     pub(crate) fn wait_for_master(&self) {
         self.wait_for_vip(MASTER_WITHIN);
@@ -287,6 +296,24 @@ impl<'a> Xvs<'a> {
     pub(crate) fn cleanup(host: &Host, config: &Path) -> Output {
         let config = config.to_str().expect("the path is UTF-8");
         host.output(PROGRAM, &["cleanup", "-f", config])
+    }
+
+    /// Writes the configuration file anew.
+    pub(crate) fn write(&self, config: &str) {
+        write(&self.config, config);
+    }
+
+    /// Writes the configuration file anew and has it applied, by SIGHUP or by `xvs reload`, and waits until it
+    /// is.
+    pub(crate) fn reload(&self, config: &str, by_signal: bool) {
+        self.write(config);
+        if by_signal {
+            let mark = self.mark();
+            self.process.hang_up();
+            self.wait_for_line(mark, "reload: done", secs(5));
+        } else {
+            self.tell(&["reload"]);
+        }
     }
 
     /// The configuration file.

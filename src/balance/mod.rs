@@ -40,7 +40,7 @@ pub use self::{
         SchedulerState,
     },
     service::{
-        BuildError, Environment, Hop, HopId, MAX_SERVICES, MarkRule, Match, Method, NextHop,
+        BuildError, Environment, Hop, HopId, LbKind, MAX_SERVICES, MarkRule, Match, NextHop,
         Persistence, PortSpec, Question, Real, RealId, RealRef, RealSpec, Service, ServiceId,
         ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
     },

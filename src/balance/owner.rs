@@ -83,13 +83,13 @@ mod tests {
     use crate::{
         addr::{Endpoint, L4Proto},
         balance::{
-            Environment, HopId, Key4, Limits, Match, Method, Persistence, RealId, RealSpec,
+            Environment, HopId, Key4, LbKind, Limits, Match, Persistence, RealId, RealSpec,
             Scheduler, ServiceId, ServiceKey, ServiceSpec,
         },
     };
 
     /// A virtual server on this port, with one real server, the same for all.
-    fn service(port: u16, method: Method, prefix: Option<u8>) -> ServiceSpec {
+    fn service(port: u16, method: LbKind, prefix: Option<u8>) -> ServiceSpec {
         ServiceSpec {
             id: ServiceId(port.into()),
             epoch: NonZeroU32::MIN,
@@ -130,9 +130,9 @@ mod tests {
     #[test]
     fn an_answer_has_the_owner_of_what_it_answers_whichever_virtual_server_that_was() {
         let services = [
-            service(80, Method::Nat, None),
-            service(81, Method::Nat, Some(24)),
-            service(82, Method::Nat, Some(16)),
+            service(80, LbKind::Nat, None),
+            service(81, LbKind::Nat, Some(24)),
+            service(82, LbKind::Nat, Some(16)),
         ];
         let table = ServiceTable::build(1, &services, Environment::default()).unwrap();
         let ownership = Ownership::new(7, 3);
@@ -150,8 +150,8 @@ mod tests {
     #[test]
     fn persistent_clients_of_one_network_have_one_owner_and_plain_direct_routing_has_none() {
         let services = [
-            service(80, Method::DirectRouting, None),
-            service(81, Method::DirectRouting, Some(24)),
+            service(80, LbKind::Dr, None),
+            service(81, LbKind::Dr, Some(24)),
         ];
         let table = ServiceTable::build(1, &services, Environment::default()).unwrap();
         let ownership = Ownership::new(7, 3);

@@ -103,7 +103,7 @@ fn spec(trace: &Trace, dests: &[Dest]) -> ServiceSpec {
         } else {
             Endpoint::new(format!("10.2.0.{}", dest.octet).parse().unwrap(), 8080)
         },
-        method: Method::DirectRouting,
+        method: LbKind::Dr,
         weight: dest.weight,
         last_weight: dest.last_weight,
         limits: dest.limits,

@@ -141,6 +141,25 @@ pub enum QuorumChange {
     StartedWithout,
 }
 
+impl Event {
+    /// The virtual server that it concerns.
+    pub const fn virtual_server(&self) -> Option<ServiceId> {
+        match self {
+            Self::ProbeFailed { real, .. }
+            | Self::CheckerUp { real, .. }
+            | Self::CheckerDown { real, .. }
+            | Self::RealUp { real, .. }
+            | Self::RealDown { real, .. }
+            | Self::Weight { real, .. }
+            | Self::ProbeDeferred { real, .. } => Some(real.vs),
+            Self::Quorum { vs, .. } | Self::Sorry { vs, .. } | Self::AliveMoved { vs, .. } => {
+                Some(*vs)
+            }
+            Self::ProbesPaused | Self::ProbesResumed { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -9,8 +9,10 @@ use std::{
 
 use crate::control::api::{Request, Response};
 
-/// How long the daemon may take to answer before the client gives up.
+/// How long the daemon may take to answer before the client gives up, and to read a configuration: a large one
+/// on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(5);
+const RELOAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks the daemon behind `socket`.
 ///
@@ -27,7 +29,11 @@ pub(super) fn ask(socket: &Path, request: Request) -> Result<Response, String> {
         _ => format!("{}: {error}", socket.display()),
     };
     let mut stream = UnixStream::connect(socket).map_err(failed)?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let patience = match request {
+        Request::Reload => RELOAD_PATIENCE,
+        _ => PATIENCE,
+    };
+    stream.set_read_timeout(Some(patience)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
     let mut line = serde_json::to_string(&request).map_err(|error| error.to_string())?;
     line.push('\n');

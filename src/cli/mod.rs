@@ -1,4 +1,4 @@
-//! The command line: `xvs run`, `check`, `list`, `vrrp`, `cleanup`.
+//! The command line: `xvs run`, `check`, `list`, `vrrp`, `reload`, `cleanup`.
 //!
 //! Exit status: 0 done (warnings allowed), 1 the configuration has errors or the work failed, 2 the
 //! command line is wrong or the configuration cannot be read.
@@ -66,6 +66,11 @@ enum Command {
     List(List),
     /// Show the VRRP instances of the running daemon: state, priority, since when
     Vrrp(Query),
+    /// Have the running daemon read its configuration file anew and apply what is different, as SIGHUP does
+    ///
+    /// Prints what is different, a line each. When the file has errors, what runs stays as it is, the errors
+    /// are printed, and the exit status is 1.
+    Reload(Query),
     /// Remove the steering program and the virtual addresses that a crash left behind
     Cleanup(ConfigFile),
 }
@@ -236,6 +241,7 @@ pub fn main() -> ExitCode {
         Command::Check(config) => check(&config),
         Command::List(list) => show_list(&list, &socket),
         Command::Vrrp(query) => show_vrrp(&query, &socket),
+        Command::Reload(query) => reload(&query, &socket),
         Command::Cleanup(config) => clean_up(&config, &socket),
     }
 }
@@ -246,6 +252,7 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
         Err(status) => return status,
     };
     let options = engine::Options {
+        file: run.config.file.clone(),
         socket,
         io: match run.io {
             Io::Auto => IoWish::Auto,
@@ -270,7 +277,7 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
         busy_poll: run.busy_poll || config.settings.busy_poll,
         spin: config.settings.spin,
     };
-    match engine::run(&config, &options) {
+    match engine::run(config, &options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => fail(FAILED, &message),
     }
@@ -358,6 +365,22 @@ fn show_vrrp(query: &Query, socket: &Path) -> ExitCode {
     match client::ask(socket, Request::Vrrp) {
         Ok(Response::Vrrp(status)) if query.json => print_json(&status),
         Ok(Response::Vrrp(status)) => print(&vrrp::render(&status.instances)),
+        other => fail_to_ask(other),
+    }
+}
+
+fn reload(query: &Query, socket: &Path) -> ExitCode {
+    match client::ask(socket, Request::Reload) {
+        Ok(Response::Reload(done)) if query.json => print_json(&done),
+        Ok(Response::Reload(done)) => {
+            for finding in &done.findings {
+                tell(&format!("{finding}\n"));
+            }
+            if done.changes.is_empty() {
+                return print("nothing is different\n");
+            }
+            print(&(done.changes.join("\n") + "\n"))
+        }
         other => fail_to_ask(other),
     }
 }

@@ -28,6 +28,12 @@ pub(super) fn render(instances: &[InstanceStatus]) -> String {
     for row in &rows {
         write_row(&mut text, &widths, row);
     }
+    for instance in instances {
+        for problem in instance.reason.iter().chain(&instance.problems) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{}: {problem}", instance.name);
+        }
+    }
     text
 }
 
@@ -79,6 +85,7 @@ mod tests {
             vrid: 51,
             state: "MASTER".into(),
             reason: None,
+            problems: vec!["adding 10.0.0.148/32 to eth0: Permission denied".into()],
             priority: 100,
             for_seconds: 187,
             since: "2026-11-23T17:00:00Z".into(),
@@ -86,10 +93,22 @@ mod tests {
             addresses: vec!["10.0.0.148/32".into()],
             counters: Vec::new(),
         };
+        let fault = InstanceStatus {
+            name: "VI_2".into(),
+            interface: "eth5".into(),
+            state: "FAULT".into(),
+            reason: Some("eth5 does not exist".into()),
+            problems: Vec::new(),
+            addresses: Vec::new(),
+            ..instance.clone()
+        };
         assert_eq!(
-            render(&[instance]),
+            render(&[instance, fault]),
             "Instance  Interface  VRID  State   Prio  Since                         Master  Addresses\n\
-             VI_1      eth0       51    MASTER  100   2026-11-23T17:00:00Z (3m07s)  -       10.0.0.148/32\n"
+             VI_1      eth0       51    MASTER  100   2026-11-23T17:00:00Z (3m07s)  -       10.0.0.148/32\n\
+             VI_2      eth5       51    FAULT   100   2026-11-23T17:00:00Z (3m07s)  -\n\
+             VI_1: adding 10.0.0.148/32 to eth0: Permission denied\n\
+             VI_2: eth5 does not exist\n"
         );
     }
 

@@ -5,8 +5,10 @@
 
 use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 
-use super::model::{LbKind, Scheduler};
-use crate::addr::L4Proto;
+use crate::{
+    addr::L4Proto,
+    lvs::{LbKind, MaglevSize, Scheduler},
+};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -80,7 +82,7 @@ pub const DELAY_BEFORE_RETRY: Duration = secs(1);
 
 /// `maglev_table_size`: 65,537 entries, at most 1 % of imbalance for 650 real servers (Maglev,
 /// NSDI 2016, §3.4 and §5.3).
-pub const MAGLEV_TABLE_SIZE: u32 = 65_537;
+pub const MAGLEV_TABLE_SIZE: MaglevSize = MaglevSize::DEFAULT;
 /// `conn_reuse_mode`: 1 (Linux, `Documentation/networking/ipvs-sysctl.rst`).
 pub const CONN_REUSE_MODE: u8 = 1;
 /// Most `workers`: one a queue, and no NIC gives one function more queues than this.
@@ -128,7 +130,8 @@ pub(super) const WORKERS: Limits = limits(1..=MOST_WORKERS as i64, "one a queue"
 pub(super) const SPIN_US: Limits = limits(0..=1_000_000, "microseconds; 0 = sleep at once");
 /// From IPVS's smallest table to its largest (`CONFIG_IP_VS_MH_TAB_INDEX` 8 and 17), and beyond
 /// to the prime below 2^20.
-pub(super) const TABLE_SIZE: Limits = limits(251..=1_048_573, "a prime");
+pub(super) const TABLE_SIZE: Limits =
+    limits(MaglevSize::MIN as i64..=MaglevSize::MAX as i64, "a prime");
 pub(super) const TIMEOUT: Limits = limits(1..=2_678_400, "IPVS");
 /// 31 days, as IPVS (`MAX_TIMEOUT`).
 pub(super) const LVS_TIMEOUT: Limits = limits(0..=2_678_400, "IPVS");

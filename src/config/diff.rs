@@ -150,13 +150,24 @@ impl<T: fmt::Display> fmt::Display for List<'_, T> {
     }
 }
 
-/// What is different in `new`, in this order: settings, VRRP instances, virtual servers, of each what is
-/// removed, then what is changed or new in the order of the file.
-pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
+/// The differences between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// In this order: settings, VRRP instances, virtual servers, of each what is removed, then what is changed
+    /// or new in the order of the file.
+    pub changes: Vec<Change>,
+    /// For each virtual server of the new configuration its place in the old one: that of the one with which
+    /// it has most in common of what both take. None is the successor of two, or has two.
+    pub former: Vec<Option<usize>>,
+}
+
+/// What is different in `new`.
+pub fn diff(old: &Config, new: &Config) -> Diff {
     let mut changes = settings(old, new);
     instances(old, new, &mut changes);
-    servers(old, new, &mut changes);
-    changes
+    let former = successors(old, new);
+    servers((old, new), &former, &mut changes);
+    Diff { changes, former }
 }
 
 /// Collects the keywords with another value.
@@ -213,6 +224,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
         mail,
         vrrp_startup_delay,
         vrrp_garp_interval,
+        dynamic_interfaces,
     } = global;
     let to = &new.global;
     live.other("router_id", (router_id, &to.router_id));
@@ -220,6 +232,10 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
     live.time(
         "vrrp_garp_interval",
         (*vrrp_garp_interval, to.vrrp_garp_interval),
+    );
+    live.flag(
+        "dynamic_interfaces",
+        (*dynamic_interfaces, to.dynamic_interfaces),
     );
     start.time(
         "vrrp_startup_delay",
@@ -229,6 +245,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
         marks,
         ipvs,
         reset_on_failure,
+        cut_removed,
         udp_move,
         tunnel_source,
         maglev_table_size,
@@ -241,6 +258,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
     live.other("mark", (marks, &to.marks));
     live.other("the sysctls of IPVS", (ipvs, &to.ipvs));
     live.flag("reset_on_failure", (*reset_on_failure, to.reset_on_failure));
+    live.flag("cut_removed", (*cut_removed, to.cut_removed));
     live.flag("udp_move", (*udp_move, to.udp_move));
     live.other("tunnel_source", (tunnel_source, &to.tunnel_source));
     live.plain(
@@ -367,8 +385,7 @@ fn taken(server: &VirtualServer) -> impl Iterator<Item = Taken> + '_ {
     })
 }
 
-/// For each virtual server of `new` its place in `old`: that of the one with which it has most in common of
-/// what both take. None is the successor of two, or has two.
+/// [`Diff::former`].
 fn successors(old: &Config, new: &Config) -> Vec<Option<usize>> {
     let numbered = old.virtual_servers.iter().enumerate();
     let owners: HashMap<Taken, usize> = numbered
@@ -394,8 +411,7 @@ fn successors(old: &Config, new: &Config) -> Vec<Option<usize>> {
     found
 }
 
-fn servers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
-    let former = successors(old, new);
+fn servers((old, new): (&Config, &Config), former: &[Option<usize>], changes: &mut Vec<Change>) {
     let mut succeeded = vec![false; old.virtual_servers.len()];
     former.iter().flatten().for_each(|at| succeeded[*at] = true);
     let gone = old.virtual_servers.iter().enumerate();
@@ -405,7 +421,7 @@ fn servers(old: &Config, new: &Config, changes: &mut Vec<Change>) {
         name: server.name(),
     }));
     for (at, (server, former)) in new.virtual_servers.iter().zip(former).enumerate() {
-        let Some(former) = former else {
+        let Some(former) = *former else {
             let name = server.name();
             changes.push(Change::ServerAdded { new: at, name });
             continue;
@@ -461,12 +477,11 @@ fn server_changes(old: &VirtualServer, new: &VirtualServer) -> Vec<ServerChange>
 fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
     let VirtualServer {
         matches: _,
-        group: _,
+        group,
         protocol: _,
         ops,
         delay_loop: _,
         lb_algo,
-        flags,
         lb_kind: _,
         persistence,
         alpha: _,
@@ -478,10 +493,14 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
         real_servers: _,
     } = old;
     let mut what = Keywords::default();
-    what.value("lb_algo", (lb_algo, &new.lb_algo), |algo| {
-        algo.name().to_owned()
-    });
-    what.other("the flags of lb_algo", (flags, &new.flags));
+    what.other("virtual_server_group", (group, &new.group));
+    if lb_algo.name() == new.lb_algo.name() {
+        what.other("the flags of lb_algo", (lb_algo, &new.lb_algo));
+    } else {
+        what.value("lb_algo", (lb_algo, &new.lb_algo), |algo| {
+            algo.name().to_owned()
+        });
+    }
     what.flag("ops", (*ops, new.ops));
     what.value(
         "persistence_timeout",

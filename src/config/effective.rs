@@ -9,9 +9,10 @@ use std::{
 
 use super::model::{
     Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs, Mail, MarkRule,
-    Match, NotifyScript, Password, RealServer, Scheduler, Settings, Timeout, Timeouts, Transport,
+    Match, NotifyScript, Password, RealServer, Settings, Timeout, Timeouts, Transport,
     VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
 };
+use crate::lvs::Scheduler;
 
 /// Whether the writer shows passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +170,7 @@ impl Out {
             mail,
             vrrp_startup_delay,
             vrrp_garp_interval,
+            dynamic_interfaces,
         } = global;
         self.open("global_defs");
         if let Some(id) = router_id {
@@ -183,6 +185,9 @@ impl Out {
         ));
         if !vrrp_startup_delay.is_zero() {
             self.line(format!("vrrp_startup_delay {}", Secs(*vrrp_startup_delay)));
+        }
+        if *dynamic_interfaces {
+            self.line("dynamic_interfaces");
         }
         if !vrrp_garp_interval.is_zero() {
             self.line(format!("vrrp_garp_interval {}", Secs(*vrrp_garp_interval)));
@@ -392,6 +397,7 @@ impl Out {
             marks,
             ipvs,
             reset_on_failure,
+            cut_removed,
             udp_move,
             tunnel_source,
             maglev_table_size,
@@ -414,6 +420,7 @@ impl Out {
                 *reset_on_failure,
                 default.reset_on_failure,
             ),
+            ("cut_removed", *cut_removed, default.cut_removed),
             ("udp_move", *udp_move, default.udp_move),
         ] {
             if value != usual {
@@ -534,13 +541,13 @@ impl Out {
         }
         self.line(format!("delay_loop {}", Secs(server.delay_loop)));
         self.line(format!("lb_algo {}", server.lb_algo.name()));
-        let family = if server.lb_algo == Scheduler::Sh {
-            "sh"
-        } else {
-            "mh"
-        };
-        self.flag(server.flags.port, &format!("{family}-port"));
-        self.flag(server.flags.fallback, &format!("{family}-fallback"));
+        if let Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback, .. } =
+            server.lb_algo
+        {
+            let name = server.lb_algo.name();
+            self.flag(port, &format!("{name}-port"));
+            self.flag(fallback, &format!("{name}-fallback"));
+        }
         self.flag(server.ops, "ops");
         self.line(format!("lb_kind {}", server.lb_kind));
         if let Some(persistence) = server.persistence {

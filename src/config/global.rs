@@ -109,6 +109,19 @@ static RULES: &[Rule<GlobalDraft>] = &[
         }
         draft.global.mail.connect_timeout = timeout;
     }),
+    line("dynamic_interfaces", |draft, stmt, drafts| {
+        draft.global.dynamic_interfaces = true;
+        stmt.no_more(1, drafts);
+        // `allow_if_changes` lets an instance move between interfaces of one name, as they always may.
+        if let Some(word) = stmt
+            .args
+            .first()
+            .filter(|word| word.text != "allow_if_changes")
+        {
+            let message = format!("unknown option {}", quoted(&word.text));
+            drafts.push(Draft::error(word.span, message).hint("allow_if_changes or nothing"));
+        }
+    }),
     line("router_id", |draft, stmt, drafts| {
         draft.global.router_id = stmt.text(drafts);
     }),
@@ -217,7 +230,6 @@ static KNOWN: &[Rule<GlobalDraft>] = &[
     name("no_checker_emails"),
     name("checker_log_all_failures"),
     name("default_interface"),
-    name("dynamic_interfaces"),
     name("lvs_sync_daemon"),
     name("vrrp_garp_extra_if"),
     name("vrrp_vmac_garp_intvl"),

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, HashSet};
 use super::{
     defaults,
     diagnostic::{Draft, Drafts, quoted},
-    model::{AddressSet, Family, Match},
+    model::{AddressSet, Match},
     source::Span,
     tree::Stmt,
     value,
     walk::{self, At, similar},
 };
-use crate::addr::Endpoint;
+use crate::addr::{Endpoint, Family};
 
 /// An entry; a mark may leave its family to the rest of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -48,14 +48,13 @@ use std::{
 
 pub use self::{
     diagnostic::{Diagnostic, Severity},
-    diff::{Change, Keyword, ServerChange, diff},
+    diff::{Change, Diff, Keyword, ServerChange, diff},
     effective::effective,
     model::{
-        AddressSet, Authentication, CheckKind, Checker, Config, Family, Garp, Global, InitialState,
-        Ipvs, LbKind, Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence,
-        PortRange, RealServer, Scheduler, SchedulerFlags, Settings, SorryServer, Timeout, Timeouts,
-        TrackInterface, Transport, Tunnel, UnicastPeer, VirtualAddress, VirtualServer,
-        VirtualServerKey, VrrpInstance, VrrpVersion,
+        AddressSet, Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs,
+        Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange,
+        RealServer, Settings, SorryServer, Timeout, Timeouts, TrackInterface, Transport,
+        UnicastPeer, VirtualAddress, VirtualServer, VirtualServerKey, VrrpInstance, VrrpVersion,
     },
 };
 use self::{
@@ -69,6 +68,7 @@ use self::{
     vrrp::InstanceDraft,
     walk::{Rule, block, name},
 };
+use crate::lvs::Scheduler;
 
 /// What came of reading a configuration.
 #[derive(Debug)]
@@ -224,7 +224,7 @@ impl FileDraft {
         }
         self.groups.unused(drafts);
         overlap::conflicts(&servers, drafts);
-        let virtual_servers: Vec<_> = servers.into_iter().map(|(_, server)| server).collect();
+        let mut virtual_servers: Vec<_> = servers.into_iter().map(|(_, server)| server).collect();
         let matches = virtual_servers.iter().flat_map(|server| &server.matches);
         let taken = matches.filter_map(|one| match *one {
             Match::Mark { mark, family } => Some((mark, family)),
@@ -233,6 +233,11 @@ impl FileDraft {
         let taken = taken.collect();
         let lvs_timeouts = &self.global.timeouts;
         let (settings, timeouts) = self.settings.finish(&taken, lvs_timeouts, drafts);
+        for server in &mut virtual_servers {
+            if let Scheduler::Mh { size, .. } = &mut server.lb_algo {
+                *size = settings.maglev_table_size;
+            }
+        }
         Config {
             global: self.global.global,
             vrrp_instances,

@@ -7,7 +7,7 @@ use super::{
     defaults::{self, Limits},
     diagnostic::{Draft, Drafts, quoted},
     lexer::Word,
-    model::{AddressSet, Family, MarkRule, PortRange, Settings, Timeout, Timeouts},
+    model::{AddressSet, MarkRule, PortRange, Settings, Timeout, Timeouts},
     server::protocol,
     source::Span,
     support::Block,
@@ -16,7 +16,10 @@ use super::{
     vrrp::interface,
     walk::{self, At, Rule, block, line},
 };
-use crate::addr::{IpPrefix, L4Proto};
+use crate::{
+    addr::{Family, IpPrefix, L4Proto},
+    lvs::MaglevSize,
+};
 
 /// Idle times that were said, each with its place.
 #[derive(Debug, Default)]
@@ -137,6 +140,9 @@ static RULES: &[Rule<SettingsDraft>] = &[
     line("reset_on_failure", |draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.reset_on_failure, stmt, drafts);
     }),
+    line("cut_removed", |draft, stmt, drafts| {
+        yes_or_no(&mut draft.settings.cut_removed, stmt, drafts);
+    }),
     line("udp_move", |draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.udp_move, stmt, drafts);
     }),
@@ -162,16 +168,17 @@ static RULES: &[Rule<SettingsDraft>] = &[
         let Some(size) = stmt.number::<u32>(&defaults::TABLE_SIZE, drafts) else {
             return;
         };
-        let prime = (size..).find(|number| is_prime(*number));
-        match prime {
-            // The largest size of the range is a prime, so none is beyond it.
-            Some(next) if next != size => {
-                let message = format!("maglev_table_size {size} is not a prime");
-                let hint = format!("the next one is {next}");
-                drafts.push(Draft::error(stmt.args[0].span, message).hint(hint));
-            }
-            _ => draft.settings.maglev_table_size = size,
+        if let Some(size) = MaglevSize::new(size) {
+            draft.settings.maglev_table_size = size;
+            return;
         }
+        let message = format!("maglev_table_size {size} is not a prime");
+        let error = Draft::error(stmt.args[0].span, message);
+        // The largest size of the range is a prime.
+        drafts.push(match (size..=MaglevSize::MAX).find_map(MaglevSize::new) {
+            Some(next) => error.hint(format!("the next one is {}", next.slots())),
+            None => error,
+        });
     }),
     line("workers", |draft, stmt, drafts| {
         draft.settings.workers = stmt.number(&defaults::WORKERS, drafts);
@@ -197,17 +204,6 @@ static RULES: &[Rule<SettingsDraft>] = &[
         yes_or_no(&mut draft.settings.busy_poll, stmt, drafts);
     }),
 ];
-
-const fn is_prime(number: u32) -> bool {
-    let mut divisor = 2;
-    while divisor * divisor <= number {
-        if number.is_multiple_of(divisor) {
-            return false;
-        }
-        divisor += 1;
-    }
-    number > 1
-}
 
 fn timeouts(said: &mut Said, stmt: &Stmt, drafts: &mut Drafts) {
     for line in stmt.body() {

@@ -158,6 +158,7 @@ const GLOBAL_DEFS: Lists = Lists {
         "vrrp_higher_prio_send_advert",
         "vrrp_check_unicast_src",
         "vrrp_skip_check_adv_addr",
+        "dynamic_interfaces",
     ],
     by_value: &[
         "notification_email",
@@ -176,7 +177,6 @@ const GLOBAL_DEFS: Lists = Lists {
         "no_checker_emails",
         "checker_log_all_failures",
         "default_interface",
-        "dynamic_interfaces",
         "lvs_sync_daemon",
         "vrrp_garp_extra_if",
         "vrrp_vmac_garp_intvl",

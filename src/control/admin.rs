@@ -351,6 +351,7 @@ mod tests {
         fn serve(&mut self, now: Instant) {
             let tickets = &mut self.tickets;
             let mut answer = |ticket, request| match request {
+                Request::Reload => Some(Response::Reload(Default::default())),
                 Request::Vrrp => Some(Response::Vrrp(VrrpStatus {
                     instances: Vec::new(),
                     timer_lateness: Lateness::default(),

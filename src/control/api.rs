@@ -20,6 +20,8 @@ pub enum Request {
     Connections(ConnectionQuery),
     /// The VRRP instances.
     Vrrp,
+    /// Read the configuration file anew and apply it, as SIGHUP does. Answered when that is done.
+    Reload,
 }
 
 /// The answer: what was asked for, or why not.
@@ -32,8 +34,19 @@ pub enum Response {
     Connections(ConnectionList),
     /// To [`Request::Vrrp`].
     Vrrp(VrrpStatus),
+    /// To [`Request::Reload`], when it was applied.
+    Reload(ReloadReport),
     /// The request was not understood or not allowed.
     Error(String),
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadReport {
+    /// What is different now, a line each; none when the configuration is the same.
+    pub changes: Vec<String>,
+    /// What there is to say about the configuration, a finding each.
+    pub findings: Vec<String>,
 }
 
 /// Connections to show unless a query says otherwise.
@@ -104,6 +117,9 @@ pub struct ServiceList {
     pub table: TableCounts,
     /// What the steering program decided, summed over the interfaces.
     pub steering: SteeringCounts,
+    /// What the kernel refused to steer or to leave to the host; it is tried again every second.
+    #[serde(default)]
+    pub steering_refused: Vec<String>,
     /// Frames by their fate in the workers since the start.
     pub frames: FrameCounts,
     /// Dropped frames by the name of the reason; reasons that never occurred are left out.
@@ -415,6 +431,10 @@ pub struct InstanceStatus {
     pub state: String,
     /// Why it is in `FAULT`; absent in other states.
     pub reason: Option<String>,
+    /// What it should have and has not, with the reason: an address that the kernel refuses. It is
+    /// tried again as long as it is missing.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// The priority in effect, 1 to 255.
     pub priority: u8,
     /// Seconds since it entered this state.

@@ -11,9 +11,12 @@ use std::{
     time::Duration,
 };
 
-use super::{pace::Pace, services::PortInfo};
+use super::{
+    pace::Pace,
+    ports::{PortInfo, Ports},
+};
 use crate::{
-    addr::{MacAddr, PortId},
+    addr::MacAddr,
     balance::{Route, Routes},
     sys::netlink::{Neighbour, Netlink, RouteKind, TableRoute},
     time::Instant,
@@ -85,19 +88,19 @@ impl ClientWays {
         self.table = None;
     }
 
-    /// Looks everything up that may have changed. Whether a way did, and the routers that lead to
-    /// clients through `ports`.
+    /// Looks everything up that may have changed, if that is due. Whether a way did, and the routers that lead
+    /// to clients through `ports`.
     ///
     /// # Errors
     /// What the kernel answered; it is asked again.
     pub(super) fn handle_timeout(
         &mut self,
         now: Instant,
-        ports: &[PortInfo],
+        ports: &Ports,
         netlink: &mut Netlink,
-    ) -> Result<(bool, BTreeSet<IpAddr>), crate::sys::netlink::Error> {
+    ) -> Result<Option<(bool, BTreeSet<IpAddr>)>, crate::sys::netlink::Error> {
         if !self.look_up.take(now) {
-            return Ok((false, BTreeSet::new()));
+            return Ok(None);
         }
         let found = netlink
             .main_routes()
@@ -114,10 +117,13 @@ impl ClientWays {
             self.table = None;
         }
         (self.routes, self.neighbours) = (routes, neighbours);
-        let through =
-            |route: &&TableRoute| ports.iter().any(|port| Some(port.ifindex) == route.ifindex);
+        let through = |route: &&TableRoute| {
+            let port = route.ifindex.and_then(|ifindex| ports.with(ifindex));
+            port.is_some()
+        };
         let routers = self.routes.iter().filter(through);
-        Ok((changed, routers.filter_map(|route| route.gateway).collect()))
+        let routers = routers.filter_map(|route| route.gateway).collect();
+        Ok(Some((changed, routers)))
     }
 
     /// A worker has a packet for a neighbour that is not known: the kernel is to find it.
@@ -151,11 +157,11 @@ impl ClientWays {
     }
 
     /// What the workers go by.
-    pub(super) fn table(&mut self, ports: &[PortInfo]) -> Arc<Routes> {
+    pub(super) fn table(&mut self, ports: &Ports) -> Arc<Routes> {
         let table = self.table.take().unwrap_or_else(|| {
             let routes = self.routes.iter().map(|route| as_seen(route, ports));
             let neighbours = self.neighbours.iter().filter_map(|((ifindex, ip), mac)| {
-                let (port, _) = port_of(*ifindex, ports)?;
+                let (port, _) = ports.with(*ifindex)?;
                 Some((port, *ip, *mac))
             });
             Arc::new(Routes::new(routes, neighbours))
@@ -167,11 +173,11 @@ impl ClientWays {
 
 /// A route as the workers see it: one that leads through none of `ports` is there to hide wider
 /// ones.
-fn as_seen(route: &TableRoute, ports: &[PortInfo]) -> Route {
+fn as_seen(route: &TableRoute, ports: &Ports) -> Route {
     let through = route
         .ifindex
         .filter(|_| route.kind == RouteKind::Unicast)
-        .and_then(|ifindex| port_of(ifindex, ports));
+        .and_then(|ifindex| ports.with(ifindex));
     let mtu = through.map_or(0, |(_, port)| port.mtu);
     let mtu = route.mtu.map_or(mtu, |own| own.min(mtu));
     Route {
@@ -183,17 +189,14 @@ fn as_seen(route: &TableRoute, ports: &[PortInfo]) -> Route {
     }
 }
 
-/// The port with this interface.
-pub(super) fn port_of(ifindex: u32, ports: &[PortInfo]) -> Option<(PortId, &PortInfo)> {
-    let mut numbered = (0..=u8::MAX).zip(ports);
-    let (id, port) = numbered.find(|(_, port)| port.ifindex == ifindex)?;
-    Some((PortId(id), port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{balance::Way, sys::netlink::NeighbourState};
+    use crate::{addr::PortId, balance::Way, sys::netlink::NeighbourState};
+
+    fn ports() -> Ports {
+        vec![port()].into()
+    }
 
     fn port() -> PortInfo {
         PortInfo {
@@ -243,7 +246,7 @@ mod tests {
         assert!(ways.handle_neighbour(&neighbour("10.0.0.1", 1)));
         assert!(!ways.handle_neighbour(&neighbour("10.0.0.1", 1)), "no news");
         assert!(ways.handle_neighbour(&neighbour("10.6.0.9", 9)));
-        let table = ways.table(&[port()]);
+        let table = ways.table(&ports());
         let way = |to: &str| match table.way(to.parse().unwrap()) {
             Way::Known(hop) => Some((hop.destination.0[5], hop.mtu, hop.source)),
             _ => None,
@@ -251,11 +254,11 @@ mod tests {
         assert_eq!(way("192.0.2.1"), Some((1, 1500, port().mac)));
         assert_eq!(way("10.6.0.9"), Some((9, 1400, port().mac)));
         assert_eq!((way("10.5.0.1"), way("10.7.0.1")), (None, None));
-        assert!(Arc::ptr_eq(&table, &ways.table(&[port()])), "unchanged");
+        assert!(Arc::ptr_eq(&table, &ways.table(&ports())), "unchanged");
         assert!(ways.handle_neighbour_removed(&neighbour("10.6.0.9", 9)));
         let client = "10.6.0.9".parse().unwrap();
         assert_eq!(
-            ways.table(&[port()]).way(client),
+            ways.table(&ports()).way(client),
             Way::Unresolved(PortId(0), client)
         );
     }

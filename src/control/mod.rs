@@ -1,25 +1,24 @@
 //! The control thread: one mio loop that drives the protocol machines and everything slow.
 
 pub mod admin;
-mod announcements;
 pub mod api;
+mod checks;
 pub mod cleanup;
 mod client_ways;
 pub mod data_plane;
 pub mod engine;
 mod enquiries;
-mod interfaces;
-mod last_will;
+mod forwarding;
 pub mod log;
 mod next_hops;
 mod outages;
 mod pace;
 pub mod placement;
+mod ports;
 pub mod probes;
-mod put_back;
-mod queue_watch;
-mod repeats;
+mod reload;
 mod sampling;
 mod services;
-mod vrrp_io;
+mod token;
+mod vrrp;
 mod workers;

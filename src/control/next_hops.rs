@@ -18,6 +18,7 @@ use std::{
 use super::pace::Pace;
 use crate::{
     addr::MacAddr,
+    balance::HopId,
     sys::netlink::{self, Neighbour, Netlink, Route, RouteKind},
     time::Instant,
 };
@@ -111,10 +112,7 @@ impl std::fmt::Display for Problem {
             Self::Local => {
                 "is this host itself, which cannot be reached from here: it takes no connections"
             }
-            Self::NotOpened => {
-                "is behind an interface that was not opened at start: it takes no connections until \
-                 xvs is restarted"
-            }
+            Self::NotOpened => "is behind an interface that is not open: it takes no connections",
             Self::Unresolved => "has no known MAC address: packets to it are dropped",
         })
     }
@@ -130,6 +128,10 @@ struct Via {
 /// The address of real servers.
 #[derive(Debug)]
 struct Target {
+    /// Its place in the workers' table of next hops.
+    id: HopId,
+    /// How many have asked for it.
+    uses: usize,
     via: Result<Via, Problem>,
     /// What else the route says: the source of packets of our own, and the largest packet.
     own: (Option<IpAddr>, Option<u32>),
@@ -141,7 +143,7 @@ struct Target {
 #[derive(Debug)]
 struct Resolution {
     mac: Option<MacAddr>,
-    targets: usize,
+    targets: BTreeSet<IpAddr>,
     /// When it is asked for next.
     due: Instant,
 }
@@ -158,6 +160,11 @@ enum Task {
 pub(super) struct NextHops {
     targets: BTreeMap<IpAddr, Target>,
     neighbours: BTreeMap<Via, Resolution>,
+    /// Places in the workers' table that nobody has any more, and how many there ever were.
+    free: Vec<HopId>,
+    allotted: u32,
+    /// Addresses whose way may be another than when they were last taken.
+    changed: BTreeSet<IpAddr>,
     /// What targets and neighbours say is due, in order.
     due: BTreeSet<(Instant, Task)>,
     routes: Pace,
@@ -172,6 +179,9 @@ impl NextHops {
         Self {
             targets: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            free: Vec::new(),
+            allotted: 0,
+            changed: BTreeSet::new(),
             due: BTreeSet::new(),
             routes: Pace::new(SETTLE),
             cursor: None,
@@ -179,16 +189,82 @@ impl NextHops {
         }
     }
 
-    /// Follows the way to `addr` from now on.
-    pub(super) fn track(&mut self, now: Instant, addr: IpAddr) {
-        if let Entry::Vacant(free) = self.targets.entry(addr) {
-            free.insert(Target {
-                via: Err(Problem::Unresolved),
-                own: (None, None),
-                due: Some(now),
-            });
-            self.due.insert((now, Task::Route(addr)));
+    /// Follows the way to `addr` from now on, until it is [let go](Self::untrack) as often as it was asked for.
+    /// Its place in the workers' table of next hops.
+    pub(super) fn track(&mut self, now: Instant, addr: IpAddr) -> HopId {
+        if let Some(target) = self.targets.get_mut(&addr) {
+            target.uses += 1;
+            return target.id;
         }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.allotted += 1;
+            HopId(self.allotted - 1)
+        });
+        let target = Target {
+            id,
+            uses: 1,
+            via: Err(Problem::Unresolved),
+            own: (None, None),
+            due: Some(now),
+        };
+        self.targets.insert(addr, target);
+        self.due.insert((now, Task::Route(addr)));
+        self.changed.insert(addr);
+        id
+    }
+
+    /// One who has asked for the way to `addr` needs it no more. Its place, when nobody does.
+    pub(super) fn untrack(&mut self, addr: IpAddr) -> Option<HopId> {
+        let target = self.targets.get_mut(&addr)?;
+        target.uses -= 1;
+        if target.uses > 0 {
+            return None;
+        }
+        let target = self.targets.remove(&addr)?;
+        if let Some(due) = target.due {
+            self.due.remove(&(due, Task::Route(addr)));
+        }
+        if let Ok(via) = target.via {
+            self.leave(via, addr);
+        }
+        self.changed.remove(&addr);
+        self.free.push(target.id);
+        Some(target.id)
+    }
+
+    /// The addresses whose way may be another than when this was last called, each with its place.
+    pub(super) fn take_changed(&mut self) -> Vec<(IpAddr, HopId)> {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        changed
+            .filter_map(|addr| Some((addr, self.targets.get(&addr)?.id)))
+            .collect()
+    }
+
+    /// Everything that leads through this interface is to be told again: it has other properties.
+    pub(super) fn handle_interface(&mut self, ifindex: u32) {
+        let all = self.neighbours.iter();
+        let behind = all.filter(|(via, _)| via.ifindex == ifindex);
+        (self.changed).extend(behind.flat_map(|(_, known)| known.targets.iter().copied()));
+    }
+
+    /// The addresses that frames do not reach now, when only interfaces are open of which `is_open` says so.
+    pub(super) fn problems(
+        &self,
+        is_open: impl Fn(u32) -> bool,
+    ) -> impl Iterator<Item = (IpAddr, Problem)> {
+        let unreachable = self.targets.iter();
+        let unreachable = unreachable.filter_map(|(addr, target)| Some((*addr, target.via.err()?)));
+        let behind = self.neighbours.iter().filter_map(move |(via, known)| {
+            let problem = match known.mac {
+                _ if !is_open(via.ifindex) => Problem::NotOpened,
+                None => Problem::Unresolved,
+                Some(_) => return None,
+            };
+            Some((&known.targets, problem))
+        });
+        let behind =
+            behind.flat_map(|(targets, problem)| targets.iter().map(move |addr| (*addr, problem)));
+        unreachable.chain(behind)
     }
 
     /// Looks everything up again: notifications were lost.
@@ -218,7 +294,11 @@ impl NextHops {
         let Some((known, mac)) = self.neighbours.get_mut(&via).zip(neighbour.usable_mac()) else {
             return false;
         };
-        known.mac.replace(mac) != Some(mac)
+        let changed = known.mac.replace(mac) != Some(mac);
+        if changed {
+            self.changed.extend(&known.targets);
+        }
+        changed
     }
 
     /// Looks up routes that may have changed, and asks for what is due, as much as one turn may.
@@ -290,34 +370,37 @@ impl NextHops {
         let changed = std::mem::replace(&mut target.own, own) != own;
         let former = std::mem::replace(&mut target.via, via(addr, route));
         let via = target.via;
+        if changed || via != former {
+            self.changed.insert(addr);
+        }
         if via == former {
             return Ok(changed);
         }
         if let Ok(via) = former {
-            self.leave(via);
+            self.leave(via, addr);
         }
         if let Ok(via) = via {
-            self.join(now, via);
+            self.join(now, via, addr);
         }
         Ok(true)
     }
 
-    fn join(&mut self, now: Instant, via: Via) {
+    fn join(&mut self, now: Instant, via: Via, addr: IpAddr) {
         let known = self.neighbours.entry(via).or_insert_with(|| {
             self.due.insert((now, Task::Neighbour(via)));
             Resolution {
                 mac: None,
-                targets: 0,
+                targets: BTreeSet::new(),
                 due: now,
             }
         });
-        known.targets += 1;
+        known.targets.insert(addr);
     }
 
-    fn leave(&mut self, via: Via) {
+    fn leave(&mut self, via: Via, addr: IpAddr) {
         if let Entry::Occupied(mut known) = self.neighbours.entry(via) {
-            known.get_mut().targets -= 1;
-            if known.get().targets == 0 {
+            known.get_mut().targets.remove(&addr);
+            if known.get().targets.is_empty() {
                 self.due.remove(&(known.get().due, Task::Neighbour(via)));
                 known.remove();
             }
@@ -366,6 +449,12 @@ impl NextHops {
             source: target.own.0,
             mtu: target.own.1,
         })
+    }
+
+    /// The addresses that are followed.
+    #[cfg(test)]
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.targets.keys().copied()
     }
 
     /// The interfaces that real servers are behind.
@@ -480,7 +569,9 @@ pub(super) mod tests {
     /// left to do, each with the questions it asked.
     fn track(count: u16) -> NextHops {
         let mut hops = NextHops::new();
-        (0..count).for_each(|n| hops.track(at(0), real(n)));
+        for n in 0..count {
+            hops.track(at(0), real(n));
+        }
         hops
     }
 
@@ -568,7 +659,9 @@ pub(super) mod tests {
         let mut hops = NextHops::new();
         for n in 0..20 {
             kernel.routes.insert(real(n), Some(routed));
-            (0..1000).for_each(|_| hops.track(at(0), real(n)));
+            for _ in 0..1000 {
+                hops.track(at(0), real(n));
+            }
         }
         assert_eq!(settle(&mut hops, at(0), &mut kernel), [(20, 1)]);
         // Known anew does not mean unknown.

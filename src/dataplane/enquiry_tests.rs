@@ -17,7 +17,7 @@ use super::*;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        ConnEntry, ConnFilter, Environment, Hop, HopId, Limits, MarkRule, Match, Method, NextHop,
+        ConnEntry, ConnFilter, Environment, Hop, HopId, LbKind, Limits, MarkRule, Match, NextHop,
         Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec, TableBuilder,
     },
     dataplane::{
@@ -37,7 +37,7 @@ fn real(id: u32, addr: &str) -> RealSpec {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new(addr.parse().unwrap(), 8080),
-        method: Method::DirectRouting,
+        method: LbKind::Dr,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),

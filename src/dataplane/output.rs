@@ -2,7 +2,7 @@
 //! dropped.
 
 use super::{
-    handover::{Errand, Handover, Parcel},
+    handover::{Handoff, Handover, Purpose},
     io::{FrameBuf, PacketIo},
     limit::ReplyLimit,
     parking::Parking,
@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use crate::{
     addr::{L4Proto, PortId},
     balance::{
-        FlowKey, Kind, Method, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
+        FlowKey, Kind, LbKind, NextHop, Packet, PathMtus, Real, RealId, RealRef, ServiceTable,
         Turn, Verdict, Way,
         rewrite::{
             self, Address, Ends, Family, Fit, Part, Passage, Place, Refused, Tunnel, TunnelError,
@@ -82,14 +82,14 @@ impl<Io: PacketIo> Output<'_, Io> {
                 Ok(()) => return 1 + self.send_second(port),
                 Err(frame) => match self.io.carrier(port) {
                     Some(worker) => {
-                        self.hand_over(frame, worker, Errand::Transmit(port));
+                        self.hand_over(frame, worker, Purpose::Transmit(port));
                         if let Some(second) = self.second.take() {
                             self.turn.stats.cut.add(1);
-                            self.hand_over(second, worker, Errand::Transmit(port));
+                            self.hand_over(second, worker, Purpose::Transmit(port));
                         }
                         return 0;
                     }
-                    None => (frame, DropReason::TransmitFull),
+                    None => (frame, untransmitted(self.io, port)),
                 },
             },
             Err(Stop::Drop(reason)) => (frame, reason),
@@ -119,7 +119,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         match self.io.transmit(port, second) {
             Ok(()) => 1,
             Err(second) => {
-                self.drop_frame(second, DropReason::TransmitFull);
+                self.drop_frame(second, untransmitted(self.io, port));
                 0
             }
         }
@@ -127,14 +127,14 @@ impl<Io: PacketIo> Output<'_, Io> {
 
     /// Keeps a frame for another worker.
     #[cold]
-    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, errand: Errand) {
+    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, purpose: Purpose) {
         let Some(handover) = &mut self.handover else {
             self.turn.stats.drops(DropReason::HandoverFull).add(1);
             self.io.release(frame);
             return;
         };
         let parted = self.io.part(frame);
-        if let Err(parted) = handover.put(worker, Parcel { parted, errand }) {
+        if let Err(parted) = handover.put(worker, Handoff { parted, purpose }) {
             self.turn.stats.drops(DropReason::HandoverFull).add(1);
             let frame = self.io.take_over(parted);
             self.io.release(frame);
@@ -164,13 +164,13 @@ impl<Io: PacketIo> Output<'_, Io> {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
-            Method::DirectRouting => {
+            LbKind::Dr => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
                 direct_routing::<K>(frame.bytes_mut(), packet.network, hop);
                 self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
-            Method::Nat => {
+            LbKind::Nat => {
                 let fit = self.fits(frame, packet, hop.mtu)?;
                 let port = real.port_for(packet.key.vport());
                 let to = K::own(real.addr).ok_or(Stop::Drop(DropReason::Rewrite))?;
@@ -184,7 +184,7 @@ impl<Io: PacketIo> Output<'_, Io> {
                 self.cut(frame, packet.network, fit)?;
                 Ok(hop.port)
             }
-            Method::Tunnel(kind) => {
+            LbKind::Tun(kind) => {
                 let real_ref = RealRef {
                     id,
                     epoch: real.epoch,
@@ -421,7 +421,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         };
         let bytes = frame.bytes().get(usize::from(packet.network)..);
         let bytes = bytes.unwrap_or_default();
-        let (Some(error), Method::Tunnel(kind)) = (TunnelError::read(bytes), real.method) else {
+        let (Some(error), LbKind::Tun(kind)) = (TunnelError::read(bytes), real.method) else {
             return Err(quote);
         };
         if error.destination != real.addr {
@@ -535,6 +535,16 @@ impl<Io: PacketIo> Output<'_, Io> {
         frame.truncate(length.ok_or(Stop::Drop(DropReason::ReplyImpossible))?);
         self.turn.stats.replies(reason).add(1);
         Ok(frame.ingress())
+    }
+}
+
+/// Why a frame could not be transmitted on `port`.
+#[cold]
+pub(super) fn untransmitted(io: &impl PacketIo, port: PortId) -> DropReason {
+    if io.is_open(port) {
+        DropReason::TransmitFull
+    } else {
+        DropReason::PortGone
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     io, mem,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
+    slice,
     sync::Once,
     time::Duration,
 };
@@ -171,6 +172,21 @@ impl Drop for Object {
         unsafe { bpf::bpf_object__close(self.raw.as_ptr()) };
     }
 }
+
+/// A type that is a key or a value of a map as it lies in memory.
+///
+/// # Safety
+/// It has no holes, and any bytes are a value of it.
+pub(super) unsafe trait Plain: Copy {
+    /// The value as the kernel reads it.
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: as long as the value and alive as long, and without holes every byte is set.
+        unsafe { slice::from_raw_parts(ptr::from_ref(self).cast(), size_of::<Self>()) }
+    }
+}
+
+// SAFETY: a number.
+unsafe impl Plain for u32 {}
 
 /// A kernel map. Keys and values are bytes; their lengths are checked against the map's.
 pub(super) struct Map {

@@ -69,10 +69,12 @@
 /* The same of ICMPv6 have the types 1 to 4: RFC 4443 section 2.1. */
 #define ICMPV6_DEST_UNREACH 1
 #define ICMPV6_PARAMETERPROB 4
-/* Virtual servers, or NAT real servers, of one host. Entries take memory only while they exist. */
+/* Virtual servers of one host, and NAT real servers. Entries take memory only while they exist. */
 #define MAX_SERVICES 65536
+#define MAX_REALS 262144
 /* Each of them may be the only one of its address, and then brings an entry for its fragments. */
 #define MAX_ENDPOINTS (2 * MAX_SERVICES)
+#define MAX_RETURNS (2 * MAX_REALS)
 /* Addresses of this host, of which each VIP is one while MASTER; tunnel real servers. */
 #define MAX_HOSTS 65536
 /* Rules with port ranges or sources are walked one by one: as many as a word has bits. */
@@ -81,6 +83,11 @@
 #define MAX_STATIONS 1024
 /* Receive queues of one interface. */
 #define MAX_QUEUES 256
+
+/*
+ * Keys and values of maps, and the constants about them, are known to Rust from here: build.rs writes
+ * their types. So they have no holes, and what is in network order is of a type that says so.
+ */
 
 /* endpoint.kind: the IP version, and whether this is about fragments, without ports. */
 #define KIND_V4 4
@@ -94,6 +101,12 @@
 #define HAS_ANY_PORT_PREFIXES 4
 #define HAS_RETURNS 8
 #define HAS_ANY_PORT_RETURNS 16
+
+/* Places in `counters`. */
+#define COUNT_STEERED 0
+#define COUNT_PASSED 1
+#define COUNT_DROPPED 2
+#define COUNTERS 3
 
 /* 16 bytes in network order, IPv4 mapped (RFC 4291 section 2.5.5.2). */
 struct addr {
@@ -182,8 +195,6 @@ struct packet {
 	__u32 fragment;
 };
 
-enum counter { STEERED, PASSED, DROPPED, COUNTERS };
-
 /* Packets to these. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -214,7 +225,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, MAX_ENDPOINTS);
+	__uint(max_entries, MAX_RETURNS);
 	__type(key, struct endpoint);
 	__type(value, __u32);
 } returns SEC(".maps");
@@ -622,11 +633,11 @@ SEC("xdp")
 int xvs_steer(struct xdp_md *ctx)
 {
 	if (!is_ours(ctx, load_xdp, ctx->ingress_ifindex)) {
-		count(PASSED);
+		count(COUNT_PASSED);
 		return XDP_PASS;
 	}
 	int action = bpf_redirect_map(&xsks, ctx->rx_queue_index, XDP_DROP);
-	count(action == XDP_REDIRECT ? STEERED : DROPPED);
+	count(action == XDP_REDIRECT ? COUNT_STEERED : COUNT_DROPPED);
 	return action;
 }
 
@@ -634,11 +645,11 @@ SEC("tc")
 int xvs_ingress(struct __sk_buff *skb)
 {
 	if (!is_ours(skb, load_skb, skb->ifindex)) {
-		count(PASSED);
+		count(COUNT_PASSED);
 		/* The next filter's turn, if there is one. */
 		return TC_ACT_UNSPEC;
 	}
-	count(STEERED);
+	count(COUNT_STEERED);
 	return TC_ACT_SHOT;
 }
 

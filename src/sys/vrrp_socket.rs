@@ -66,6 +66,12 @@ impl VrrpSocket {
         }
     }
 
+    /// Leaves a group that was joined on this interface.
+    pub fn leave(&self, link: &Link, group: Ipv4Addr) -> io::Result<()> {
+        let interface = InterfaceIndexOrAddress::Index(link.index);
+        self.socket.leave_multicast_v4_n(&group, &interface)
+    }
+
     /// Sends a whole packet, IPv4 header included, to `destination`: the group or a peer.
     ///
     /// The kernel fills in the total length and the header checksum, and the identification where

@@ -34,8 +34,6 @@ pub enum Event {
     EnteringFault {
         /// Why.
         reason: FaultReason,
-        /// Name of the interface.
-        interface: String,
     },
     /// The addresses are about to be added.
     SettingAddresses,
@@ -130,21 +128,27 @@ pub enum Event {
     FurtherSendersNotLogged,
 }
 
-/// Why an instance cannot take part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why an instance cannot take part. `Display` says it in a few words.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultReason {
-    /// Its interface is down, or nothing is plugged in.
-    LinkDown,
-    /// Its interface has no address that adverts could come from.
-    NoAddress,
+    /// No interface has this name, its own or that of a virtual address.
+    NoInterface(String),
+    /// The interface of this name is down, or nothing is plugged in.
+    LinkDown(String),
+    /// Something else that the caller found and put into words, see
+    /// [`Router::set_obstacle`](super::Router::set_obstacle).
+    Obstacle(String),
+    /// The interface of this name, its own, has no address that adverts could come from.
+    NoAddress(String),
 }
 
-impl FaultReason {
-    /// The reason as said of the interface with this name.
-    pub fn on(self, interface: &str) -> String {
+impl fmt::Display for FaultReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LinkDown => format!("{interface} is down"),
-            Self::NoAddress => format!("{interface} has no IPv4 address"),
+            Self::NoInterface(interface) => write!(f, "{interface} does not exist"),
+            Self::LinkDown(interface) => write!(f, "{interface} is down"),
+            Self::Obstacle(what) => f.write_str(what),
+            Self::NoAddress(interface) => write!(f, "{interface} has no IPv4 address"),
         }
     }
 }
@@ -158,9 +162,7 @@ impl fmt::Display for Event {
             Self::EnteringBackupInit => f.write_str("Entering BACKUP STATE (init)"),
             Self::EnteringBackup => f.write_str("Entering BACKUP STATE"),
             Self::EnteringMaster => f.write_str("Entering MASTER STATE"),
-            Self::EnteringFault { reason, interface } => {
-                write!(f, "Entering FAULT STATE ({})", reason.on(interface))
-            }
+            Self::EnteringFault { reason } => write!(f, "Entering FAULT STATE ({reason})"),
             Self::SettingAddresses => f.write_str("setting VIPs."),
             Self::RemovingAddresses => f.write_str("removing VIPs."),
             Self::AdvertTimeout => f.write_str("Receive advertisement timeout"),

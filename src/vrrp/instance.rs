@@ -5,9 +5,10 @@ use std::{collections::VecDeque, net::Ipv4Addr, sync::Arc, time::Duration};
 use super::{
     Counters, State,
     event::{Event, FaultReason, LogLine},
+    links::Links,
     notices::{Notice, Notices, Tell},
     receive::{self, AddressMismatch, RejectReason, Rejection},
-    router::{Action, InstanceId, Verdict},
+    router::{Action, InstanceId, Reception},
     settings::{Settings, Transport},
     timers::{Timer, Timers, next_on_grid},
 };
@@ -50,7 +51,12 @@ pub(super) struct Instance {
     pub(super) counters: Counters,
     timers: Timers,
     weight: i32,
-    link_up: bool,
+    /// Whether adverts can leave by the interface.
+    carries: bool,
+    /// What is wrong with the interfaces.
+    link_fault: Option<FaultReason>,
+    /// What else keeps the instance from taking part.
+    obstacle: Option<String>,
     /// Until when a MASTER of lower priority is let be; `None` when none was heard.
     preempt_from: Option<Instant>,
     /// Identification of the last packet sent.
@@ -74,7 +80,9 @@ impl Instance {
             counters: Counters::default(),
             timers: Timers::default(),
             weight: 0,
-            link_up: true,
+            carries: true,
+            link_fault: None,
+            obstacle: None,
             preempt_from: None,
             ip_id: 0,
             answers: (Instant::ZERO, 0),
@@ -104,10 +112,10 @@ impl Instance {
         now: Instant,
         datagram: &Datagram<'_>,
         out: &mut Actions,
-    ) -> Verdict {
+    ) -> Reception {
         if !matches!(self.state, State::Backup | State::Master) {
             self.counters.reject(RejectReason::NotRunning);
-            return Verdict::Rejected(RejectReason::NotRunning);
+            return Reception::Rejected(RejectReason::NotRunning);
         }
         let from = datagram.source;
         let advert = match receive::check(&self.settings, datagram) {
@@ -124,7 +132,7 @@ impl Instance {
         } else {
             self.heard_as_backup(now, from, advert.priority, out);
         }
-        Verdict::Accepted(self.id)
+        Reception::Accepted(self.id)
     }
 
     /// Does what is due. Early and repeated calls are harmless.
@@ -142,8 +150,25 @@ impl Instance {
         self.handle_garp_timeout(now, out);
     }
 
-    pub(super) fn handle_link(&mut self, now: Instant, up: bool, out: &mut Actions) {
-        self.link_up = up;
+    /// Something about interfaces changed, maybe of this instance.
+    pub(super) fn handle_links(&mut self, now: Instant, links: &Links, out: &mut Actions) {
+        self.look_at(links);
+        self.faults_changed(now, out);
+    }
+
+    /// Takes note of what is wrong with the interfaces.
+    pub(super) fn look_at(&mut self, links: &Links) {
+        self.carries = links.get(self.settings.interface).carries();
+        self.link_fault = links.fault(&self.settings);
+    }
+
+    pub(super) fn set_obstacle(
+        &mut self,
+        now: Instant,
+        obstacle: Option<String>,
+        out: &mut Actions,
+    ) {
+        self.obstacle = obstacle;
         self.faults_changed(now, out);
     }
 
@@ -158,7 +183,7 @@ impl Instance {
         }
         if primary.is_none() {
             // The last chance to say so: without an address there are no adverts.
-            let fault = self.fault().unwrap_or(FaultReason::NoAddress);
+            let fault = self.fault().unwrap_or_else(|| self.no_address());
             self.fault_is(now, Some(fault), out);
         }
         self.settings.primary = primary;
@@ -183,7 +208,7 @@ impl Instance {
     /// Says goodbye; [`Instance::finish`] follows. Two steps, so that the goodbyes of all
     /// instances leave before the first address is touched. A dead link carries none.
     pub(super) fn say_goodbye(&mut self, out: &mut Actions) {
-        if self.state == State::Master && self.link_up {
+        if self.state == State::Master && self.carries {
             self.send(0, out);
             self.log(out, Event::SentPriorityZero);
         }
@@ -202,11 +227,17 @@ impl Instance {
     }
 
     /// Takes new settings for the same interface and VRID. State, counters and notices stay.
-    pub(super) fn update(&mut self, now: Instant, settings: Settings, out: &mut Actions) {
+    pub(super) fn update(
+        &mut self,
+        now: Instant,
+        settings: Settings,
+        links: &Links,
+        out: &mut Actions,
+    ) {
         let down_before = self.settings.master_down(self.priority);
-        let reannounce = self.settings.addresses != settings.addresses;
         self.name = settings.name.as_str().into();
         self.settings = settings;
+        self.look_at(links);
         // The priority moves the timer by itself; what is left is intervals.
         let down_after = self.settings.master_down(self.priority);
         self.shift_master_down(down_before, down_after);
@@ -217,10 +248,6 @@ impl Instance {
             let next = now + self.settings.advert_interval;
             self.timers.set(Timer::Advert, next);
             self.arm_refresh(now);
-            if reannounce {
-                self.push(out, Action::AddAddresses);
-                self.announce(self.settings.garp.master_repeat, true, out);
-            }
         }
     }
 
@@ -303,14 +330,17 @@ impl Instance {
     }
 
     /// Why this instance cannot take part, if so.
-    pub(super) const fn fault(&self) -> Option<FaultReason> {
-        if self.settings.track_link && !self.link_up {
-            Some(FaultReason::LinkDown)
-        } else if self.settings.primary.is_none() {
-            Some(FaultReason::NoAddress)
-        } else {
-            None
-        }
+    pub(super) fn fault(&self) -> Option<FaultReason> {
+        let obstacle = || self.obstacle.clone().map(FaultReason::Obstacle);
+        let no_address = || self.settings.primary.is_none().then(|| self.no_address());
+        self.link_fault
+            .clone()
+            .or_else(obstacle)
+            .or_else(no_address)
+    }
+
+    fn no_address(&self) -> FaultReason {
+        FaultReason::NoAddress(self.settings.interface_name.clone())
     }
 
     fn faults_changed(&mut self, now: Instant, out: &mut Actions) {
@@ -439,7 +469,7 @@ impl Instance {
         from: Ipv4Addr,
         rejection: Rejection,
         out: &mut Actions,
-    ) -> Verdict {
+    ) -> Reception {
         let Rejection {
             reason,
             received,
@@ -456,7 +486,7 @@ impl Instance {
             .rejected_notices
             .tell(now, Notice::Rejected(reason), from);
         self.say(tell, event, out);
-        Verdict::Rejected(reason)
+        Reception::Rejected(reason)
     }
 
     /// Other addresses are a fault of a configuration, not of the election: log and go on, as
@@ -686,8 +716,7 @@ impl Instance {
     }
 
     fn log_fault(&self, out: &mut Actions, reason: FaultReason) {
-        let interface = self.settings.interface_name.clone();
-        self.log(out, Event::EnteringFault { reason, interface });
+        self.log(out, Event::EnteringFault { reason });
     }
 
     fn log(&self, out: &mut Actions, event: Event) {

@@ -17,7 +17,8 @@
 //! - An answer to a foreign advert is sent at most [`ANSWERS_PER_INTERVAL`] times an interval.
 //! - Each kind of message about a received advert is logged once per sender, then only counted.
 //! - An advert with other addresses than ours is logged, counted and obeyed, as by newer releases.
-//! - A MASTER whose link goes down sends no goodbye: it would not leave the host.
+//! - A MASTER whose link goes down sends no goodbye: it would not leave the host. One that stops for
+//!   another reason, the link of a virtual address say, sends it.
 //! - Two address owners: the one with the lower address becomes BACKUP, keeping priority 255.
 //!
 //! Version 3, IPv6, AH, sync groups and trackers are not here yet.
@@ -26,6 +27,7 @@
 
 mod event;
 mod instance;
+mod links;
 mod notices;
 mod receive;
 mod router;
@@ -38,8 +40,9 @@ mod timers;
 
 pub use event::{Event, FaultReason, LogLine};
 pub use instance::{ANSWERS_PER_INTERVAL, GARP_ANSWER_SPACING};
+pub use links::LinkState;
 pub use receive::RejectReason;
-pub use router::{Action, InstanceId, Router, Status, Verdict};
+pub use router::{Action, InstanceId, Reception, Router, Status};
 pub use settings::{GarpSettings, Settings, SettingsError, Transport};
 
 use std::fmt;
@@ -53,7 +56,7 @@ pub enum State {
     Backup,
     /// This router answers for the addresses; RFC 9568 calls it Active.
     Master,
-    /// The interface is down or has no address, see [`FaultReason`]. Adverts are ignored.
+    /// An interface is missing or down or has no address, see [`FaultReason`]. Adverts are ignored.
     Fault,
 }
 

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Counters, FaultReason, LogLine, RejectReason, State,
     instance::Instance,
+    links::{LinkState, Links},
     settings::{Settings, SettingsError},
 };
 use crate::{
@@ -29,8 +30,8 @@ pub enum Action {
         /// The whole IPv4 packet, header included, checksums filled in.
         packet: Vec<u8>,
     },
-    /// Put the virtual addresses (the excluded ones too) on their interfaces. Those that are
-    /// there already stay.
+    /// Put the virtual addresses (the excluded ones too) on their interfaces, now and whenever
+    /// they are others or missing, until they are to be taken off. Those that are there already stay.
     AddAddresses,
     /// Take them off. Those that are not there are not missed.
     RemoveAddresses,
@@ -39,8 +40,8 @@ pub enum Action {
     GratuitousArp {
         /// Rounds, at least 1.
         rounds: u8,
-        /// The addresses are new on this host (MASTER just now, or a reload added them), which is
-        /// worth a line; all further sets are only counted.
+        /// The addresses are new on this host (MASTER just now), which is worth a line; all further
+        /// sets are only counted.
         first: bool,
     },
     /// The state has changed: run notify scripts, start or stop what depends on it. Comes after
@@ -57,7 +58,7 @@ pub enum Action {
 
 /// What became of a received packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Reception {
     /// It is an advert for this instance and was acted upon (or tolerated).
     Accepted(InstanceId),
     /// It was refused, counted, and changed nothing else.
@@ -65,7 +66,7 @@ pub enum Verdict {
 }
 
 /// What there is to show of an instance.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Status<'a> {
     /// Name of the instance.
     pub name: &'a str,
@@ -96,6 +97,7 @@ pub struct Router {
     by_key: BTreeMap<(u32, u8), InstanceId>,
     next_id: u32,
     actions: VecDeque<(InstanceId, Action)>,
+    links: Links,
     /// Packets that no instance could be blamed for.
     strays: Counters,
 }
@@ -106,8 +108,8 @@ impl Router {
         Self::default()
     }
 
-    /// Adds an instance in INIT. Tell it about its interface
-    /// ([`handle_link`](Self::handle_link)) if that is down, then [`start`](Self::start) it.
+    /// Adds an instance in INIT. Tell about its interfaces
+    /// ([`handle_link`](Self::handle_link)) if they are not up, then [`start`](Self::start) it.
     pub fn add(&mut self, settings: Settings, now: Instant) -> Result<InstanceId, SettingsError> {
         settings.check()?;
         let key = (settings.interface, settings.vrid);
@@ -117,7 +119,9 @@ impl Router {
         let id = InstanceId(self.next_id);
         self.next_id += 1;
         self.by_key.insert(key, id);
-        self.instances.insert(id, Instance::new(id, settings, now));
+        let mut instance = Instance::new(id, settings, now);
+        instance.look_at(&self.links);
+        self.instances.insert(id, instance);
         Ok(id)
     }
 
@@ -128,8 +132,11 @@ impl Router {
         }
     }
 
-    /// Gives an instance new settings (a reload). Its state goes on; a MASTER advertises at once
-    /// and announces changed addresses. Addresses that are gone are the caller's to remove.
+    /// Gives an instance new settings (a reload). Its state goes on, and a MASTER advertises at once.
+    /// That its addresses are others is the caller's to carry out, who knows the excluded ones too.
+    ///
+    /// # Errors
+    /// What cannot be, or what would make it another instance; nothing has changed then.
     pub fn update(
         &mut self,
         id: InstanceId,
@@ -142,7 +149,7 @@ impl Router {
         if (old.interface, old.vrid) != (settings.interface, settings.vrid) {
             return Err(SettingsError::Moved);
         }
-        instance.update(now, settings, &mut self.actions);
+        instance.update(now, settings, &self.links, &mut self.actions);
         Ok(())
     }
 
@@ -158,7 +165,7 @@ impl Router {
 
     /// Judges an IPv4 packet that was received on `interface`, header included. What follows the
     /// header's total length (Ethernet padding) is not looked at.
-    pub fn handle_packet(&mut self, now: Instant, interface: u32, packet: &[u8]) -> Verdict {
+    pub fn handle_packet(&mut self, now: Instant, interface: u32, packet: &[u8]) -> Reception {
         let Some(datagram) = Datagram::parse(packet) else {
             return self.stray(RejectReason::Malformed);
         };
@@ -182,10 +189,29 @@ impl Router {
         }
     }
 
-    /// The interface is up and running, or not. Interfaces count as up until this says otherwise.
-    pub fn handle_link(&mut self, now: Instant, interface: u32, up: bool) {
-        for instance in on_interface(&mut self.instances, interface) {
-            instance.handle_link(now, up, &mut self.actions);
+    /// What became of an interface. They count as up until this says otherwise. Also for one that
+    /// is there again, or in whose place there is another: whoever was MASTER is elected anew.
+    pub fn handle_link(&mut self, now: Instant, interface: u32, state: LinkState) {
+        self.links.set(interface, state);
+        for instance in self.instances.values_mut() {
+            let settings = &instance.settings;
+            let mut further = settings.further_interfaces.iter();
+            if settings.interface == interface || further.any(|(number, _)| *number == interface) {
+                instance.handle_links(now, &self.links, &mut self.actions);
+            }
+        }
+    }
+
+    /// An interface has no instance any more, and its number is given up.
+    pub fn forget_link(&mut self, interface: u32) {
+        self.links.forget(interface);
+    }
+
+    /// Something beside interfaces and addresses keeps an instance from taking part, or nothing does
+    /// any more. It is shown as the reason of FAULT.
+    pub fn set_obstacle(&mut self, id: InstanceId, now: Instant, obstacle: Option<String>) {
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.set_obstacle(now, obstacle, &mut self.actions);
         }
     }
 
@@ -278,9 +304,9 @@ impl Router {
         self.strays.rejected(reason)
     }
 
-    fn stray(&mut self, reason: RejectReason) -> Verdict {
+    fn stray(&mut self, reason: RejectReason) -> Reception {
         self.strays.reject(reason);
-        Verdict::Rejected(reason)
+        Reception::Rejected(reason)
     }
 }
 

@@ -9,14 +9,18 @@ use crate::wire::vrrp;
 pub struct Settings {
     /// Name of the instance, for messages.
     pub name: String,
-    /// The interface, as the caller numbers them (its kernel index). With the VRID it is the
-    /// key by which received adverts find their instance.
+    /// The interface, as the caller numbers the names in its configuration: the number stays while
+    /// the interface of that name goes, comes and is another. With the VRID it is the key by which
+    /// received adverts find their instance.
     pub interface: u32,
     /// Name of the interface, for messages. [`Settings::new`] makes one of its number.
     pub interface_name: String,
     /// Whether the instance is in FAULT while its interface is down. Default true;
     /// `dont_track_primary` makes it false.
     pub track_link: bool,
+    /// Further interfaces without which the instance is in FAULT: those that virtual addresses are
+    /// on. Numbers and names as of [`interface`](Self::interface). Default none.
+    pub further_interfaces: Vec<(u32, String)>,
     /// `virtual_router_id`, 1 to 255.
     pub vrid: u8,
     /// `priority`, 1 to 255, default 100; 255 is the address owner. RFC 3768 §5.3.4.
@@ -64,6 +68,7 @@ impl Settings {
             interface,
             interface_name: format!("interface {interface}"),
             track_link: true,
+            further_interfaces: Vec::new(),
             vrid,
             priority: 100,
             advert_interval: Duration::from_secs(1),
@@ -84,7 +89,10 @@ impl Settings {
     }
 
     /// What the machine relies on. The configuration says the same with line and column.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    ///
+    /// # Errors
+    /// The first value that cannot be.
+    pub fn check(&self) -> Result<(), SettingsError> {
         let seconds = self.advert_interval.as_secs();
         if self.vrid == 0 {
             Err(SettingsError::Vrid)

@@ -4,21 +4,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(super) use self::sealed::{End, Message};
 use super::Refused;
-use crate::wire::{
-    checksum::{self, Change},
-    ethernet, icmp, icmpv6,
-    ipv4::{self, Ipv4},
-    ipv6::{self, Ipv6},
+use crate::{
+    addr::Family,
+    wire::{
+        checksum::{self, Change},
+        ethernet, icmp, icmpv6,
+        ipv4::{self, Ipv4},
+        ipv6::{self, Ipv6},
+    },
 };
-
-/// A family of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
 
 impl Family {
     /// The EtherType of its packets.

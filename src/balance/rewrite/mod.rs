@@ -15,17 +15,18 @@ mod tunnel_error;
 
 pub use self::{
     answer::{Answer, icmp_error, icmp_room, reset},
-    family::{Address, Family},
+    family::Address,
     fit::{Fit, Passage, fit, split},
     nat::{nat_to_client, nat_to_real},
     nat_icmp::{icmp_to_client, icmp_to_real},
     tunnel::{
-        Ends, Tunnel, TunnelKind, encapsulate, overhead, quoted_payload, source_port,
-        spread_source_v4, spread_source_v6,
+        Ends, Tunnel, encapsulate, overhead, quoted_payload, source_port, spread_source_v4,
+        spread_source_v6,
     },
     tunnel_error::{TunnelError, relay_tunnel_error},
 };
 use super::NextHop;
+pub use crate::{addr::Family, lvs::TunnelKind};
 use crate::{
     addr::{L4Proto, MacAddr},
     wire::{

@@ -3,33 +3,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Family, NextHop, Refused, move_link_header};
+use super::{Family, NextHop, Refused, TunnelKind, move_link_header};
 use crate::wire::{
     checksum, ethernet, gre, gue,
     ipv4::{self, Ipv4, Marks},
     ipv6::{self, Ipv6},
     udp,
 };
-
-/// keepalived `type ipip | gue | gre` below `lvs_method TUN`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TunnelKind {
-    /// `ipip`: the packet right behind the outer header. RFC 2003, RFC 2473, RFC 4213.
-    Ipip,
-    /// `gue`: behind UDP and a GUE header of version 0.
-    Gue {
-        /// `port`: destination port of the UDP header.
-        port: u16,
-        /// Whether the UDP checksum is set: `csum`. `remcsum`, too, as IPVS does for packets that
-        /// it received with a whole checksum of their own.
-        checksum: bool,
-    },
-    /// `gre`: behind a GRE header.
-    Gre {
-        /// Whether it has a checksum: `csum`.
-        checksum: bool,
-    },
-}
 
 /// The two ends of a tunnel, of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,47 +23,7 @@ use std::{
 use rapidhash::v3::rapidhash_v3;
 use siphasher::sip::SipHasher13;
 
-use super::{Ask, Choice, Entry, View, hash::fold, index, turn::gcd};
-
-/// Slots of a Maglev table: a prime number. Default 65,537.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MaglevSize(u32);
-
-impl MaglevSize {
-    /// The sizes that IPVS can be built with (`CONFIG_IP_VS_MH_TAB_INDEX`); its default is 4093.
-    pub const IPVS: [u32; 10] = [
-        251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 65_521, 131_071,
-    ];
-    /// Below, even a few real servers get uneven shares.
-    pub const MIN: u32 = 251;
-    /// Above, one table is more than two megabytes, of which a worker's cache holds few.
-    pub const MAX: u32 = 1 << 20;
-    /// 65,537 slots, katran's size: 128 KiB, and shares within 1 % for 100 real servers.
-    pub const DEFAULT: Self = Self(65_537);
-
-    /// A table of `slots` slots; `None` unless that is a prime number from [`Self::MIN`] to
-    /// [`Self::MAX`].
-    pub fn new(slots: u32) -> Option<Self> {
-        let divisors = || (2..).take_while(|d| d * d <= slots);
-        let usable = (Self::MIN..=Self::MAX).contains(&slots);
-        (usable && divisors().all(|d| !slots.is_multiple_of(d))).then_some(Self(slots))
-    }
-
-    /// How many slots.
-    pub const fn slots(self) -> u32 {
-        self.0
-    }
-
-    fn is_of_ipvs(self) -> bool {
-        Self::IPVS.contains(&self.0)
-    }
-}
-
-impl Default for MaglevSize {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
+use super::{Ask, Choice, Entry, MaglevSize, View, hash::fold, index, turn::gcd};
 
 /// IPVS's keys; fixed, so that all boxes agree. The second places real servers only.
 const KEYS: [u64; 2] = [2_654_435_761, 2_654_446_892];
@@ -181,9 +141,9 @@ impl MaglevTables {
         let known = self.0.get(&name).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
             let slots: Arc<[u16]> = if size.is_of_ipvs() {
-                fill_as_ipvs(entries, size.0).into()
+                fill_as_ipvs(entries, size.slots()).into()
             } else {
-                fill(entries, size.0).into()
+                fill(entries, size.slots()).into()
             };
             self.0.retain(|_, table| table.strong_count() > 0);
             self.0.insert(name, Arc::downgrade(&slots));
@@ -195,7 +155,7 @@ impl MaglevTables {
 /// A number that differs when tables do.
 fn name(entries: &[Entry], size: MaglevSize) -> u64 {
     let mut bytes = Vec::with_capacity(4 + entries.len() * 24);
-    bytes.extend(size.0.to_ne_bytes());
+    bytes.extend(size.slots().to_ne_bytes());
     for entry in entries {
         match entry.endpoint.addr {
             IpAddr::V4(addr) => bytes.extend(addr.to_ipv6_mapped().octets()),

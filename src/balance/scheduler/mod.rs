@@ -37,96 +37,13 @@ use self::{
 };
 pub use self::{
     loads::{Load, Others},
-    maglev::{MaglevSize, MaglevTables},
+    maglev::MaglevTables,
     overload::Limits,
     state::SchedulerState,
 };
 use super::RealRef;
+pub use crate::lvs::{MaglevSize, Scheduler};
 use crate::{addr::Endpoint, stats::WorkerStats, time::Tick};
-
-/// keepalived `lb_algo`, with the flags that go with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheduler {
-    /// `rr`: in turn.
-    Rr,
-    /// `wrr`: in turn, by weight.
-    Wrr,
-    /// `lc`: the fewest connections; an active one counts as 256 inactive ones.
-    Lc,
-    /// `wlc`: the fewest connections for its weight.
-    Wlc,
-    /// `sed`: the shortest expected delay, that is the fewest active connections for its weight
-    /// with the new one counted in.
-    Sed,
-    /// `nq`: the first without active connections, else as `sed`.
-    Nq,
-    /// `fo`: the highest weight.
-    Fo,
-    /// `ovf`: the highest weight that has no more active connections than its weight.
-    Ovf,
-    /// `sh`: by a hash of the client's address.
-    Sh {
-        /// `sh-port`: the client's port is hashed too.
-        port: bool,
-        /// `sh-fallback`: when the hashed real server takes no connections, another one.
-        fallback: bool,
-    },
-    /// `dh`: by a hash of the destination address; weights other than 0 do not matter.
-    Dh,
-    /// `mh`: by a hash of the client's address in a Maglev table.
-    Mh {
-        /// `mh-port`: the client's port is hashed too.
-        port: bool,
-        /// `mh-fallback`: when the hashed real server takes no connections, another one.
-        fallback: bool,
-        /// Slots in the table.
-        size: MaglevSize,
-    },
-    /// `lblc`: a destination address stays with its real server while that is not overloaded,
-    /// otherwise `wlc`.
-    Lblc,
-    /// `lblcr`: as `lblc`, with a set of real servers for each destination address.
-    Lblcr,
-    /// `twos`: the less loaded of two that are drawn by weight.
-    Twos,
-}
-
-impl Scheduler {
-    /// Whether it picks by how many connections real servers have.
-    pub const fn counts_connections(self) -> bool {
-        matches!(
-            self,
-            Self::Lc
-                | Self::Wlc
-                | Self::Sed
-                | Self::Nq
-                | Self::Ovf
-                | Self::Lblc
-                | Self::Lblcr
-                | Self::Twos
-        )
-    }
-
-    /// The keyword, as in `lb_algo` and in ipvsadm's output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Wrr => "wrr",
-            Self::Lc => "lc",
-            Self::Wlc => "wlc",
-            Self::Sed => "sed",
-            Self::Nq => "nq",
-            Self::Fo => "fo",
-            Self::Ovf => "ovf",
-            Self::Sh { .. } => "sh",
-            Self::Dh => "dh",
-            Self::Mh { .. } => "mh",
-            Self::Lblc => "lblc",
-            Self::Lblcr => "lblcr",
-            Self::Twos => "twos",
-        }
-    }
-}
 
 /// One real server in the list of a scheduler, as the list is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,13 +10,14 @@ use std::{
 };
 
 use super::{
-    BuildError, Environment, Hop, HopId, MAX_REALS, MAX_SERVICES, Match, Method, Real, RealId,
+    BuildError, Environment, Hop, HopId, LbKind, MAX_REALS, MAX_SERVICES, Match, Real, RealId,
     RealSpec, Service, ServiceId, ServiceSpec, ServiceTable, lookup::Lookup, returns::Source,
     table::TunnelEnd,
 };
 use crate::{
     addr::L4Proto,
-    balance::{MaglevTables, Routes, rewrite::TunnelKind},
+    balance::{MaglevTables, Routes},
+    lvs::TunnelKind,
 };
 
 /// All that tables are built from. Kept from one to the next, so that each costs only what has changed.
@@ -128,7 +129,6 @@ impl TableBuilder {
             timeouts,
             policy,
             marks,
-            routes,
             ports,
         } = environment;
         self.next.timeouts = timeouts;
@@ -139,7 +139,6 @@ impl TableBuilder {
         if *ports != *self.next.ports {
             self.next.ports = ports.into();
         }
-        self.set_routes(routes);
     }
 
     /// The ways back to clients from now on.
@@ -362,7 +361,7 @@ impl Check<'_> {
             if real.id.0 as usize >= MAX_REALS {
                 return Err(BuildError::RealSlot(real.id));
             }
-            let tunnel = matches!(real.method, Method::Tunnel(_));
+            let tunnel = matches!(real.method, LbKind::Tun(_));
             if !tunnel && real.endpoint.addr.is_ipv6() != spec.is_ipv6() {
                 return Err(BuildError::Family(spec.id, real.id));
             }
@@ -407,9 +406,9 @@ impl ServiceSpec {
     /// Where its tunnels end.
     fn tunnel_ends(&self) -> impl Iterator<Item = TunnelEnd> {
         self.all_reals().filter_map(|real| match real.method {
-            Method::Tunnel(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
-            Method::Tunnel(_) => Some((real.endpoint.addr, 0)),
-            Method::DirectRouting | Method::Nat => None,
+            LbKind::Tun(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
+            LbKind::Tun(_) => Some((real.endpoint.addr, 0)),
+            LbKind::Dr | LbKind::Nat => None,
         })
     }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     addr::MacAddr,
     balance::{Ask, SchedulerState},
+    lvs::TunnelKind,
     stats::WorkerStats,
     time::Tick,
 };
@@ -40,7 +41,7 @@ fn real(id: u32, ipv6: bool) -> RealSpec {
         id: RealId(id),
         epoch: epoch(1),
         endpoint: Endpoint::new(host(u8::try_from(id).unwrap(), ipv6), 8080),
-        method: Method::Nat,
+        method: LbKind::Nat,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),
@@ -167,7 +168,7 @@ fn a_table_shares_with_the_one_before_all_that_is_the_same() {
     });
     assert_eq!(change(&mut builder), (vec![true; 3], [true; 5]), "a port");
     let mut tunnel = real(6, false);
-    tunnel.method = Method::Tunnel(TunnelKind::Ipip);
+    tunnel.method = LbKind::Tun(TunnelKind::Ipip);
     builder
         .set(&service(3, vip(3, false), 80, vec![tunnel]))
         .unwrap();
@@ -394,11 +395,11 @@ fn any_real() -> impl Strategy<Value = RealSpec> {
         checksum: false,
     };
     let methods = vec![
-        Method::Nat,
-        Method::Nat,
-        Method::DirectRouting,
-        Method::Tunnel(TunnelKind::Ipip),
-        Method::Tunnel(gue),
+        LbKind::Nat,
+        LbKind::Nat,
+        LbKind::Dr,
+        LbKind::Tun(TunnelKind::Ipip),
+        LbKind::Tun(gue),
     ];
     let who = (0..24_u32, 1..3_u32, 0..8_u8, 0..10_u8);
     let port = prop::sample::select(PORTS.to_vec());

@@ -28,8 +28,8 @@ pub use self::{
     lookup::Question,
     table::{Real, Service, ServiceTable},
 };
-use super::{Entry, Limits, Policy, Routes, Scheduler, Timeouts, rewrite::TunnelKind};
-pub use crate::lvs::{RealId, ServiceId};
+use super::{Entry, Limits, Policy, Scheduler, Timeouts};
+pub use crate::lvs::{LbKind, RealId, ServiceId};
 use crate::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     stats::MAX_REALS,
@@ -137,26 +137,6 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// How packets reach a real server: keepalived `lb_kind` and `lvs_method`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// `DR`: the packet goes on as it is, to the real server's MAC address.
-    DirectRouting,
-    /// `NAT`: the destination becomes the real server's address and port; its answers pass here and get the
-    /// virtual server's back.
-    Nat,
-    /// `TUN`: the packet goes on as it is, inside another one to the real server.
-    Tunnel(TunnelKind),
-}
-
-impl Method {
-    /// Whether a real server's answers pass here too.
-    #[inline]
-    pub const fn sees_answers(self) -> bool {
-        matches!(self, Self::Nat)
-    }
-}
-
 /// keepalived `persistence_timeout` and `persistence_granularity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
@@ -204,7 +184,7 @@ pub struct RealSpec {
     /// Address and port; port 0 where the virtual server has every port.
     pub endpoint: Endpoint,
     /// `lvs_method`, or the virtual server's `lb_kind`.
-    pub method: Method,
+    pub method: LbKind,
     /// Weight, 0 to 2^31 - 1 as in IPVS. 0: no new connections but those of known persistent
     /// clients.
     pub weight: u32,
@@ -266,7 +246,7 @@ pub struct PortSpec {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// What there is beside the virtual servers.
+/// What there is beside the virtual servers and all ways.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// How long connections may idle.
@@ -275,8 +255,6 @@ pub struct Environment {
     pub policy: Policy,
     /// What gives packets a firewall mark, in the order of the configuration.
     pub marks: Vec<MarkRule>,
-    /// The ways back to clients.
-    pub routes: Arc<Routes>,
     /// The ports, in their order.
     pub ports: Vec<PortSpec>,
 }

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 use rapidhash::fast::SeedableState;
 
 use super::{
-    BuildError, Environment, HopId, Match, Method, NextHop, PortSpec, RealId, RealRef, RealSpec,
+    BuildError, Environment, HopId, LbKind, Match, NextHop, PortSpec, RealId, RealRef, RealSpec,
     ServiceId, ServiceKey, ServiceSpec, TableBuilder,
     lookup::{Lookup, Question},
     returns::Returns,
@@ -27,7 +27,7 @@ pub struct Real {
     /// Whether it has left the configuration and only keeps the connections that it has. It is not available then.
     pub draining: bool,
     /// How packets are rewritten for it.
-    pub method: Method,
+    pub method: LbKind,
     /// The way to it: [`ServiceTable::next_hop`].
     pub hop: HopId,
     /// Its address.

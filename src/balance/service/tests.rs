@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::lvs::TunnelKind;
 
 const EPOCH: NonZeroU32 = NonZeroU32::MIN;
 
@@ -47,7 +48,7 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
                 id: RealId(*id),
                 epoch: EPOCH,
                 endpoint: Endpoint::new(addr.parse().unwrap(), 80),
-                method: Method::DirectRouting,
+                method: LbKind::Dr,
                 weight: 1,
                 last_weight: 1,
                 limits: Limits::default(),
@@ -198,7 +199,7 @@ fn a_mark_comes_before_an_address_and_the_first_rule_counts() {
 #[test]
 fn answers_of_real_servers_behind_nat_are_known_by_their_source() {
     let mut nat = spec(0, &[tcp("10.0.0.1:80")], &[1, 2]);
-    nat.reals[0].method = Method::Nat;
+    nat.reals[0].method = LbKind::Nat;
     nat.reals[0].endpoint = endpoint("10.9.0.1:8080");
     let table = build(&[nat.clone()]).unwrap();
     assert!(table.has_returns());
@@ -280,7 +281,7 @@ fn what_cannot_be_in_a_table_is_named() {
     six.reals[0].endpoint = endpoint("2001:db8::5:80");
     let family = BuildError::Family(ServiceId(0), RealId(1));
     assert_eq!(err(std::slice::from_ref(&six)), family);
-    six.reals[0].method = Method::Tunnel(TunnelKind::Ipip);
+    six.reals[0].method = LbKind::Tun(TunnelKind::Ipip);
     assert!(build(&[six]).is_ok());
     let mut wide = good;
     wide.persistence = Some(Persistence {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 pub use self::{
     server::{
-        CheckKind, Checker, Family, LbKind, Match, Persistence, RealServer, Scheduler,
-        SchedulerFlags, SorryServer, Tunnel, VirtualServer, VirtualServerKey,
+        CheckKind, Checker, Match, Persistence, RealServer, SorryServer, VirtualServer,
+        VirtualServerKey,
     },
     settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
     vrrp::{
@@ -35,6 +35,14 @@ pub struct Config {
     pub settings: Settings,
 }
 
+impl Config {
+    /// Why there is nothing to do by it, if so.
+    pub fn is_useless(&self) -> Option<&'static str> {
+        let useless = self.vrrp_instances.is_empty() && self.virtual_servers.is_empty();
+        useless.then_some("the configuration has neither a vrrp_instance nor a virtual_server")
+    }
+}
+
 /// What `global_defs` sets and no instance overrides.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Global {
@@ -48,6 +56,9 @@ pub struct Global {
     /// `vrrp_garp_interval`: pause between two gratuitous ARPs on one interface. Microseconds;
     /// default 0, no pause.
     pub vrrp_garp_interval: Duration,
+    /// `dynamic_interfaces`: whether an interface of an instance need not exist at the start, and is
+    /// waited for. Default false.
+    pub dynamic_interfaces: bool,
 }
 
 /// Who is mailed about changes of state, and how.

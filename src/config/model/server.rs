@@ -1,65 +1,12 @@
 //! `virtual_server`: what it takes, how it picks a real server, how packets get there.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
-};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use super::NotifyScript;
-use crate::addr::{Endpoint, IpPrefix, L4Proto};
-
-/// A family of addresses (`ip_family`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
-    /// `inet`
-    V4,
-    /// `inet6`
-    V6,
-}
-
-impl Family {
-    /// The family of an address.
-    pub const fn of(addr: IpAddr) -> Self {
-        match addr {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-
-    /// The name in the configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "inet",
-            Self::V6 => "inet6",
-        }
-    }
-
-    /// The length of its addresses in bits.
-    pub const fn bits(self) -> u8 {
-        match self {
-            Self::V4 => 32,
-            Self::V6 => 128,
-        }
-    }
-
-    /// The address that is none.
-    pub const fn unspecified(self) -> IpAddr {
-        match self {
-            Self::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            Self::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
+use crate::{
+    addr::{Endpoint, Family, IpPrefix, L4Proto},
+    lvs::{LbKind, Scheduler},
+};
 
 /// What a virtual server takes. Ranges and prefixes stay one entry, however many addresses they
 /// hold. Displayed as a line of `virtual_server_group`: `10.0.0.0/16 80`.
@@ -159,151 +106,6 @@ impl fmt::Display for VirtualServerKey {
     }
 }
 
-/// How a virtual server picks a real server (`lb_algo`); the names are IPVS's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheduler {
-    /// `rr`: in turn.
-    Rr,
-    /// `wrr`: in turn, by weight.
-    Wrr,
-    /// `lc`: fewest connections.
-    Lc,
-    /// `wlc`: fewest connections for its weight.
-    Wlc,
-    /// `lblc`: locality-based least connection.
-    Lblc,
-    /// `lblcr`: locality-based least connection with replication.
-    Lblcr,
-    /// `dh`: by a hash of the destination.
-    Dh,
-    /// `sh`: by a hash of the source.
-    Sh,
-    /// `mh`: Maglev.
-    Mh,
-    /// `sed`: shortest expected delay.
-    Sed,
-    /// `nq`: an idle one, else shortest expected delay.
-    Nq,
-    /// `fo`: the highest weight.
-    Fo,
-    /// `ovf`: the highest weight until it is full.
-    Ovf,
-    /// `twos`: the better of two drawn at random.
-    Twos,
-}
-
-impl Scheduler {
-    /// Every scheduler.
-    pub const ALL: [Self; 14] = [
-        Self::Rr,
-        Self::Wrr,
-        Self::Lc,
-        Self::Wlc,
-        Self::Lblc,
-        Self::Lblcr,
-        Self::Dh,
-        Self::Sh,
-        Self::Mh,
-        Self::Sed,
-        Self::Nq,
-        Self::Fo,
-        Self::Ovf,
-        Self::Twos,
-    ];
-
-    /// The name in the configuration and in ipvsadm's tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Rr => "rr",
-            Self::Wrr => "wrr",
-            Self::Lc => "lc",
-            Self::Wlc => "wlc",
-            Self::Lblc => "lblc",
-            Self::Lblcr => "lblcr",
-            Self::Dh => "dh",
-            Self::Sh => "sh",
-            Self::Mh => "mh",
-            Self::Sed => "sed",
-            Self::Nq => "nq",
-            Self::Fo => "fo",
-            Self::Ovf => "ovf",
-            Self::Twos => "twos",
-        }
-    }
-}
-
-/// What a scheduler that hashes is told besides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct SchedulerFlags {
-    /// `sh-fallback`, `mh-fallback`, `flag-1`: whether a real server that cannot take a
-    /// connection is replaced by another one. Default false: the connection is refused.
-    pub fallback: bool,
-    /// `sh-port`, `mh-port`, `flag-2`: whether the client's port is hashed as well. Default
-    /// false: its address alone.
-    pub port: bool,
-}
-
-/// How a packet reaches a real server (`lb_kind`, `lvs_method`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LbKind {
-    /// `NAT`: addresses are rewritten, both ways.
-    Nat,
-    /// `DR`: the frame is sent to the real server's MAC address.
-    Dr,
-    /// `TUN`: the packet is sent in a tunnel.
-    Tun(Tunnel),
-}
-
-impl LbKind {
-    /// The name in the configuration, without a tunnel's options.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Nat => "NAT",
-            Self::Dr => "DR",
-            Self::Tun(_) => "TUN",
-        }
-    }
-}
-
-impl fmt::Display for LbKind {
-    /// As the configuration writes it: `TUN type gue port 6080 csum`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())?;
-        let checksum = match self {
-            Self::Nat | Self::Dr | Self::Tun(Tunnel::Ipip) => return Ok(()),
-            Self::Tun(Tunnel::Gue { port, checksum }) => {
-                write!(f, " type gue port {port}")?;
-                checksum
-            }
-            Self::Tun(Tunnel::Gre { checksum }) => {
-                f.write_str(" type gre")?;
-                checksum
-            }
-        };
-        f.write_str(if *checksum { " csum" } else { "" })
-    }
-}
-
-/// The outer header of `lb_kind TUN`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Tunnel {
-    /// `type ipip`, the default: IP in IP (RFC 2003, RFC 2473).
-    #[default]
-    Ipip,
-    /// `type gue port N`: generic UDP encapsulation.
-    Gue {
-        /// The UDP port that the real server listens on, 1 to 65,535.
-        port: u16,
-        /// `csum`: whether the outer UDP header has a checksum. Default false (`nocsum`).
-        checksum: bool,
-    },
-    /// `type gre`: generic routing encapsulation (RFC 2784).
-    Gre {
-        /// `csum`: whether the GRE header has a checksum. Default false (`nocsum`).
-        checksum: bool,
-    },
-}
-
 /// `persistence_timeout` and `persistence_granularity`: a client keeps its real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
@@ -330,10 +132,9 @@ pub struct VirtualServer {
     /// `delay_loop`: time between two checks of a real server. Default
     /// [`defaults::DELAY_LOOP`](super::defaults::DELAY_LOOP).
     pub delay_loop: Duration,
-    /// `lb_algo`. Default [`defaults::LB_ALGO`](super::defaults::LB_ALGO).
+    /// `lb_algo` with its flags and, for `mh`, the table's size ([`Settings`](super::Settings)). Default
+    /// [`defaults::LB_ALGO`](super::defaults::LB_ALGO).
     pub lb_algo: Scheduler,
-    /// The flags behind it; none unless it is `sh` or `mh`.
-    pub flags: SchedulerFlags,
     /// `lb_kind`. Default [`defaults::LB_KIND`](super::defaults::LB_KIND).
     pub lb_kind: LbKind,
     /// Persistence; default none.

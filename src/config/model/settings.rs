@@ -4,7 +4,10 @@
 use std::{fmt, net::IpAddr, time::Duration};
 
 use super::super::defaults;
-use crate::addr::{IpPrefix, L4Proto};
+use crate::{
+    addr::{IpPrefix, L4Proto},
+    lvs::MaglevSize,
+};
 
 /// What the block `xvs` says.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +20,9 @@ pub struct Settings {
     /// `reset_on_failure`: whether TCP connections of a real server that fails or is removed are
     /// reset at once. Default false: they stay with it.
     pub reset_on_failure: bool,
+    /// `cut_removed`: whether the connections of a real server that a reload removes are cut. Default false: it
+    /// drains, that is, it keeps them until they end.
+    pub cut_removed: bool,
     /// `udp_move`: whether UDP flows move at once when their real server fails. Default true.
     pub udp_move: bool,
     /// `tunnel_source`: networks of this host's, at most one a family, from which each flow in a tunnel (TUN)
@@ -25,7 +31,7 @@ pub struct Settings {
     pub tunnel_source: Vec<IpPrefix>,
     /// `maglev_table_size`: entries of the table of `lb_algo mh`, a prime. Default
     /// [`defaults::MAGLEV_TABLE_SIZE`].
-    pub maglev_table_size: u32,
+    pub maglev_table_size: MaglevSize,
     /// `workers`: forwarding threads, 1 to [`defaults::MOST_WORKERS`]. `None`: one a queue.
     pub workers: Option<u16>,
     /// `cpus`: what workers are pinned to, in rising order. None: the choice is free.
@@ -43,6 +49,7 @@ impl Default for Settings {
             marks: Vec::new(),
             ipvs: Ipvs::default(),
             reset_on_failure: false,
+            cut_removed: false,
             udp_move: true,
             tunnel_source: Vec::new(),
             maglev_table_size: defaults::MAGLEV_TABLE_SIZE,

@@ -10,17 +10,17 @@ use super::{
     defaults,
     diagnostic::{Draft, Drafts, quoted},
     group::Groups,
-    model::{
-        Family, LbKind, Match, NotifyScript, Persistence, RealServer, Scheduler, SchedulerFlags,
-        SorryServer, VirtualServer,
-    },
+    model::{Match, NotifyScript, Persistence, RealServer, SorryServer, VirtualServer},
     source::Span,
     support::Block,
     tree::Stmt,
     value,
     walk::{self, At},
 };
-use crate::addr::{Endpoint, L4Proto};
+use crate::{
+    addr::{Endpoint, Family, L4Proto},
+    lvs::{LbKind, Scheduler},
+};
 
 /// What stands behind `virtual_server`.
 #[derive(Debug)]
@@ -219,7 +219,6 @@ impl ServerDraft {
             ops: false,
             delay_loop: self.timing.delay_loop.unwrap_or(defaults::DELAY_LOOP),
             lb_algo: defaults::LB_ALGO,
-            flags: SchedulerFlags::default(),
             lb_kind: defaults::LB_KIND,
             persistence: None,
             alpha: self.timing.alpha.unwrap_or_default(),
@@ -238,7 +237,7 @@ impl ServerDraft {
         server.lb_kind = self
             .stated("lb_kind", self.lb_kind, defaults::LB_KIND.name(), drafts)
             .unwrap_or(defaults::LB_KIND);
-        server.flags = self.flags(server.lb_algo, drafts);
+        self.flag(&mut server.lb_algo, drafts);
         server.ops = self.ops(&server, drafts);
         server.persistence = self.persistence(&server, drafts);
         let frame = Frame::new(&server);
@@ -339,26 +338,28 @@ impl ServerDraft {
         value
     }
 
-    /// The flags that the scheduler looks at; says which of them it does not.
-    fn flags(&self, lb_algo: Scheduler, drafts: &mut Drafts) -> SchedulerFlags {
-        let mut flags = SchedulerFlags::default();
+    /// Sets the flags that the scheduler looks at; says which of them it does not.
+    fn flag(&self, lb_algo: &mut Scheduler, drafts: &mut Drafts) {
+        let algo = lb_algo.name();
         for At { value: name, span } in &self.flags {
             let fits = match name.split_once('-') {
-                Some(("sh", _)) => lb_algo == Scheduler::Sh,
-                Some(("mh", _)) => lb_algo == Scheduler::Mh,
-                _ => matches!(lb_algo, Scheduler::Sh | Scheduler::Mh) && name != "flag-3",
+                Some(("flag", number)) => number != "3",
+                Some((family, _)) => family == algo,
+                None => false,
             };
-            match name.as_str() {
-                _ if !fits => {
-                    let algo = lb_algo.name();
+            match lb_algo {
+                Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback, .. } if fits => {
+                    match name.as_str() {
+                        "sh-port" | "mh-port" | "flag-2" => *port = true,
+                        _ => *fallback = true,
+                    }
+                }
+                _ => {
                     let message = format!("`{name}` has no effect with `lb_algo {algo}`");
                     drafts.push(Draft::warning(*span, message));
                 }
-                "sh-port" | "mh-port" | "flag-2" => flags.port = true,
-                _ => flags.fallback = true,
             }
         }
-        flags
     }
 
     /// Whether packets are scheduled one by one.

@@ -8,7 +8,7 @@ use super::{
         defaults,
         diagnostic::{Draft, Drafts, quoted},
         lexer::Word,
-        model::{Family, LbKind, NotifyEvent, Scheduler, Tunnel},
+        model::NotifyEvent,
         source::Span,
         support,
         tree::Stmt,
@@ -16,7 +16,10 @@ use super::{
     },
     RealDraft, ServerDraft, endpoint,
 };
-use crate::addr::L4Proto;
+use crate::{
+    addr::{Family, L4Proto},
+    lvs::{LbKind, Scheduler, TunnelKind},
+};
 
 fn scheduler(word: &Word, drafts: &mut Drafts) -> Option<Scheduler> {
     let found = Scheduler::ALL.into_iter().find(|s| s.name() == word.text);
@@ -127,7 +130,7 @@ impl TunnelDraft {
     }
 
     /// The rules between the options: as keepalived has them.
-    fn finish(self, span: Span, drafts: &mut Drafts) -> Option<Tunnel> {
+    fn finish(self, span: Span, drafts: &mut Drafts) -> Option<TunnelKind> {
         let checksum = self.checksum.is_some();
         let refused = match (self.kind, self.port, self.checksum) {
             (TunnelType::Gue, None, _) => {
@@ -140,7 +143,7 @@ impl TunnelDraft {
                 {
                     judge(support::REMOTE_CHECKSUM, "`remcsum`", span, drafts);
                 }
-                return Some(Tunnel::Gue {
+                return Some(TunnelKind::Gue {
                     port: port.value,
                     checksum,
                 });
@@ -152,8 +155,8 @@ impl TunnelDraft {
             (TunnelType::Gre, None, Some(sum)) if sum.value == Checksum::Remote => {
                 Some(Draft::error(sum.span, "`remcsum` needs `type gue`"))
             }
-            (TunnelType::Ipip, None, None) => return Some(Tunnel::Ipip),
-            (TunnelType::Gre, None, _) => return Some(Tunnel::Gre { checksum }),
+            (TunnelType::Ipip, None, None) => return Some(TunnelKind::Ipip),
+            (TunnelType::Gre, None, _) => return Some(TunnelKind::Gre { checksum }),
         };
         refused.into_iter().for_each(|draft| drafts.push(draft));
         None

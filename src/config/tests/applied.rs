@@ -4,13 +4,13 @@ use std::{collections::HashSet, fs, path::Path};
 
 use super::{
     super::{
-        LbKind,
         effective::{Secrets, written},
         parse,
         support::{self, Block, Support},
     },
     config, said, server,
 };
+use crate::lvs::LbKind;
 
 /// A file that sets everything that the model holds to something else than its default.
 const EVERYTHING: &str = "

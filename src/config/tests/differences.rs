@@ -4,8 +4,8 @@ use super::{config, instance, server};
 use crate::config::{Change, Config, diff};
 
 fn said(old: &str, new: &str) -> Vec<String> {
-    let changes = diff(&config(old), &config(new));
-    changes.iter().map(ToString::to_string).collect()
+    let diff = diff(&config(old), &config(new));
+    diff.changes.iter().map(ToString::to_string).collect()
 }
 
 /// A virtual server with these real servers, `(last byte, lines)`.
@@ -96,7 +96,9 @@ fn a_group_is_the_one_that_takes_most_of_what_it_took() {
     let new = group("B", "10.0.0.101 80\n10.0.0.102 80\n10.0.0.103 80");
     assert_eq!(
         said(&old, &new),
-        ["virtual server group B: 10.0.0.100 80 is removed, 10.0.0.103 80 is new"]
+        [
+            "virtual server group B: virtual_server_group changed, 10.0.0.100 80 is removed, 10.0.0.103 80 is new"
+        ]
     );
     // Taken apart: the larger part is what it was.
     let apart = format!(
@@ -108,7 +110,7 @@ fn a_group_is_the_one_that_takes_most_of_what_it_took() {
         said(&old, &apart),
         [
             "virtual server group C is new",
-            "virtual server group D: 10.0.0.100 80 is removed"
+            "virtual server group D: virtual_server_group changed, 10.0.0.100 80 is removed"
         ]
     );
 }
@@ -116,15 +118,15 @@ fn a_group_is_the_one_that_takes_most_of_what_it_took() {
 #[test]
 fn from_nothing_everything_is_new() {
     let new = config(&format!("{}{}", instance(""), server("", "")));
-    let changes = diff(&Config::default(), &new);
+    let diff = diff(&Config::default(), &new);
     assert!(
         matches!(
-            &changes[..],
+            &diff.changes[..],
             [
                 Change::InstanceAdded { .. },
                 Change::ServerAdded { new: 0, .. }
             ]
         ),
-        "{changes:?}"
+        "{diff:?}"
     );
 }

@@ -1,12 +1,13 @@
 //! Virtual servers: what they take, how packets get to real servers, and what each rule says.
 
 use super::{
-    super::{
-        Family, LbKind, Match, Scheduler, SchedulerFlags, Severity, Tunnel, VirtualServer, parse,
-    },
+    super::{Match, Severity, VirtualServer, parse},
     config, said, server,
 };
-use crate::addr::{Endpoint, L4Proto};
+use crate::{
+    addr::{Endpoint, Family, L4Proto},
+    lvs::{LbKind, Scheduler, TunnelKind},
+};
 
 const NOTHING: [&str; 0] = [];
 
@@ -53,15 +54,21 @@ fn every_scheduler_kind_and_protocol_is_applied() {
     assert_eq!(found, ["5:10: error: `dccp` is not a protocol"]);
 }
 
+/// `port` and `fallback` of a scheduler that has flags.
+const fn flags_of(scheduler: Scheduler) -> Option<(bool, bool)> {
+    match scheduler {
+        Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback, .. } => {
+            Some((port, fallback))
+        }
+        _ => None,
+    }
+}
+
 #[test]
 fn flags_are_for_the_schedulers_that_look_at_them() {
     let read = |algo: &str, flags: &str| {
         let text = server(flags, "").replace("lb_algo rr", &format!("lb_algo {algo}"));
-        (first(&text).flags, unplaced(&text))
-    };
-    let both = SchedulerFlags {
-        fallback: true,
-        port: true,
+        (flags_of(first(&text).lb_algo), unplaced(&text))
     };
     for (algo, flags) in [
         ("sh", "sh-port\nsh-fallback"),
@@ -69,10 +76,14 @@ fn flags_are_for_the_schedulers_that_look_at_them() {
         ("sh", "flag-2\nflag-1"),
         ("mh", "flag-1\nflag-2"),
     ] {
-        assert_eq!(read(algo, flags), (both, vec![]), "{algo} {flags}");
+        assert_eq!(
+            read(algo, flags),
+            (Some((true, true)), vec![]),
+            "{algo} {flags}"
+        );
     }
-    let (flags, _) = read("mh", "mh-port");
-    assert_eq!((flags.port, flags.fallback), (true, false));
+    assert_eq!(read("mh", "mh-port").0, Some((true, false)));
+    assert_eq!(read("sh", "sh-fallback").0, Some((false, true)));
     for (algo, flag) in [
         ("rr", "sh-port"),
         ("mh", "sh-port"),
@@ -81,8 +92,8 @@ fn flags_are_for_the_schedulers_that_look_at_them() {
         ("sh", "flag-3"),
     ] {
         let message = format!("warning: `{flag}` has no effect with `lb_algo {algo}`");
-        let expected = (SchedulerFlags::default(), vec![message]);
-        assert_eq!(read(algo, flag), expected);
+        let none = (algo != "rr").then_some((false, false));
+        assert_eq!(read(algo, flag), (none, vec![message]));
     }
     assert_eq!(
         said(&server("hashed", "")),
@@ -113,12 +124,12 @@ fn tunnels_have_options() {
         let text = server("", "").replace("lb_kind DR", &format!("lb_kind TUN {options}"));
         (first(&text).lb_kind, said(&text))
     };
-    let gue = |port, checksum| LbKind::Tun(Tunnel::Gue { port, checksum });
-    let gre = |checksum| LbKind::Tun(Tunnel::Gre { checksum });
+    let gue = |port, checksum| LbKind::Tun(TunnelKind::Gue { port, checksum });
+    let gre = |checksum| LbKind::Tun(TunnelKind::Gre { checksum });
     for (options, kind) in [
-        ("", LbKind::Tun(Tunnel::Ipip)),
-        ("type ipip", LbKind::Tun(Tunnel::Ipip)),
-        ("type ipip nocsum", LbKind::Tun(Tunnel::Ipip)),
+        ("", LbKind::Tun(TunnelKind::Ipip)),
+        ("type ipip", LbKind::Tun(TunnelKind::Ipip)),
+        ("type ipip nocsum", LbKind::Tun(TunnelKind::Ipip)),
         ("type gue port 6080", gue(6080, false)),
         ("type gue csum port 6080", gue(6080, true)),
         ("type gue port 6080 csum nocsum", gue(6080, false)),
@@ -169,7 +180,7 @@ fn each_real_server_and_the_sorry_server_can_have_a_method() {
         (LbKind::Dr, LbKind::Nat)
     );
     let sorry = vs.sorry_server.unwrap();
-    let gre = LbKind::Tun(Tunnel::Gre { checksum: false });
+    let gre = LbKind::Tun(TunnelKind::Gre { checksum: false });
     assert_eq!((sorry.lb_kind, sorry.inhibit), (gre, true));
     let sorry = first(&server("sorry_server 10.0.0.5", "")).sorry_server;
     assert_eq!(

@@ -13,15 +13,17 @@ use proptest::{
 };
 
 use super::super::{
-    AddressSet, Authentication, CheckKind, Checker, Config, Family, Garp, Global, InitialState,
-    Ipvs, LbKind, Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence,
-    PortRange, RealServer, Scheduler, SchedulerFlags, Settings, SorryServer, Timeout, Timeouts,
-    TrackInterface, Transport, Tunnel, UnicastPeer, VirtualAddress, VirtualServer, VrrpInstance,
-    VrrpVersion,
+    AddressSet, Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs, Mail,
+    MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer,
+    Settings, SorryServer, Timeout, Timeouts, TrackInterface, Transport, UnicastPeer,
+    VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
     effective::{Secrets, written},
     parse,
 };
-use crate::addr::{Endpoint, IpPrefix, L4Proto};
+use crate::{
+    addr::{Endpoint, Family, IpPrefix, L4Proto},
+    lvs::{LbKind, MaglevSize, Scheduler, TunnelKind},
+};
 
 fn secs(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_secs)
@@ -71,13 +73,17 @@ fn global() -> impl Strategy<Value = Global> {
         mail,
         micros(1_000..9_999_999),
         micros(1..99),
+        any::<bool>(),
     )
         .prop_map(
-            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval)| Global {
-                router_id,
-                mail,
-                vrrp_startup_delay,
-                vrrp_garp_interval,
+            |(router_id, mail, vrrp_startup_delay, vrrp_garp_interval, dynamic_interfaces)| {
+                Global {
+                    router_id,
+                    mail,
+                    vrrp_startup_delay,
+                    vrrp_garp_interval,
+                    dynamic_interfaces,
+                }
             },
         )
 }
@@ -327,10 +333,10 @@ fn lb_kind() -> impl Strategy<Value = LbKind> {
     prop_oneof![
         Just(LbKind::Nat),
         Just(LbKind::Dr),
-        Just(LbKind::Tun(Tunnel::Ipip)),
+        Just(LbKind::Tun(TunnelKind::Ipip)),
         (1..=u16::MAX, any::<bool>())
-            .prop_map(|(port, checksum)| LbKind::Tun(Tunnel::Gue { port, checksum })),
-        any::<bool>().prop_map(|checksum| LbKind::Tun(Tunnel::Gre { checksum })),
+            .prop_map(|(port, checksum)| LbKind::Tun(TunnelKind::Gue { port, checksum })),
+        any::<bool>().prop_map(|checksum| LbKind::Tun(TunnelKind::Gre { checksum })),
     ]
 }
 
@@ -459,7 +465,15 @@ fn server() -> impl Strategy<Value = VirtualServer> {
                 } else {
                     protocol
                 };
-                let hashes = matches!(lb_algo, Scheduler::Sh | Scheduler::Mh);
+                let lb_algo = match lb_algo {
+                    Scheduler::Sh { .. } => Scheduler::Sh { port, fallback },
+                    Scheduler::Mh { size, .. } => Scheduler::Mh {
+                        port,
+                        fallback,
+                        size,
+                    },
+                    plain => plain,
+                };
                 let family = matches[0].family();
                 for (number, real) in (1..).zip(&mut real_servers) {
                     fit(&mut real.endpoint, real.lb_kind, family, common, number);
@@ -479,10 +493,6 @@ fn server() -> impl Strategy<Value = VirtualServer> {
                     ops: ops && protocol == L4Proto::Udp,
                     delay_loop,
                     lb_algo,
-                    flags: SchedulerFlags {
-                        fallback: hashes && fallback,
-                        port: hashes && port,
-                    },
                     lb_kind,
                     persistence: persistence.or_else(|| any_port.then_some(forced)),
                     alpha,
@@ -563,8 +573,9 @@ fn settings() -> impl Strategy<Value = Settings> {
     (
         vec(mark_rule(), 0..4),
         ipvs,
-        any::<[bool; 4]>(),
-        select(vec![251, 65_521, 65_537, 1_048_573]),
+        any::<[bool; 5]>(),
+        select(vec![251, 65_521, 65_537, 1_048_573])
+            .prop_map(|slots| MaglevSize::new(slots).unwrap()),
         option::of(1..=256_u16),
         btree_set(0..64_u16, 0..20),
         0..=1_000_000_u64,
@@ -575,6 +586,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 ipvs,
                 reset_on_failure: flags[0],
                 udp_move: flags[1],
+                cut_removed: flags[4],
                 tunnel_source: tunnel_source(flags[2]),
                 maglev_table_size,
                 workers,
@@ -603,6 +615,9 @@ proptest! {
         // A group of one name has one content.
         for (number, server) in virtual_servers.iter_mut().enumerate() {
             server.group = server.group.as_ref().map(|name| format!("{number}{name}"));
+            if let Scheduler::Mh { size, .. } = &mut server.lb_algo {
+                *size = settings.maglev_table_size;
+            }
         }
         // What the parser must refuse (a VRID twice, a name twice) it still understands.
         let config = Config { global, vrrp_instances, virtual_servers, timeouts, settings };

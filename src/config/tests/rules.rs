@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Authentication, InitialState, LbKind, NotifyEvent, Password, Scheduler, Severity,
-        Transport, VirtualServer, VrrpInstance, parse,
+        Authentication, InitialState, NotifyEvent, Password, Severity, Transport, VirtualServer,
+        VrrpInstance, parse,
     },
     config, instance, said, server,
 };
-use crate::addr::L4Proto;
+use crate::{
+    addr::L4Proto,
+    lvs::{LbKind, Scheduler},
+};
 
 fn vrrp(more: &str) -> VrrpInstance {
     config(&instance(more)).vrrp_instances.remove(0)

@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, LbKind, Mail,
-        Match, Password, Persistence, RealServer, Scheduler, SchedulerFlags, Settings, Timeouts,
-        Transport, VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
+        Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Mail, Match,
+        Password, Persistence, RealServer, Settings, Timeouts, Transport, VirtualAddress,
+        VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
     },
     SEED,
 };
-use crate::addr::{Endpoint, L4Proto};
+use crate::{
+    addr::{Endpoint, L4Proto},
+    lvs::{LbKind, Scheduler},
+};
 
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -57,6 +60,7 @@ fn expected() -> Config {
             },
             vrrp_startup_delay: Duration::ZERO,
             vrrp_garp_interval: Duration::ZERO,
+            dynamic_interfaces: false,
         },
         vrrp_instances: vec![VrrpInstance {
             name: "VI_1".to_owned(),
@@ -108,7 +112,6 @@ fn expected() -> Config {
             ops: false,
             delay_loop: secs(6),
             lb_algo: Scheduler::Rr,
-            flags: SchedulerFlags::default(),
             lb_kind: LbKind::Dr,
             persistence: Some(Persistence {
                 timeout: secs(50),

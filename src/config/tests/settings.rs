@@ -37,8 +37,8 @@ fn nothing_said_is_what_ipvs_does() {
     assert_eq!(off, [false; 7]);
     assert!(ipvs.expire_nodest_conn, "not IPVS's default");
     assert_eq!(settings.tunnel_source, []);
-    assert!(settings.udp_move);
-    assert_eq!(settings.maglev_table_size, 65_537);
+    assert!(settings.udp_move && !settings.cut_removed);
+    assert_eq!(settings.maglev_table_size.slots(), 65_537);
     assert_eq!((settings.workers, settings.cpus), (None, vec![]));
     // Linux, net/netfilter/ipvs/ip_vs_proto_{tcp,udp,sctp}.c
     let secs: Vec<u64> = (Timeout::ALL.iter())
@@ -64,6 +64,7 @@ fn each_setting_is_read_and_written() {
         "spin_us 0",
         "spin_us 1000000",
         "reset_on_failure yes",
+        "cut_removed yes",
         "udp_move no",
         "tunnel_source 172.16.0.0/12",
         "maglev_table_size 251",
@@ -149,7 +150,7 @@ fn what_a_setting_cannot_be_is_said_with_the_range() {
         Some("the next one is 65537")
     );
     assert_eq!(
-        read("maglev_table_size 1048573").maglev_table_size,
+        read("maglev_table_size 1048573").maglev_table_size.slots(),
         1_048_573
     );
     assert_eq!(

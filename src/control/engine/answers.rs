@@ -42,7 +42,8 @@ impl Engine {
 
     /// Gives the answers that are known by now.
     pub(super) fn drive_enquiries(&mut self, now: Instant) {
-        let (Some(admin), Some(data_plane)) = (&mut self.admin, &mut self.data_plane) else {
+        let (Some(admin), Some(data_plane)) = (&mut self.admin, self.forwarding.data_plane_mut())
+        else {
             return;
         };
         let (workers, _) = data_plane.enquiries();
@@ -54,7 +55,7 @@ impl Engine {
     fn answer(&mut self, ticket: Ticket, request: Request) -> Option<Response> {
         Some(match request {
             Request::Connections(query) => {
-                let Some(data_plane) = &mut self.data_plane else {
+                let Some(data_plane) = self.forwarding.data_plane_mut() else {
                     return Some(Response::Connections(ConnectionList::default()));
                 };
                 let workers = data_plane.enquiries();
@@ -72,11 +73,15 @@ impl Engine {
                 },
             }),
             Request::List => Response::List(Box::new(self.list())),
+            Request::Reload => {
+                self.begin_reload(Some(ticket));
+                return None;
+            }
         })
     }
 
     fn list(&self) -> ServiceList {
-        let Some(data_plane) = &self.data_plane else {
+        let Some(data_plane) = self.forwarding.data_plane() else {
             return ServiceList::default();
         };
         let stats = data_plane.stats();
@@ -91,7 +96,7 @@ impl Engine {
             count: stats.sum(|worker| worker.drops(*reason).get()),
         });
         ServiceList {
-            io: data_plane.report().to_vec(),
+            io: data_plane.report(),
             connection_table_size: data_plane.connections() as u64,
             table: TableCounts {
                 connections: stats.sum(|worker| worker.connections.get()),
@@ -100,6 +105,7 @@ impl Engine {
                 unstored: stats.sum(|worker| worker.unstored.get()),
             },
             steering: data_plane.steering_counts(),
+            steering_refused: self.forwarding.refused().to_vec(),
             frames: FrameCounts {
                 received: stats.sum(|worker| worker.frames_in.get()),
                 forwarded: stats
@@ -116,9 +122,7 @@ impl Engine {
                 .iter()
                 .map(|stage| timing(stats, *stage))
                 .collect(),
-            services: self
-                .services
-                .status(&self.health, &self.hops, &self.ports, stats),
+            services: self.forwarding.status(self.checks.health(), data_plane),
         }
     }
 }

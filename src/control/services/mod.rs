@@ -1,202 +1,414 @@
 //! Virtual servers: from the configuration, the health checks and the next hops to the table that
 //! the workers forward by.
+//!
+//! A virtual server is known by what it takes, a real server by its endpoint and the way that packets get
+//! there. Each has a slot for as long as it exists, across reloads, whatever its place in the file. Real
+//! servers are kept in the order of their addition, as IPVS has them. One that leaves the configuration
+//! drains: it gets no new connections, and goes when its last one has ended.
 
+mod held;
+mod slots;
 mod status;
-mod steered;
 mod translate;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     num::NonZeroU32,
-    sync::Arc,
 };
 
-pub(super) use self::steered::Change;
-use self::steered::{Steered, within};
+use self::{
+    held::{Held, within},
+    slots::Slots,
+};
 use super::{
-    client_ways::port_of,
     next_hops::{NextHops, Problem},
+    ports::Ports,
 };
 use crate::{
-    addr::{Endpoint, MacAddr, PortId},
+    addr::Endpoint,
     balance::{
-        Environment, Hop, HopId, Limits, MaglevSize, Match, Method, NextHop, PortSpec, RealId,
-        RealRef, RealSpec, Routes, Scheduler, ServiceId, ServiceSpec,
+        Environment, HopId, LbKind, Limits, MAX_SERVICES, Match, NextHop, RealRef, RealSpec,
+        ServiceSpec,
     },
     check::{self, Health},
-    config::{self, Config},
-    stats::Estimator,
-    sys::steer,
+    config::{self, Change, Config, Diff, ServerChange, VirtualServer},
+    lvs::{RealId, ServiceId},
+    stats::{AllStats, Counter, Estimator, MAX_REALS, RealCounters},
+    sys::steer::{Steered, Target},
+    time::Instant,
 };
 
-/// A real server, or the sorry server, of a virtual server.
+/// What a real server is to its virtual server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The one with this number in the configuration.
+    Configured(usize),
+    /// It stands in while the quorum is lost.
+    Sorry,
+    /// It has left the configuration, and keeps the connections that it has.
+    Draining,
+}
+
+/// A real server of a virtual server.
+#[derive(Debug)]
 struct Real {
     id: RealId,
     epoch: NonZeroU32,
     endpoint: Endpoint,
-    method: Method,
+    method: LbKind,
+    role: Role,
     /// As configured.
     weight: u32,
     limits: Limits,
-    /// Its number in the health checks; the sorry server is not checked.
-    checked: Option<RealId>,
+    /// Where the way to it is in the workers' table.
+    hop: HopId,
     rates: Estimator,
 }
 
 /// A virtual server.
+#[derive(Debug)]
 struct Service {
-    config: config::VirtualServer,
+    config: VirtualServer,
     id: ServiceId,
-    vs: ServiceId,
+    epoch: NonZeroU32,
     matches: Vec<Match>,
-    scheduler: Scheduler,
+    /// In the order of their addition; what drains comes last.
     reals: Vec<Real>,
     /// Whether any of its packets are steered to the workers.
     steered: bool,
 }
 
-/// An interface of the data plane.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PortInfo {
-    pub(super) name: String,
-    pub(super) ifindex: u32,
-    pub(super) mac: MacAddr,
-    pub(super) mtu: u32,
-    /// Addresses of its own, for packets of ours.
-    pub(super) v4: Option<Ipv4Addr>,
-    pub(super) v6: Option<Ipv6Addr>,
-}
-
 /// All virtual servers.
+#[derive(Debug)]
 pub(super) struct Services {
-    services: Vec<Service>,
+    services: BTreeMap<ServiceId, Service>,
+    /// In the order of the configuration.
+    order: Vec<ServiceId>,
+    slots: Slots,
+    real_slots: Slots,
     settings: config::Settings,
     told: config::Timeouts,
-    steered: Steered,
+    held: Held,
+    /// Those with real servers that drain.
+    draining: BTreeSet<ServiceId>,
+}
+
+/// What came of a new configuration.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Applied {
+    /// Virtual servers that are new, or not as they were.
+    pub(super) changed: BTreeSet<ServiceId>,
+    /// Those that are there no more, to be [forgotten](Services::forget) once nobody uses them.
+    pub(super) removed: Vec<ServiceId>,
 }
 
 impl Services {
-    /// Numbers the virtual and real servers of `config`.
-    pub(super) fn new(config: &Config) -> Self {
-        let mut next_real = 0_u32;
-        let mut real = |endpoint, kind, weight, limits, checked| {
-            let id = RealId(next_real);
-            next_real += 1;
-            Real {
-                id,
-                epoch: NonZeroU32::MIN,
-                endpoint,
-                method: translate::method(kind),
-                weight,
-                limits,
-                checked,
-                rates: Estimator::default(),
-            }
-        };
-        // The configuration lets no other size through.
-        let size =
-            MaglevSize::new(config.settings.maglev_table_size).unwrap_or(MaglevSize::DEFAULT);
-        let mut services = Vec::with_capacity(config.virtual_servers.len());
-        for (number, server) in (0_u32..).zip(&config.virtual_servers) {
-            let mut reals = Vec::with_capacity(server.real_servers.len() + 1);
-            for (slot, configured) in (0_u32..).zip(&server.real_servers) {
-                reals.push(real(
-                    configured.endpoint,
-                    configured.lb_kind,
-                    configured.weight,
-                    translate::limits(configured),
-                    Some(RealId(slot)),
-                ));
-            }
-            reals.extend(
-                server
-                    .sorry_server
-                    .map(|sorry| real(sorry.endpoint, sorry.lb_kind, 1, Limits::default(), None)),
-            );
-            services.push(Service {
-                id: ServiceId(number),
-                vs: ServiceId(number),
-                matches: translate::matches(server),
-                scheduler: translate::scheduler(server, size),
-                reals,
-                steered: false,
-                config: server.clone(),
-            });
-        }
+    /// None.
+    pub(super) fn new() -> Self {
         Self {
-            services,
-            settings: config.settings.clone(),
-            told: config.timeouts,
-            steered: Steered::new(config),
+            services: BTreeMap::new(),
+            order: Vec::new(),
+            slots: Slots::new(MAX_SERVICES),
+            real_slots: Slots::new(MAX_REALS),
+            settings: config::Settings::default(),
+            told: config::Timeouts::default(),
+            held: Held::default(),
+            draining: BTreeSet::new(),
         }
     }
 
-    /// What the health checks are told.
-    pub(super) fn check_settings(&self) -> Vec<check::VirtualSettings> {
-        self.services.iter().map(Service::check_settings).collect()
+    /// Whether there are slots for what `diff` adds.
+    ///
+    /// # Errors
+    /// A sentence: what there are too many of.
+    pub(super) fn check(&self, diff: &Diff, new: &Config) -> Result<(), String> {
+        let (mut services, mut reals) = (0, 0);
+        for change in &diff.changes {
+            match change {
+                Change::ServerAdded { new: at, .. } => {
+                    services += 1;
+                    reals += new.virtual_servers[*at].real_servers.len() + 1;
+                }
+                Change::ServerChanged { what, .. } => reals += what.len(),
+                _ => {}
+            }
+        }
+        if services > self.slots.left() {
+            return Err(format!(
+                "more than {MAX_SERVICES} virtual servers at a time"
+            ));
+        }
+        if reals > self.real_slots.left() {
+            return Err(format!(
+                "more than {MAX_REALS} real servers at a time, those counted that were removed and still have \
+                 connections"
+            ));
+        }
+        Ok(())
     }
 
-    /// The addresses of all real servers.
-    pub(super) fn real_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.services
-            .iter()
-            .flat_map(|service| &service.reals)
-            .map(|real| real.endpoint.addr)
+    /// Takes `new` over, which differs by `diff` from what it was told before, and which [`Self::check`] has
+    /// no objection to.
+    pub(super) fn apply(
+        &mut self,
+        now: Instant,
+        diff: &Diff,
+        new: &Config,
+        hops: &mut NextHops,
+    ) -> Applied {
+        let mut applied = Applied::default();
+        self.settings = new.settings.clone();
+        self.told = new.timeouts;
+        self.held.manage(new);
+        let former = std::mem::take(&mut self.order);
+        let known = diff.former.iter().map(|at| Some(former[(*at)?]));
+        let mut order: Vec<Option<ServiceId>> = known.collect();
+        for change in &diff.changes {
+            match change {
+                Change::ServerAdded { new: at, .. } => {
+                    let server = &new.virtual_servers[*at];
+                    order[*at] = self.add(now, server, hops);
+                    applied.changed.extend(order[*at]);
+                }
+                Change::ServerRemoved { old, .. } => {
+                    let id = former[*old];
+                    self.draining.remove(&id);
+                    applied.removed.push(id);
+                }
+                Change::ServerChanged { new: at, what, .. } => {
+                    if let Some(id) = order[*at] {
+                        self.change(now, id, &new.virtual_servers[*at], what, hops);
+                        applied.changed.insert(id);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.order = order.into_iter().flatten().collect();
+        applied
+    }
+
+    fn add(
+        &mut self,
+        now: Instant,
+        server: &VirtualServer,
+        hops: &mut NextHops,
+    ) -> Option<ServiceId> {
+        let (slot, epoch) = self.slots.allot()?;
+        let id = ServiceId(slot);
+        let mut service = Service {
+            id,
+            epoch,
+            matches: translate::matches(server),
+            reals: Vec::with_capacity(server.real_servers.len() + 1),
+            steered: false,
+            config: server.clone(),
+        };
+        let wanted = wanted(server).into_iter();
+        (service.reals).extend(wanted.filter_map(|wanted| self.allot(now, &wanted, hops)));
+        self.services.insert(id, service);
+        Some(id)
+    }
+
+    fn change(
+        &mut self,
+        now: Instant,
+        id: ServiceId,
+        server: &VirtualServer,
+        what: &[ServerChange],
+        hops: &mut NextHops,
+    ) {
+        let Some(mut service) = self.services.remove(&id) else {
+            return;
+        };
+        let mut wanted: HashMap<(Endpoint, bool), Wanted> = wanted(server)
+            .into_iter()
+            .map(|wanted| (wanted.key(), wanted))
+            .collect();
+        // What stays is as it is wanted now, in its place.
+        for real in &mut service.reals {
+            let key = (real.endpoint, real.role == Role::Sorry);
+            match wanted.remove(&key) {
+                Some(wanted) if wanted.method == real.method && real.role != Role::Draining => {
+                    (real.role, real.weight) = (wanted.role, wanted.weight);
+                    real.limits = wanted.limits;
+                }
+                Some(other) => {
+                    // Reached in another way, it is another one: connections go on in the old way.
+                    real.role = Role::Draining;
+                    wanted.insert(key, other);
+                }
+                None => real.role = Role::Draining,
+            }
+        }
+        // What is new, or comes back, is the last of its virtual server, as in IPVS.
+        let mut added: Vec<Wanted> = wanted.into_values().collect();
+        added.sort_unstable_by_key(|wanted| wanted.role.place());
+        for wanted in added {
+            let same = |real: &Real| {
+                real.role == Role::Draining
+                    && (real.endpoint, real.method) == (wanted.endpoint, wanted.method)
+            };
+            let real = match service.reals.iter().position(same) {
+                Some(at) => {
+                    let mut real = service.reals.remove(at);
+                    (real.role, real.weight, real.limits) =
+                        (wanted.role, wanted.weight, wanted.limits);
+                    Some(real)
+                }
+                None => self.allot(now, &wanted, hops),
+            };
+            service.reals.extend(real);
+        }
+        // Stable: the others keep their order.
+        service.reals.sort_by_key(|real| real.role.rank());
+        if self.settings.cut_removed {
+            let drained = |real: &mut Real| real.role == Role::Draining;
+            let gone: Vec<Real> = service.reals.extract_if(.., drained).collect();
+            gone.iter().for_each(|real| self.release(real, hops));
+        }
+        if service.reals.iter().any(|real| real.role == Role::Draining) {
+            self.draining.insert(id);
+        } else {
+            self.draining.remove(&id);
+        }
+        let takes_other = |change: &ServerChange| {
+            matches!(
+                change,
+                ServerChange::MatchAdded(_) | ServerChange::MatchRemoved(_)
+            )
+        };
+        if what.iter().any(takes_other) {
+            service.matches = translate::matches(server);
+        }
+        service.config = server.clone();
+        self.services.insert(id, service);
+    }
+
+    fn allot(&mut self, now: Instant, wanted: &Wanted, hops: &mut NextHops) -> Option<Real> {
+        let (slot, epoch) = self.real_slots.allot()?;
+        Some(Real {
+            id: RealId(slot),
+            epoch,
+            endpoint: wanted.endpoint,
+            method: wanted.method,
+            role: wanted.role,
+            weight: wanted.weight,
+            limits: wanted.limits,
+            hop: hops.track(now, wanted.endpoint.addr),
+            rates: Estimator::default(),
+        })
+    }
+
+    fn release(&mut self, real: &Real, hops: &mut NextHops) {
+        self.real_slots.release(real.id.0);
+        hops.untrack(real.endpoint.addr);
+    }
+
+    /// Forgets virtual servers that no table has any more.
+    pub(super) fn forget(&mut self, removed: &[ServiceId], hops: &mut NextHops) {
+        for id in removed {
+            let Some(service) = self.services.remove(id) else {
+                continue;
+            };
+            service
+                .reals
+                .iter()
+                .for_each(|real| self.release(real, hops));
+            self.slots.release(id.0);
+        }
+    }
+
+    /// Forgets real servers that have drained. The virtual servers that are not as they were for it.
+    pub(super) fn drain(&mut self, stats: AllStats<'_>, hops: &mut NextHops) -> Vec<ServiceId> {
+        let mut changed = Vec::new();
+        for id in std::mem::take(&mut self.draining) {
+            let Some(service) = self.services.get_mut(&id) else {
+                continue;
+            };
+            let drained = |real: &mut Real| {
+                let of = |counter: fn(&RealCounters) -> &Counter| {
+                    stats.real(real.id.0, real.epoch.get(), counter)
+                };
+                real.role == Role::Draining
+                    && of(|real| &real.active) == 0
+                    && of(|real| &real.inactive) == 0
+            };
+            let gone: Vec<Real> = service.reals.extract_if(.., drained).collect();
+            if service.reals.iter().any(|real| real.role == Role::Draining) {
+                self.draining.insert(id);
+            }
+            if !gone.is_empty() {
+                changed.push(id);
+            }
+            gone.iter().for_each(|real| self.release(real, hops));
+        }
+        changed
+    }
+
+    /// Whether any real server drains.
+    pub(super) fn is_draining(&self) -> bool {
+        !self.draining.is_empty()
+    }
+
+    /// What the health checks are told of a virtual server.
+    pub(super) fn check_settings(&self, id: ServiceId) -> Option<check::VirtualSettings> {
+        self.services.get(&id).map(Service::check_settings)
     }
 
     /// Whether packets to an address are a virtual server's although no VRRP instance manages any address
     /// that this virtual server has: the administrator has put it there.
     pub(super) fn has_unmanaged(&self, addr: IpAddr) -> bool {
-        self.services.iter().any(|service| {
+        self.services.values().any(|service| {
             service.matches.iter().any(|what| {
                 let bounds = translate::bounds(what, &self.settings.marks);
                 bounds
                     .into_iter()
-                    .any(|bounds| within(addr, bounds) && !self.steered.is_managed(bounds))
+                    .any(|bounds| within(addr, bounds) && !self.held.is_managed(bounds))
             })
         })
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty()
     }
 
     /// Whether anything for clients passes here: answers of real servers (NAT), or what routers say about
     /// packets in tunnels.
     pub(super) fn sends_to_clients(&self) -> bool {
-        let mut reals = self.services.iter().flat_map(|service| &service.reals);
-        reals.any(|real| !matches!(real.method, Method::DirectRouting))
+        let mut reals = self.services.values().flat_map(|service| &service.reals);
+        reals.any(|real| !matches!(real.method, LbKind::Dr))
     }
 
-    /// What the workers' table is built from.
-    pub(super) fn specs(
+    /// What the workers' table has of a virtual server.
+    pub(super) fn spec(
         &self,
+        id: ServiceId,
         health: &Health,
         hops: &NextHops,
-        ports: &[PortInfo],
-    ) -> Vec<ServiceSpec> {
-        let spec = |service: &Service| service.spec(health, hops, ports);
-        self.services.iter().map(spec).collect()
+        ports: &Ports,
+    ) -> Option<ServiceSpec> {
+        let service = self.services.get(&id)?;
+        Some(service.spec(health, hops, ports))
     }
 
-    /// The ways to the real servers, as the workers' table has them.
-    pub(super) fn ways<'a>(
-        &'a self,
-        hops: &'a NextHops,
-        ports: &'a [PortInfo],
-    ) -> impl Iterator<Item = (HopId, Hop)> + 'a {
-        let reals = self.services.iter().flat_map(|service| &service.reals);
-        reals.map(|real| {
-            let address = real.endpoint.addr;
-            let hop = Hop {
-                next: way(address, hops, ports).ok(),
-                local: hops.hop(address).ok().and_then(|hop| hop.source),
-            };
-            (real.hop(), hop)
-        })
+    /// The virtual servers with a real server at one of these addresses.
+    pub(super) fn users(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<ServiceId> {
+        let uses = |service: &&Service| {
+            let mut reals = service.reals.iter();
+            reals.any(|real| addresses.contains(&real.endpoint.addr))
+        };
+        let users = self.services.values().filter(uses);
+        users.map(|service| service.id).collect()
     }
 
     /// The real servers whose connections decide something: a scheduler's pick, or a threshold.
     pub(super) fn counted(&self) -> impl Iterator<Item = RealRef> + '_ {
-        let services = self.services.iter();
+        let services = self.services.values();
         let reals = services.flat_map(|service| {
-            let counts = service.scheduler.counts_connections();
+            let counts = service.config.lb_algo.counts_connections();
             let limited = move |real: &&Real| counts || real.limits.upper > 0;
             service.reals.iter().filter(limited)
         });
@@ -206,44 +418,37 @@ impl Services {
         })
     }
 
-    /// What stands beside the virtual servers in the workers' table.
-    pub(super) fn environment(&self, ports: &[PortInfo], routes: Arc<Routes>) -> Environment {
-        let named = |name: &str| {
-            let mut numbered = (0..=u8::MAX).zip(ports);
-            let found = numbered.find(|(_, port)| port.name == name);
-            found.map(|(id, _)| PortId(id))
-        };
-        let own = |port: &PortInfo| PortSpec {
-            v4: port.v4,
-            v6: port.v6,
-        };
+    /// What stands beside the virtual servers in the workers' table, without the ways to clients.
+    pub(super) fn environment(&self, ports: &Ports) -> Environment {
+        let named = |name: &str| ports.named(name);
         Environment {
-            routes,
-            ports: ports.iter().map(own).collect(),
+            ports: ports.specs(),
             ..translate::environment(&self.told, &self.settings, named)
         }
     }
 
-    /// This host has, or has not any more, the addresses `vips` of a VRRP instance. What the steering
-    /// program is to be told.
-    pub(super) fn hold(&mut self, on: bool, vips: impl Iterator<Item = IpAddr>) -> Change {
-        self.steered.hold(on, vips);
-        self.steer()
+    /// Whether an instance of this host manages `addr`.
+    pub(super) fn manages(&self, addr: IpAddr) -> bool {
+        self.held.is_managed((addr, addr))
     }
 
-    /// What the steering program is to be told for the addresses that are held now, in this order.
-    pub(super) fn steer(&mut self) -> Change {
+    /// This host has, or has not any more, the addresses `vips` of a VRRP instance.
+    pub(super) fn hold(&mut self, on: bool, vips: impl Iterator<Item = IpAddr>) {
+        self.held.hold(on, vips);
+    }
+
+    /// What is to be steered to the workers for the addresses that are held now, in this order. Of those in
+    /// `leaving` nothing is.
+    pub(super) fn steer(&mut self, leaving: &[ServiceId]) -> Vec<Steered> {
         let mut wanted = Vec::new();
-        for service in &mut self.services {
+        for service in self.services.values_mut() {
             let marks = &self.settings.marks;
-            let active: Vec<&Match> = service
-                .matches
-                .iter()
+            let all = service.matches.iter();
+            let active: Vec<&Match> = all
                 .filter(|what| {
                     let bounds = translate::bounds(what, marks);
-                    bounds
-                        .into_iter()
-                        .any(|bounds| self.steered.is_held(bounds))
+                    let mut bounds = bounds.into_iter();
+                    !leaving.contains(&service.id) && bounds.any(|one| self.held.is_held(one))
                 })
                 .collect();
             service.steered = !active.is_empty();
@@ -251,49 +456,91 @@ impl Services {
             for real in service.reals.iter().filter(|_| service.steered) {
                 real.steering(&service.config, &mut wanted);
             }
-            wanted.extend(
-                active
-                    .into_iter()
-                    .flat_map(|what| translate::steering(what, marks)),
-            );
+            let active = active.into_iter();
+            wanted.extend(active.flat_map(|what| translate::steering(what, marks)));
         }
-        self.steered.change(wanted)
-    }
-
-    /// Addresses of real servers that packets cannot be sent to, with the reason.
-    pub(super) fn unreachable<'a>(
-        &'a self,
-        hops: &'a NextHops,
-        ports: &'a [PortInfo],
-    ) -> impl Iterator<Item = (IpAddr, Problem)> + 'a {
-        self.real_addresses()
-            .filter_map(|address| Some((address, way(address, hops, ports).err()?)))
+        wanted
     }
 }
 
+impl Role {
+    /// What comes first in the list of a virtual server.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Configured(_) => 0,
+            Self::Sorry => 1,
+            Self::Draining => 2,
+        }
+    }
+
+    /// The order in which new ones are added: the file's.
+    const fn place(self) -> usize {
+        match self {
+            Self::Configured(at) => at,
+            Self::Sorry | Self::Draining => usize::MAX,
+        }
+    }
+}
+
+/// A real server as the configuration has it.
+struct Wanted {
+    endpoint: Endpoint,
+    method: LbKind,
+    role: Role,
+    weight: u32,
+    limits: Limits,
+}
+
+impl Wanted {
+    /// What it is known by within its virtual server: a sorry server may be one of the others, too.
+    fn key(&self) -> (Endpoint, bool) {
+        (self.endpoint, self.role == Role::Sorry)
+    }
+}
+
+/// The real servers of a virtual server in the order of the configuration, and its sorry server.
+fn wanted(server: &VirtualServer) -> Vec<Wanted> {
+    let numbered = server.real_servers.iter().enumerate();
+    let reals = numbered.map(|(at, real)| Wanted {
+        endpoint: real.endpoint,
+        method: real.lb_kind,
+        role: Role::Configured(at),
+        weight: real.weight,
+        limits: translate::limits(real),
+    });
+    let sorry = server.sorry_server.iter().map(|sorry| Wanted {
+        endpoint: sorry.endpoint,
+        method: sorry.lb_kind,
+        role: Role::Sorry,
+        weight: 1,
+        limits: Limits::default(),
+    });
+    reals.chain(sorry).collect()
+}
+
 impl Real {
-    /// The slot of its way.
-    const fn hop(&self) -> HopId {
-        HopId(self.id.0)
+    /// Whether it has health checks: neither the sorry server has, nor what drains.
+    const fn is_checked(&self) -> bool {
+        matches!(self.role, Role::Configured(_))
     }
 
     /// Which packets are the workers' besides those of the virtual server itself: answers, and errors about
     /// tunnels.
-    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<steer::Match>) {
+    fn steering(&self, server: &config::VirtualServer, wanted: &mut Vec<Steered>) {
         match self.method {
-            Method::DirectRouting => {}
-            Method::Nat => {
+            LbKind::Dr => {}
+            LbKind::Nat => {
                 let own = server.takes_addresses().then_some(server.protocol);
                 let any = server.matches.iter().any(|one| one.port().is_none());
                 let protocols = translate::protocols(own.filter(|_| !any));
                 wanted.extend(protocols.map(|proto| {
-                    steer::Match::Return(steer::Service {
+                    Steered::Return(Target {
                         endpoint: self.endpoint,
                         proto,
                     })
                 }));
             }
-            Method::Tunnel(kind) => wanted.push(steer::Match::Tunnel {
+            LbKind::Tun(kind) => wanted.push(Steered::Tunnel {
                 addr: self.endpoint.addr,
                 outer: translate::outer(kind),
             }),
@@ -310,80 +557,87 @@ impl Service {
     }
 
     fn check_settings(&self) -> check::VirtualSettings {
-        let checked = self
-            .reals
-            .iter()
-            .filter_map(|real| Some((real, real.checked?)));
-        let reals = checked
-            .zip(&self.config.real_servers)
-            .map(|((real, id), configured)| check::RealSettings {
-                id,
+        let checked = self.reals.iter().filter_map(|real| {
+            let Role::Configured(at) = real.role else {
+                return None;
+            };
+            let configured = self.config.real_servers.get(at)?;
+            Some(check::RealSettings {
+                id: real.id,
                 endpoint: real.endpoint,
                 weight: configured.weight,
                 inhibit: configured.inhibit_on_failure,
                 checkers: configured.checkers.iter().map(checker_settings).collect(),
             })
-            .collect();
+        });
         let sorry = self.config.sorry_server.map(|sorry| check::SorryServer {
             name: self.name(sorry.endpoint),
             inhibit: sorry.inhibit,
         });
         check::VirtualSettings {
-            id: self.vs,
+            id: self.id,
             name: self.name(self.config.key().endpoint),
             quorum: self.config.quorum,
             hysteresis: self.config.hysteresis,
             sorry,
-            reals,
+            reals: checked.collect(),
         }
     }
 
     /// Whether the scheduler may see a real server, and the weight it has. Checks go the host's
     /// way, so one that packets have no way to may well pass them.
     fn standing(&self, real: &Real, health: &Health, way: Result<NextHop, Problem>) -> (bool, u32) {
-        let Some(pool) = health.pool(self.vs) else {
+        let Some(pool) = health.pool(self.id) else {
             return (false, 0);
         };
-        let (in_pool, weight) = match real.checked {
-            Some(id) => (pool.in_pool(id), pool.weight(id)),
-            None => (pool.sorry_in_pool(), 1),
+        let (in_pool, weight) = match real.role {
+            Role::Configured(_) => (pool.in_pool(real.id), pool.weight(real.id)),
+            Role::Sorry => (pool.sorry_in_pool(), 1),
+            Role::Draining => (false, 0),
         };
         (in_pool && !way.is_err_and(Problem::is_lasting), weight)
     }
 
-    fn spec(&self, health: &Health, hops: &NextHops, ports: &[PortInfo]) -> ServiceSpec {
+    fn spec(&self, health: &Health, hops: &NextHops, ports: &Ports) -> ServiceSpec {
         let real = |real: &Real| {
             let way = way(real.endpoint.addr, hops, ports);
             let (available, weight) = self.standing(real, health, way);
+            let last_weight = match real.role {
+                Role::Draining => 0,
+                _ if weight == 0 => real.weight,
+                _ => weight,
+            };
             RealSpec {
                 id: real.id,
                 epoch: real.epoch,
                 endpoint: real.endpoint,
                 method: real.method,
                 weight,
-                last_weight: if weight == 0 { real.weight } else { weight },
+                last_weight,
                 limits: real.limits,
                 available,
-                hop: real.hop(),
+                hop: real.hop,
             }
         };
+        let (draining, configured): (Vec<&Real>, Vec<&Real>) =
+            (self.reals.iter()).partition(|real| real.role == Role::Draining);
         ServiceSpec {
             id: self.id,
-            epoch: NonZeroU32::MIN,
+            epoch: self.epoch,
             matches: self.matches.clone(),
             one_packet: self.config.ops,
-            scheduler: self.scheduler,
+            scheduler: self.config.lb_algo,
             persistence: translate::persistence(&self.config),
-            reals: self.reals.iter().map(real).collect(),
-            draining: Vec::new(),
+            reals: configured.into_iter().map(real).collect(),
+            draining: draining.into_iter().map(real).collect(),
         }
     }
 }
 
-/// How frames reach a real server through one of `ports`, which are in the order of their ids.
-fn way(address: IpAddr, hops: &NextHops, ports: &[PortInfo]) -> Result<NextHop, Problem> {
+/// How frames reach a real server through one of `ports`.
+pub(super) fn way(address: IpAddr, hops: &NextHops, ports: &Ports) -> Result<NextHop, Problem> {
     let hop = hops.hop(address)?;
-    let (port, info) = port_of(hop.ifindex, ports).ok_or(Problem::NotOpened)?;
+    let (port, info) = ports.with(hop.ifindex).ok_or(Problem::NotOpened)?;
     let mtu = hop.mtu.map_or(info.mtu, |own| own.min(info.mtu));
     Ok(NextHop {
         port,
@@ -425,197 +679,4 @@ fn unspecified(like: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::*;
-    use crate::{
-        control::next_hops::tests::{FakeKernel, route},
-        stats::AllStats,
-        sys::netlink::RouteKind,
-        time::Instant,
-    };
-
-    fn ports() -> Vec<PortInfo> {
-        [7, 1]
-            .map(|n: u8| PortInfo {
-                name: format!("eth{n}"),
-                ifindex: n.into(),
-                mac: MacAddr([2, 0, 0, 0, 0, n]),
-                mtu: 1500,
-                ..PortInfo::default()
-            })
-            .into()
-    }
-
-    /// Virtual servers as they are at start: checks have not begun, next hops are looked up.
-    fn set_up(text: &str, kernel: &mut FakeKernel) -> (Services, Health, NextHops) {
-        let parsed = config::parse("f", text.as_bytes());
-        assert!(!parsed.has_errors(), "{}", parsed.report());
-        let now = Instant::ZERO;
-        let services = Services::new(&parsed.config);
-        let mut hops = NextHops::new();
-        services
-            .real_addresses()
-            .for_each(|address| hops.track(now, address));
-        while hops.poll_timeout().is_some_and(|due| due <= now) {
-            hops.handle_timeout(now, kernel);
-        }
-        let mut health = Health::new(1);
-        for settings in services.check_settings() {
-            health.set(now, &settings);
-        }
-        (services, health, hops)
-    }
-
-    /// One real server of each kind: fine, silent, this host, without a route, behind an interface
-    /// that was not opened, silent behind such a one.
-    fn one_of_each() -> (Services, Health, NextHops) {
-        let addr = |n: u8| IpAddr::from([10, 0, 0, n]);
-        let mut kernel = FakeKernel::default();
-        kernel.silent.extend([addr(12), addr(16)]);
-        kernel.routes.extend([
-            (addr(13), Some(route(RouteKind::Local, 9))),
-            (addr(14), None),
-            (addr(15), Some(route(RouteKind::Unicast, 2))),
-            (addr(16), Some(route(RouteKind::Unicast, 2))),
-        ]);
-        let reals: String = (11..17)
-            .map(|n| format!("real_server 10.0.0.{n} 80 {{\nweight 3\n}}\n"))
-            .collect();
-        let text = format!(
-            "virtual_server 10.0.0.9 80 {{\nlb_algo wrr\nlb_kind DR\nprotocol TCP\n{reals}}}\n"
-        );
-        set_up(&text, &mut kernel)
-    }
-
-    #[test]
-    fn only_real_servers_that_packets_can_reach_soon_are_scheduled() {
-        let (services, health, hops) = one_of_each();
-        let specs = services.specs(&health, &hops, &ports());
-        let reals = &specs[0].reals;
-        let available: Vec<bool> = reals.iter().map(|real| real.available).collect();
-        assert_eq!(available, [true, true, false, false, false, false]);
-        let ways: HashMap<HopId, Hop> = services.ways(&hops, &ports()).collect();
-        let next_hops: Vec<_> = reals.iter().map(|real| ways[&real.hop].next).collect();
-        let way = NextHop {
-            port: PortId(1),
-            source: MacAddr([2, 0, 0, 0, 0, 1]),
-            destination: MacAddr([2, 0, 10, 0, 0, 11]),
-            mtu: 1500,
-        };
-        assert_eq!(next_hops, [Some(way), None, None, None, None, None]);
-        assert!(reals.iter().all(|real| real.weight == 3), "that is config");
-    }
-
-    #[test]
-    fn the_status_says_why_a_real_server_takes_no_connections() {
-        let (services, health, hops) = one_of_each();
-        let status = services.status(&health, &hops, &ports(), AllStats(&[]));
-        let shown: Vec<_> = status[0]
-            .reals
-            .iter()
-            .map(|real| (real.in_pool, real.reason.as_deref().unwrap_or_default()))
-            .collect();
-        let not_opened = "is behind an interface that was not opened at start: it takes no \
-                          connections until xvs is restarted";
-        assert_eq!(
-            shown,
-            [
-                (true, ""),
-                (true, "has no known MAC address: packets to it are dropped"),
-                (
-                    false,
-                    "is this host itself, which cannot be reached from here: it takes no connections"
-                ),
-                (false, "has no route to it: it takes no connections"),
-                (false, not_opened),
-                (false, not_opened),
-            ]
-        );
-        assert!(status[0].reals.iter().all(|real| real.up));
-    }
-
-    #[test]
-    fn the_status_has_all_that_a_virtual_server_takes_and_how() {
-        let text = "virtual_server_group G {\n10.0.0.9 80\n10.0.0.10-20 443\n10.1.0.0/16 8080\nfwmark 3\n}\n\
-            virtual_server group G {\nlb_algo mh\nmh-port\nmh-fallback\nlb_kind TUN type gue port 6080\n\
-            protocol UDP\nops\npersistence_timeout 60\npersistence_granularity 255.255.255.0\n\
-            real_server 10.0.0.11 80 {\nlvs_method NAT\n}\nreal_server 10.0.0.12 80 {\n}\n}\n";
-        let (services, health, hops) = set_up(text, &mut FakeKernel::default());
-        let status = services.status(&health, &hops, &ports(), AllStats(&[]));
-        let json = serde_json::to_value(&status[0]).unwrap();
-        assert_eq!(
-            json["matches"],
-            serde_json::json!([
-                {"kind": "address", "protocol": "UDP", "address": "10.0.0.9", "port": 80},
-                {"kind": "range", "protocol": "UDP", "first": "10.0.0.10", "last": "10.0.0.20", "port": 443},
-                {"kind": "prefix", "protocol": "UDP", "address": "10.1.0.0", "length": 16, "port": 8080},
-                {"kind": "mark", "mark": 3, "ipv6": false},
-            ])
-        );
-        let first = (&status[0].protocol[..], status[0].address, status[0].port);
-        assert_eq!(first, ("UDP", IpAddr::from([10, 0, 0, 9]), 80));
-        assert_eq!(json["group"], "G");
-        assert_eq!(json["flags"], serde_json::json!(["mh-fallback", "mh-port"]));
-        assert_eq!(json["one_packet"], true);
-        assert_eq!(json["persistence_granularity"], 24);
-        let reals = status[0].reals.iter();
-        let methods: Vec<_> = reals
-            .map(|real| (&real.forward[..], real.tunnel.as_deref()))
-            .collect();
-        assert_eq!(methods, [("Masq", None), ("Tunnel", Some("gue:6080:-c"))]);
-    }
-
-    #[test]
-    fn a_virtual_server_counts_what_its_real_servers_do() {
-        let (mut services, health, hops) = one_of_each();
-        let workers = [(), ()].map(|()| Arc::new(crate::stats::WorkerStats::new()));
-        for (worker, n) in workers.iter().zip(1..) {
-            for slot in 0..6 {
-                let real = worker.real(slot);
-                real.claim(1);
-                real.connections.add(n);
-                real.packets.add(100 * n);
-                real.bytes_out.add(10_000 * u64::from(slot));
-            }
-        }
-        assert_eq!(services.real_count(), 6);
-        services.estimate(0..4, AllStats(&workers));
-        services.estimate(4..6, AllStats(&workers));
-        let status = services.status(&health, &hops, &ports(), AllStats(&workers));
-        let real = &status[0].reals[3];
-        assert_eq!(
-            (real.connections, real.packets_in, real.bytes_out),
-            (3, 300, 60_000)
-        );
-        // A quarter of what came in two seconds, by a second.
-        assert_eq!((real.rates.packets_in, real.rates.bytes_out), (37, 7500));
-        let all = (status[0].totals, status[0].rates);
-        assert_eq!(
-            (all.0.connections, all.0.packets_in, all.0.bytes_out),
-            (18, 1800, 300_000)
-        );
-        assert_eq!(
-            (all.1.connections, all.1.packets_in, all.1.bytes_out),
-            (2, 225, 37_500)
-        );
-    }
-
-    #[test]
-    fn the_log_hears_of_the_same_problems() {
-        let (services, _, hops) = one_of_each();
-        let problems: Vec<_> = services.unreachable(&hops, &ports()).collect();
-        let addr = |n: u8| IpAddr::from([10, 0, 0, n]);
-        assert_eq!(
-            problems,
-            [
-                (addr(12), Problem::Unresolved),
-                (addr(13), Problem::Local),
-                (addr(14), Problem::NoRoute),
-                (addr(15), Problem::NotOpened),
-                (addr(16), Problem::NotOpened),
-            ]
-        );
-    }
-}
+mod tests;

@@ -2,15 +2,17 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{PortInfo, Real, Service, Services, way};
+use super::{Ports, Real, Role, Service, Services, way};
 use crate::{
-    balance::{Method, NextHop, rewrite::TunnelKind},
+    addr::Family,
+    balance::NextHop,
     check::Health,
     config,
     control::{
         api::{MatchStatus, RealStatus, ServiceStatus, TrafficRates, TrafficTotals},
         next_hops::{NextHops, Problem},
     },
+    lvs::{LbKind, Scheduler, TunnelKind},
     stats::{AllStats, Averages, Counter, Rates, RealCounters, Totals},
 };
 
@@ -18,14 +20,14 @@ impl Services {
     /// Real servers of all virtual servers, sorry servers included.
     pub(in crate::control) fn real_count(&self) -> usize {
         self.services
-            .iter()
+            .values()
             .map(|service| service.reals.len())
             .sum()
     }
 
     /// Takes a sample of what went through the real servers with these numbers.
     pub(in crate::control) fn estimate(&mut self, numbers: Range<usize>, stats: AllStats<'_>) {
-        let reals = self.services.iter_mut().flat_map(|it| &mut it.reals);
+        let reals = self.services.values_mut().flat_map(|it| &mut it.reals);
         for real in reals.skip(numbers.start).take(numbers.len()) {
             real.rates.sample(stats.totals(real.id.0, real.epoch.get()));
         }
@@ -36,7 +38,7 @@ impl Services {
         &self,
         health: &Health,
         hops: &NextHops,
-        ports: &[PortInfo],
+        ports: &Ports,
         stats: AllStats<'_>,
     ) -> Vec<ServiceStatus> {
         let status = |service: &Service| {
@@ -55,14 +57,15 @@ impl Services {
                 ..service.status(health, reals)
             }
         };
-        self.services.iter().map(status).collect()
+        let listed = self.order.iter().filter_map(|id| self.services.get(id));
+        listed.map(status).collect()
     }
 }
 
 impl Service {
     fn status(&self, health: &Health, reals: Vec<RealStatus>) -> ServiceStatus {
         let endpoint = self.config.key().endpoint;
-        let pool = health.pool(self.vs);
+        let pool = health.pool(self.id);
         let mut families = self.config.matches.iter().map(config::Match::family);
         let mut whole = |len: &u8| families.all(|family| *len >= family.bits());
         let persistence = self.config.persistence;
@@ -113,7 +116,7 @@ impl Service {
             },
             config::Match::Mark { mark, family } => MatchStatus::Mark {
                 mark,
-                ipv6: family == config::Family::V6,
+                ipv6: family == Family::V6,
             },
         }
     }
@@ -126,11 +129,14 @@ impl Service {
         (totals, stats): (Totals, AllStats<'_>),
     ) -> RealStatus {
         let (in_pool, weight) = self.standing(real, health, way);
-        let view = real.checked.and_then(|id| health.pool(self.vs)?.real(id));
+        let pool = health.pool(self.id).filter(|_| real.is_checked());
+        let view = pool.and_then(|pool| pool.real(real.id));
         let count = |counter: fn(&RealCounters) -> &Counter| {
             stats.real(real.id.0, real.epoch.get(), counter)
         };
         let failure = view.and_then(|view| Some(view.error.as_ref()?.to_string()));
+        let draining = (real.role == Role::Draining)
+            .then(|| "was removed, and keeps the connections that it has".to_owned());
         RealStatus {
             address: real.endpoint.addr,
             port: real.endpoint.port,
@@ -148,41 +154,42 @@ impl Service {
             bytes_out: totals.bytes_out,
             rates: rates_of(real.rates.averages().rates()),
             next_hop: way.ok().map(|hop| hop.destination.to_string()),
-            reason: failure.or_else(|| way.err().map(|problem| problem.to_string())),
+            reason: draining
+                .or(failure)
+                .or_else(|| way.err().map(|problem| problem.to_string())),
         }
     }
 }
 
 /// The word that ipvsadm has for a method.
-const fn forward(method: Method) -> &'static str {
+const fn forward(method: LbKind) -> &'static str {
     match method {
-        Method::DirectRouting => "Route",
-        Method::Nat => "Masq",
-        Method::Tunnel(_) => "Tunnel",
+        LbKind::Dr => "Route",
+        LbKind::Nat => "Masq",
+        LbKind::Tun(_) => "Tunnel",
     }
 }
 
 /// What `ipvsadm --tun-info` shows for a method.
-fn tunnel(method: Method) -> Option<String> {
+fn tunnel(method: LbKind) -> Option<String> {
     let sum = |checksum| if checksum { "+c" } else { "-c" };
     match method {
-        Method::DirectRouting | Method::Nat => None,
-        Method::Tunnel(TunnelKind::Ipip) => Some("ipip".to_owned()),
-        Method::Tunnel(TunnelKind::Gue { port, checksum }) => {
+        LbKind::Dr | LbKind::Nat => None,
+        LbKind::Tun(TunnelKind::Ipip) => Some("ipip".to_owned()),
+        LbKind::Tun(TunnelKind::Gue { port, checksum }) => {
             Some(format!("gue:{port}:{}", sum(checksum)))
         }
-        Method::Tunnel(TunnelKind::Gre { checksum }) => Some(format!("gre:{}", sum(checksum))),
+        LbKind::Tun(TunnelKind::Gre { checksum }) => Some(format!("gre:{}", sum(checksum))),
     }
 }
 
 /// The flags of a scheduler that has any, in ipvsadm's words and order.
 fn flags(server: &config::VirtualServer) -> Vec<String> {
-    let name = match server.lb_algo {
-        config::Scheduler::Sh => "sh",
-        config::Scheduler::Mh => "mh",
-        _ => return Vec::new(),
+    let (Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback, .. }) = server.lb_algo
+    else {
+        return Vec::new();
     };
-    let config::SchedulerFlags { fallback, port } = server.flags;
+    let name = server.lb_algo.name();
     let all = [(fallback, "fallback"), (port, "port")];
     let set = all.into_iter().filter(|(set, _)| *set);
     set.map(|(_, flag)| format!("{name}-{flag}")).collect()

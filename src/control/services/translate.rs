@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use crate::{
-    addr::{L4Proto, PortId},
+    addr::{Family, L4Proto, PortId},
     balance::{
-        Environment, Limits, MaglevSize, MarkRule, Match, Method, Persistence, Policy, Scheduler,
-        ServiceKey, State, Timeouts, TunnelSources, rewrite::TunnelKind,
+        Environment, Limits, MarkRule, Match, Persistence, Policy, ServiceKey, State, Timeouts,
+        TunnelSources,
     },
     config::{self, Timeout},
+    lvs::TunnelKind,
     sys::steer::{self, Outer, PortRange, covering},
 };
 
@@ -19,7 +20,7 @@ pub(super) fn matches(server: &config::VirtualServer) -> Vec<Match> {
         (config::Match::Address(endpoint), _) => Match::Address(ServiceKey { protocol, endpoint }),
         (config::Match::Mark { mark, family }, _) => Match::Mark {
             mark,
-            ipv6: family == config::Family::V6,
+            ipv6: family == Family::V6,
         },
         (other, bounds) => {
             let nowhere = other.family().unspecified();
@@ -36,9 +37,9 @@ pub(super) fn matches(server: &config::VirtualServer) -> Vec<Match> {
 }
 
 /// Which packets the steering program gives to the workers for one match of a virtual server.
-pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::Match> {
+pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::Steered> {
     match *what {
-        Match::Address(key) => vec![steer::Match::Service(steer::Service {
+        Match::Address(key) => vec![steer::Steered::Service(steer::Target {
             endpoint: key.endpoint,
             proto: key.protocol,
         })],
@@ -49,7 +50,7 @@ pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::M
             port,
         } => {
             let networks = covering(first, last).into_iter();
-            let prefix = |dst| steer::Match::Prefix {
+            let prefix = |dst| steer::Steered::Prefix {
                 dst,
                 port,
                 proto: protocol,
@@ -65,7 +66,7 @@ pub(super) fn steering(what: &Match, marks: &[config::MarkRule]) -> Vec<steer::M
     }
 }
 
-fn rules(rule: &config::MarkRule) -> Vec<steer::Match> {
+fn rules(rule: &config::MarkRule) -> Vec<steer::Steered> {
     let ports = |range: Option<config::PortRange>| {
         range
             .and_then(|range| PortRange::new(range.first, range.last))
@@ -75,7 +76,7 @@ fn rules(rule: &config::MarkRule) -> Vec<steer::Match> {
     let mut all = Vec::new();
     for proto in protocols(rule.protocol) {
         for dst in covering(first, last) {
-            all.push(steer::Match::Rule(steer::MatchRule {
+            all.push(steer::Steered::Rule(steer::MatchRule {
                 proto,
                 dst,
                 dst_ports: ports(rule.destination_port),
@@ -94,50 +95,12 @@ pub(super) fn protocols(one: Option<L4Proto>) -> impl Iterator<Item = L4Proto> {
         .filter(move |protocol| one.is_none_or(|one| one == *protocol))
 }
 
-/// How packets are rewritten for a real server.
-pub(super) const fn method(kind: config::LbKind) -> Method {
-    match kind {
-        config::LbKind::Dr => Method::DirectRouting,
-        config::LbKind::Nat => Method::Nat,
-        config::LbKind::Tun(tunnel) => Method::Tunnel(match tunnel {
-            config::Tunnel::Ipip => TunnelKind::Ipip,
-            config::Tunnel::Gue { port, checksum } => TunnelKind::Gue { port, checksum },
-            config::Tunnel::Gre { checksum } => TunnelKind::Gre { checksum },
-        }),
-    }
-}
-
 /// How ICMP errors about tunnelled packets are known.
 pub(super) const fn outer(kind: TunnelKind) -> Outer {
     match kind {
         TunnelKind::Ipip => Outer::Ipip,
         TunnelKind::Gue { port, .. } => Outer::Gue(port),
         TunnelKind::Gre { .. } => Outer::Gre,
-    }
-}
-
-/// The scheduler of a virtual server.
-pub(super) fn scheduler(server: &config::VirtualServer, size: MaglevSize) -> Scheduler {
-    let config::SchedulerFlags { fallback, port } = server.flags;
-    match server.lb_algo {
-        config::Scheduler::Rr => Scheduler::Rr,
-        config::Scheduler::Wrr => Scheduler::Wrr,
-        config::Scheduler::Lc => Scheduler::Lc,
-        config::Scheduler::Wlc => Scheduler::Wlc,
-        config::Scheduler::Lblc => Scheduler::Lblc,
-        config::Scheduler::Lblcr => Scheduler::Lblcr,
-        config::Scheduler::Dh => Scheduler::Dh,
-        config::Scheduler::Sh => Scheduler::Sh { port, fallback },
-        config::Scheduler::Mh => Scheduler::Mh {
-            port,
-            fallback,
-            size,
-        },
-        config::Scheduler::Sed => Scheduler::Sed,
-        config::Scheduler::Nq => Scheduler::Nq,
-        config::Scheduler::Fo => Scheduler::Fo,
-        config::Scheduler::Ovf => Scheduler::Ovf,
-        config::Scheduler::Twos => Scheduler::Twos,
     }
 }
 

@@ -118,11 +118,11 @@ fn a_flow_without_room_is_forwarded_where_its_scheduler_is_a_hash() {
         fallback: false,
     };
     for (scheduler, method, forwards) in [
-        (hash, Method::DirectRouting, true),
-        (hash, Method::Tunnel(TunnelKind::Ipip), true),
+        (hash, LbKind::Dr, true),
+        (hash, LbKind::Tun(TunnelKind::Ipip), true),
         // Without an entry no answer finds its way back.
-        (hash, Method::Nat, false),
-        (Scheduler::Rr, Method::DirectRouting, false),
+        (hash, LbKind::Nat, false),
+        (Scheduler::Rr, LbKind::Dr, false),
     ] {
         let reals = || {
             vec![
@@ -181,7 +181,7 @@ fn a_flow_without_room_is_forwarded_where_its_scheduler_is_a_hash() {
 
 #[test]
 fn a_client_endpoint_has_connections_to_fifty_virtual_servers() {
-    for method in [Method::DirectRouting, Method::Nat] {
+    for method in [LbKind::Dr, LbKind::Nat] {
         let specs: Vec<_> = (0..50)
             .map(|n: u16| {
                 let real = real_at(11 + u32::from(n), REAL4, 8000 + n, method);
@@ -199,7 +199,7 @@ fn a_client_endpoint_has_connections_to_fifty_virtual_servers() {
         }
         assert_eq!(lab.stats.connections.get(), 50);
         assert_eq!(lab.stats.evicted.get(), 0);
-        if method == Method::Nat {
+        if method == LbKind::Nat {
             for n in 0..50 {
                 let answer = tcp((REAL4, 8000 + n), (CLIENT4, 4000), ACK);
                 let vip = (VIP4.parse().unwrap(), 80 + n);
@@ -225,10 +225,7 @@ fn a_stranger_to_a_real_server_behind_nat_is_reset_though_others_found_no_room()
         )
     };
     let mut lab = Lab::with_connections(service(Vec::new()), 10);
-    let specs = [
-        hashed(0, 80, Method::DirectRouting),
-        hashed(1, 81, Method::Nat),
-    ];
+    let specs = [hashed(0, 80, LbKind::Dr), hashed(1, 81, LbKind::Nat)];
     lab.publish_with(&specs, |_| {});
     let mut port = 0;
     while lab.stats.unstored.get() == 0 {

@@ -13,7 +13,7 @@ fn ends(six: bool) -> [&'static str; 3] {
     }
 }
 
-fn spec(six: bool, method: Method) -> ServiceSpec {
+fn spec(six: bool, method: LbKind) -> ServiceSpec {
     let [_, vip, real] = ends(six);
     let other = if six { "fd02::12" } else { "10.2.0.12" };
     let reals = vec![
@@ -24,12 +24,12 @@ fn spec(six: bool, method: Method) -> ServiceSpec {
 }
 
 /// A datagram of a client in three fragments, as they come in and as they leave for real server 11.
-fn datagram(six: bool, method: Method, port: u16) -> [(Vec<u8>, Vec<u8>); 3] {
+fn datagram(six: bool, method: LbKind, port: u16) -> [(Vec<u8>, Vec<u8>); 3] {
     let [client, vip, real] = ends(six);
     let mut whole = udp((client, port), (vip, 80)).with_data(2500);
     whole.id = port;
     let passed = match method {
-        Method::Nat => whole.renamed(whole.from, (real.parse().unwrap(), 8080)),
+        LbKind::Nat => whole.renamed(whole.from, (real.parse().unwrap(), 8080)),
         _ => whole.passed(),
     };
     [0..1200, 1200..2400, 2400..2508].map(|part| {
@@ -40,9 +40,9 @@ fn datagram(six: bool, method: Method, port: u16) -> [(Vec<u8>, Vec<u8>); 3] {
     })
 }
 
-fn every(check: impl Fn(bool, Method)) {
+fn every(check: impl Fn(bool, LbKind)) {
     for six in [false, true] {
-        for method in [Method::DirectRouting, Method::Nat] {
+        for method in [LbKind::Dr, LbKind::Nat] {
             check(six, method);
         }
     }
@@ -124,7 +124,7 @@ fn fragments_of_answers_are_renamed_too() {
         for order in [[0, 1], [1, 0]] {
             let service = ServiceSpec {
                 one_packet,
-                ..spec(six, Method::Nat)
+                ..spec(six, LbKind::Nat)
             };
             let mut lab = Lab::full(&[service]);
             lab.client(&udp((client, 4000), (vip, 80))).unwrap();
@@ -155,7 +155,7 @@ fn fragments_of_answers_are_renamed_too() {
 
 #[test]
 fn a_whole_packet_with_a_fragment_header_is_no_fragment() {
-    for method in [Method::DirectRouting, Method::Nat] {
+    for method in [LbKind::Dr, LbKind::Nat] {
         let mut lab = Lab::full(&[ServiceSpec {
             matches: vec![
                 address(L4Proto::Udp, VIP6, 80),
@@ -171,7 +171,7 @@ fn a_whole_packet_with_a_fragment_header_is_no_fragment() {
         {
             let id = 11 + u32::try_from(n % 2).unwrap();
             let passed = match method {
-                Method::Nat => {
+                LbKind::Nat => {
                     let real = format!("fd02::{id}").parse().unwrap();
                     whole.renamed(whole.from, (real, 8080))
                 }
@@ -196,7 +196,7 @@ fn a_whole_packet_with_a_fragment_header_is_no_fragment() {
 fn an_icmp_error_may_quote_a_first_fragment_and_no_later_one() {
     for six in [false, true] {
         let [client, vip, _] = ends(six);
-        let mut lab = Lab::full(&[spec(six, Method::DirectRouting)]);
+        let mut lab = Lab::full(&[spec(six, LbKind::Dr)]);
         lab.client(&udp((client, 4000), (vip, 80))).unwrap();
         let answer = udp((vip, 80), (client, 4000)).with_data(2000);
         let (router, header) = if six {
@@ -219,10 +219,10 @@ fn an_icmp_error_may_quote_a_first_fragment_and_no_later_one() {
 fn one_packet_datagrams_in_fragments_stay_together() {
     let spec = ServiceSpec {
         one_packet: true,
-        ..spec(false, Method::DirectRouting)
+        ..spec(false, LbKind::Dr)
     };
     let mut lab = Lab::full(&[spec]);
-    for (frame, expected) in datagram(false, Method::DirectRouting, 4000) {
+    for (frame, expected) in datagram(false, LbKind::Dr, 4000) {
         assert_eq!(lab.burst(INGRESS, &[frame]), [(EGRESS, expected)]);
     }
 }

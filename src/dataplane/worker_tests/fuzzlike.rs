@@ -14,11 +14,11 @@ fn everything() -> Vec<ServiceSpec> {
         checksum,
     };
     let methods = [
-        Method::DirectRouting,
-        Method::Nat,
-        Method::Tunnel(TunnelKind::Ipip),
-        Method::Tunnel(gue(true)),
-        Method::Tunnel(TunnelKind::Gre { checksum: true }),
+        LbKind::Dr,
+        LbKind::Nat,
+        LbKind::Tun(TunnelKind::Ipip),
+        LbKind::Tun(gue(true)),
+        LbKind::Tun(TunnelKind::Gre { checksum: true }),
     ];
     let mut specs = Vec::new();
     for (six, vip, addr) in [(false, VIP4, "10.2.0."), (true, VIP6, "fd02::")] {
@@ -28,7 +28,7 @@ fn everything() -> Vec<ServiceSpec> {
                 .map(|which| {
                     let slot = 2 * id + which + 11;
                     // The tunnels' other ends are of the other family, one of them.
-                    let other = matches!(method, Method::Tunnel(_)) && which == 1;
+                    let other = matches!(method, LbKind::Tun(_)) && which == 1;
                     let net = match (six ^ other, other) {
                         (_, false) => addr,
                         (true, true) => "fd02::",

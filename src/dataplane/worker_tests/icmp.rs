@@ -42,12 +42,7 @@ fn spec(six: bool, reals: Vec<RealSpec>) -> ServiceSpec {
 }
 
 fn one_real(six: bool) -> RealSpec {
-    real_at(
-        11,
-        if six { REAL6 } else { REAL4 },
-        80,
-        Method::DirectRouting,
-    )
+    real_at(11, if six { REAL6 } else { REAL4 }, 80, LbKind::Dr)
 }
 
 fn firsts(six: bool) -> [Pkt; 3] {
@@ -148,7 +143,7 @@ fn a_packet_at_the_end_of_its_hops_is_answered_by_the_vip() {
 
 #[test]
 fn a_packet_that_is_too_large_for_its_real_server_is_told_so_or_cut() {
-    for method in [Method::DirectRouting, Method::Nat] {
+    for method in [LbKind::Dr, LbKind::Nat] {
         for six in [false, true] {
             let mut narrow = one_real(six);
             narrow.method = method;
@@ -168,7 +163,7 @@ fn a_packet_that_is_too_large_for_its_real_server_is_told_so_or_cut() {
                 }
                 let large = Pkt { df: false, ..large };
                 let passed = match method {
-                    Method::Nat => large.renamed(large.from, (addr, 80)),
+                    LbKind::Nat => large.renamed(large.from, (addr, 80)),
                     _ => large.passed(),
                 };
                 let length = large.segment().len();

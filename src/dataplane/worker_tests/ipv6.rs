@@ -7,8 +7,8 @@ use super::{
 
 fn spec(protocol: L4Proto) -> ServiceSpec {
     let reals = vec![
-        real_at(11, REAL6, 80, Method::DirectRouting),
-        real_at(12, "fd02::12", 80, Method::DirectRouting),
+        real_at(11, REAL6, 80, LbKind::Dr),
+        real_at(12, "fd02::12", 80, LbKind::Dr),
     ];
     served(0, address(protocol, VIP6, 80), reals)
 }

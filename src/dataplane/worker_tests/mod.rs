@@ -19,7 +19,11 @@ mod timing_tests;
 mod tunnel;
 mod udp;
 
-use std::{net::IpAddr, num::NonZeroU32};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    ops::{Deref, DerefMut},
+};
 
 use etherparse::PacketBuilder;
 
@@ -29,7 +33,7 @@ use crate::balance::Timeouts;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, FlowKey, Hop, HopId, Key4, Key6, Limits, Match, Method, NextHop, Persistence,
+        Environment, FlowKey, Hop, HopId, Key4, Key6, LbKind, Limits, Match, NextHop, Persistence,
         PortSpec, RealId, RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec,
         ServiceTable, State, TableBuilder, rewrite::TunnelKind,
     },
@@ -72,7 +76,7 @@ fn real(id: u32) -> RealSpec {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
         endpoint: Endpoint::new([10, 2, 0, u8::try_from(id).unwrap()].into(), 80),
-        method: Method::DirectRouting,
+        method: LbKind::Dr,
         weight: 1,
         last_weight: 1,
         limits: Limits::default(),
@@ -97,9 +101,10 @@ fn hop_to(id: u32, local: Option<&str>, mtu: u16) -> HopId {
 const LOCALS: [Option<&str>; 3] = [None, Some(US4), Some(US6)];
 
 /// A table of these virtual servers, with the ways to their real servers.
-fn table(generation: u64, specs: &[ServiceSpec], environment: Environment) -> ServiceTable {
+fn table(generation: u64, specs: &[ServiceSpec], around: Around) -> ServiceTable {
     let mut tables = TableBuilder::new();
-    tables.set_environment(environment);
+    tables.set_environment(around.environment);
+    tables.set_routes(around.routes);
     tables.apply(&[], specs).unwrap();
     for mtu in MTUS {
         for local in LOCALS {
@@ -126,7 +131,7 @@ fn table(generation: u64, specs: &[ServiceSpec], environment: Environment) -> Se
 }
 
 /// A real server anywhere, behind the port [`EGRESS`].
-fn real_at(id: u32, addr: &str, port: u16, method: Method) -> RealSpec {
+fn real_at(id: u32, addr: &str, port: u16, method: LbKind) -> RealSpec {
     let addr: IpAddr = addr.parse().unwrap();
     RealSpec {
         endpoint: Endpoint::new(addr, port),
@@ -191,15 +196,39 @@ fn routes(with_neighbours: bool) -> Arc<Routes> {
     Arc::new(Routes::new(routes, known))
 }
 
-fn environment() -> Environment {
+/// What there is beside the virtual servers, the ways to clients included.
+#[derive(Default)]
+struct Around {
+    environment: Environment,
+    routes: Arc<Routes>,
+}
+
+impl Deref for Around {
+    type Target = Environment;
+
+    fn deref(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+impl DerefMut for Around {
+    fn deref_mut(&mut self) -> &mut Environment {
+        &mut self.environment
+    }
+}
+
+fn around() -> Around {
     let port = |v4: &str, v6: &str| PortSpec {
         v4: v4.parse().ok(),
         v6: v6.parse().ok(),
     };
-    Environment {
-        routes: routes(true),
+    let environment = Environment {
         ports: vec![port(PORT4, PORT6), port(US4, US6)],
         ..Environment::default()
+    };
+    Around {
+        environment,
+        routes: routes(true),
     }
 }
 
@@ -234,7 +263,7 @@ impl Lab {
     }
 
     fn with_connections(spec: ServiceSpec, connections: usize) -> Self {
-        let mut publisher = Publisher::new(table(1, &[spec], Environment::default()));
+        let mut publisher = Publisher::new(table(1, &[spec], Around::default()));
         let stats = Arc::new(WorkerStats::new());
         let options = WorkerOptions {
             connections,
@@ -252,7 +281,7 @@ impl Lab {
     }
 
     /// A lab where everything is there: routes to clients, addresses of the ports.
-    fn with(specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) -> Self {
+    fn with(specs: &[ServiceSpec], edit: impl FnOnce(&mut Around)) -> Self {
         let mut lab = Self::with_connections(service(Vec::new()), 1000);
         lab.publish_with(specs, edit);
         lab
@@ -262,11 +291,11 @@ impl Lab {
         Self::with(specs, |_| {})
     }
 
-    fn publish_with(&mut self, specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) {
+    fn publish_with(&mut self, specs: &[ServiceSpec], edit: impl FnOnce(&mut Around)) {
         self.generation += 1;
-        let mut environment = environment();
-        edit(&mut environment);
-        (self.publisher).publish(table(self.generation, specs, environment));
+        let mut around = around();
+        edit(&mut around);
+        (self.publisher).publish(table(self.generation, specs, around));
     }
 
     /// What comes out for frames that arrive at once.
@@ -364,7 +393,7 @@ impl Lab {
 
     fn publish(&mut self, specs: &[ServiceSpec]) {
         self.generation += 1;
-        (self.publisher).publish(table(self.generation, specs, Environment::default()));
+        (self.publisher).publish(table(self.generation, specs, Around::default()));
     }
 
     fn advance(&mut self, seconds: u64) {

@@ -17,7 +17,7 @@ fn ends(six: bool) -> [&'static str; 3] {
 }
 
 fn nat(id: u32, addr: &str, port: u16) -> RealSpec {
-    real_at(id, addr, port, Method::Nat)
+    real_at(id, addr, port, LbKind::Nat)
 }
 
 fn web(six: bool, protocol: L4Proto) -> ServiceSpec {
@@ -506,7 +506,7 @@ fn an_answer_waits_for_the_clients_mac_address() {
 
 #[test]
 fn an_answer_that_cannot_go_on_is_said_to_the_real_server_or_cut() {
-    let small = |environment: &mut Environment| {
+    let small = |environment: &mut Around| {
         let route = Route {
             to: "0.0.0.0/0".parse().unwrap(),
             port: Some(INGRESS),

@@ -95,7 +95,7 @@ fn a_real_server_that_fails_meanwhile_hands_what_waits_to_another() {
 
 #[test]
 fn a_tunnel_waits_for_an_address_of_ours() {
-    let tunnel = real_at(11, REAL4, 80, Method::Tunnel(TunnelKind::Ipip));
+    let tunnel = real_at(11, REAL4, 80, LbKind::Tun(TunnelKind::Ipip));
     let without = RealSpec {
         hop: hop_to(11, None, 1500),
         ..tunnel

@@ -101,7 +101,7 @@ fn reals(six: bool) -> Vec<RealSpec> {
     (11..14)
         .map(|id| {
             let net = if six { "fd02::" } else { "10.2.0." };
-            real_at(id, &format!("{net}{id}"), 0, Method::DirectRouting)
+            real_at(id, &format!("{net}{id}"), 0, LbKind::Dr)
         })
         .collect()
 }
@@ -237,8 +237,8 @@ fn a_persistent_client_is_answered_through_nat() {
         0,
         address(L4Proto::Tcp, VIP4, 80),
         vec![
-            real_at(11, REAL4, 8080, Method::Nat),
-            real_at(12, "10.2.0.12", 8080, Method::Nat),
+            real_at(11, REAL4, 8080, LbKind::Nat),
+            real_at(12, "10.2.0.12", 8080, LbKind::Nat),
         ],
     );
     let mut lab = Lab::full(&[sticky(spec, 24)]);

@@ -73,7 +73,7 @@ fn at(flags: u8) -> Pkt {
     tcp((CLIENT4, 4000), (VIP4, 80), flags)
 }
 
-fn pair(method: Method) -> Vec<RealSpec> {
+fn pair(method: LbKind) -> Vec<RealSpec> {
     vec![
         real_at(11, REAL4, 80, method),
         real_at(12, "10.2.0.12", 80, method),
@@ -82,13 +82,13 @@ fn pair(method: Method) -> Vec<RealSpec> {
 
 /// The client's segments, the real server's, the state that they lead to, and the modes in which a SYN then
 /// begins anew.
-type Case = (Method, &'static [u8], &'static [u8], State, &'static [u8]);
+type Case = (LbKind, &'static [u8], &'static [u8], State, &'static [u8]);
 
 #[test]
 fn conn_reuse_mode_decides_where_a_syn_on_an_old_connection_goes() {
     use State::{Close, CloseWait, Established, FinWait, SynRecv, TimeWait};
-    let nat = Method::Nat;
-    let direct = Method::DirectRouting;
+    let nat = LbKind::Nat;
+    let direct = LbKind::Dr;
     let cases: [Case; 9] = [
         (direct, &[SYN], &[], SynRecv, &[]),
         (direct, &[SYN, ACK], &[], Established, &[]),
@@ -132,10 +132,10 @@ fn connections_of_a_real_server_that_is_gone_end_as_the_policy_says() {
     // expire_nodest_conn, reset_on_failure.
     for (expires, resets) in [(false, false), (false, true), (true, false), (true, true)] {
         for flags in [ACK, SYN, RST] {
-            let mut lab = Lab::full(&[service(pair(Method::DirectRouting))]);
+            let mut lab = Lab::full(&[service(pair(LbKind::Dr))]);
             lab.goes_to(&at(SYN));
             assert_eq!(lab.goes_to(&at(ACK)), Some(11));
-            let left = pair(Method::DirectRouting).split_off(1);
+            let left = pair(LbKind::Dr).split_off(1);
             lab.publish_with(&[service(left)], |environment| {
                 environment.policy.expire_nodest_conn = expires;
                 environment.policy.reset_on_failure = resets;
@@ -170,10 +170,10 @@ fn connections_of_a_real_server_that_is_gone_end_as_the_policy_says() {
 #[test]
 fn connections_of_a_real_server_that_is_down_are_reset_where_that_is_asked_for() {
     for resets in [false, true] {
-        let mut lab = Lab::full(&[service(pair(Method::DirectRouting))]);
+        let mut lab = Lab::full(&[service(pair(LbKind::Dr))]);
         lab.goes_to(&at(SYN));
         lab.goes_to(&at(ACK));
-        let mut reals = pair(Method::DirectRouting);
+        let mut reals = pair(LbKind::Dr);
         reals[0].available = false;
         lab.publish_with(&[service(reals)], |environment| {
             environment.policy.reset_on_failure = resets;
@@ -193,7 +193,7 @@ fn sloppy_tcp_lets_any_segment_but_a_reset_begin() {
         (FIN | ACK, State::Close),
         (0, State::Close),
     ] {
-        let mut lab = Lab::with(&[service(pair(Method::DirectRouting))], |environment| {
+        let mut lab = Lab::with(&[service(pair(LbKind::Dr))], |environment| {
             environment.policy.sloppy_tcp = true;
         });
         assert_eq!(lab.goes_to(&at(flags)), Some(11));
@@ -208,7 +208,7 @@ fn timeouts_are_those_that_are_set() {
     let set = |state, seconds, timeouts: &mut Timeouts| {
         *timeouts = timeouts.clone().with(state, Duration::from_secs(seconds));
     };
-    let mut lab = Lab::with(&[service(pair(Method::DirectRouting))], |environment| {
+    let mut lab = Lab::with(&[service(pair(LbKind::Dr))], |environment| {
         set(State::Established, 30, &mut environment.timeouts);
         set(State::FinWait, 7, &mut environment.timeouts);
     });

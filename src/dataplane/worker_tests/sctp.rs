@@ -15,7 +15,7 @@ const COOKIE_ACK: u8 = 11;
 const SHUTDOWN_COMPLETE: u8 = 14;
 const DATA: u8 = 0;
 
-fn spec(method: Method) -> ServiceSpec {
+fn spec(method: LbKind) -> ServiceSpec {
     let reals = vec![
         real_at(11, REAL4, 9000, method),
         real_at(12, "10.2.0.12", 9000, method),
@@ -30,7 +30,7 @@ fn packet(chunk: u8) -> Pkt {
 /// Whose packet, its chunk, the state after it and its timeout, and whether that is active.
 type Step = (bool, u8, State, u64, bool);
 
-fn walk(method: Method, steps: &[Step]) -> Lab {
+fn walk(method: LbKind, steps: &[Step]) -> Lab {
     let mut lab = Lab::full(&[spec(method)]);
     for (from_client, chunk, state, seconds, active) in steps {
         lab.advance(1);
@@ -51,7 +51,7 @@ fn walk(method: Method, steps: &[Step]) -> Lab {
 #[test]
 fn associations_go_through_the_states_of_ipvs() {
     use State::*;
-    for method in [Method::DirectRouting, Method::Tunnel(TunnelKind::Ipip)] {
+    for method in [LbKind::Dr, LbKind::Tun(TunnelKind::Ipip)] {
         walk(
             method,
             &[
@@ -65,7 +65,7 @@ fn associations_go_through_the_states_of_ipvs() {
         );
     }
     walk(
-        Method::Nat,
+        LbKind::Nat,
         &[
             (true, INIT, SctpInit1, 4, false),
             (false, INIT_ACK, SctpCookieSent, 61, false),
@@ -78,7 +78,7 @@ fn associations_go_through_the_states_of_ipvs() {
         ],
     );
     walk(
-        Method::Nat,
+        LbKind::Nat,
         &[
             (true, INIT, SctpInit1, 4, false),
             (false, ABORT, SctpRejected, 4, false),
@@ -88,10 +88,7 @@ fn associations_go_through_the_states_of_ipvs() {
 
 #[test]
 fn an_init_that_nobody_answers_is_forgotten_after_four_seconds() {
-    let mut lab = walk(
-        Method::DirectRouting,
-        &[(true, INIT, State::SctpInit1, 4, false)],
-    );
+    let mut lab = walk(LbKind::Dr, &[(true, INIT, State::SctpInit1, 4, false)]);
     lab.advance(3);
     assert_eq!(lab.state(&packet(INIT)), Some((State::SctpInit1, 1)));
     lab.advance(1);
@@ -100,7 +97,7 @@ fn an_init_that_nobody_answers_is_forgotten_after_four_seconds() {
 
 #[test]
 fn an_abort_behind_a_cookie_counts() {
-    let mut lab = Lab::full(&[spec(Method::DirectRouting)]);
+    let mut lab = Lab::full(&[spec(LbKind::Dr)]);
     lab.client(&packet(INIT)).unwrap();
     for (second, state) in [(DATA, State::SctpEstablished), (ABORT, State::SctpClosed)] {
         let mut bundle = packet(COOKIE_ECHO);
@@ -118,7 +115,7 @@ fn an_abort_behind_a_cookie_counts() {
 #[test]
 fn an_init_on_a_closed_association_begins_a_new_one() {
     let mut lab = walk(
-        Method::DirectRouting,
+        LbKind::Dr,
         &[
             (true, INIT, State::SctpInit1, 4, false),
             (true, COOKIE_ECHO, State::SctpEstablished, 900, true),
@@ -133,9 +130,9 @@ fn an_init_on_a_closed_association_begins_a_new_one() {
 #[test]
 fn what_belongs_to_no_association_is_dropped_unless_sloppy() {
     for chunk in [DATA, INIT_ACK, COOKIE_ECHO, SHUTDOWN, ABORT] {
-        let mut lab = Lab::full(&[spec(Method::DirectRouting)]);
+        let mut lab = Lab::full(&[spec(LbKind::Dr)]);
         lab.assert_no_way(&packet(chunk), DropReason::UnknownAssociation);
-        lab.publish_with(&[spec(Method::DirectRouting)], |environment| {
+        lab.publish_with(&[spec(LbKind::Dr)], |environment| {
             environment.policy.sloppy_sctp = true;
         });
         if chunk == ABORT {
@@ -150,9 +147,9 @@ fn what_belongs_to_no_association_is_dropped_unless_sloppy() {
 fn fragments_pass_where_the_port_stays_and_only_there() {
     let whole = packet(INIT).with_data(1000);
     let first = framed(ROUTER_MAC, OUR_MAC, &[], &whole.fragment(0..504));
-    let mut lab = Lab::full(&[spec(Method::DirectRouting)]);
+    let mut lab = Lab::full(&[spec(LbKind::Dr)]);
     assert_eq!(lab.burst(INGRESS, &[&first]).len(), 1);
-    let mut lab = Lab::full(&[spec(Method::Nat)]);
+    let mut lab = Lab::full(&[spec(LbKind::Nat)]);
     assert!(lab.burst(INGRESS, &[&first]).is_empty());
     assert_eq!(lab.dropped_for(DropReason::SctpFragment), 1);
     assert_eq!(whole.l4, L4::Sctp(INIT));

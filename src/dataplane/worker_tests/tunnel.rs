@@ -29,7 +29,7 @@ fn spec(inner: bool, outer: bool, kind: TunnelKind, mtu: u16) -> ServiceSpec {
         if inner { VIP6 } else { VIP4 },
         if outer { REAL6 } else { REAL4 },
     );
-    let mut real = real_at(11, addr, 80, Method::Tunnel(kind));
+    let mut real = real_at(11, addr, 80, LbKind::Tun(kind));
     real.hop = hop_to(11, Some(if outer { US6 } else { US4 }), mtu);
     served(0, address(L4Proto::Tcp, vip, 80), vec![real]).also(address(L4Proto::Udp, vip, 80))
 }
@@ -503,7 +503,7 @@ fn udp_and_fragments_go_through_a_tunnel_as_they_are() {
 #[test]
 fn an_error_about_another_tunnel_than_the_flows_is_not_believed() {
     let (from, to) = ends(false);
-    let kind = Method::Tunnel(TunnelKind::Ipip);
+    let kind = LbKind::Tun(TunnelKind::Ipip);
     let reals = vec![
         real_at(11, REAL4, 80, kind),
         real_at(12, "10.2.0.12", 80, kind),

@@ -9,7 +9,7 @@ use crate::addr::{Endpoint, IpPrefix, L4Proto};
 
 /// A virtual server, or a NAT real server, as the steering program knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Service {
+pub struct Target {
     /// Its address and port; port 0 takes every port of the address.
     pub endpoint: Endpoint,
     /// Its protocol.
@@ -83,9 +83,9 @@ pub enum Outer {
 
 /// Something that decides which packets the balancer gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Match {
+pub enum Steered {
     /// Packets to a virtual server, and ICMP errors about what is sent in its name.
-    Service(Service),
+    Service(Target),
     /// Packets to each address of a network, as to a virtual server. A range of addresses is a few of
     /// these: [`covering`].
     Prefix {
@@ -101,7 +101,7 @@ pub enum Match {
     /// Packets from a NAT real server, except those to this host; and ICMP errors about packets to it,
     /// except about this host's own. Port 0 is every port: for virtual servers that take many ports and
     /// keep them.
-    Return(Service),
+    Return(Target),
     /// ICMP errors about our own tunnel packets to a real server. Not just to one of this host's own
     /// addresses: the outer source may be spread.
     Tunnel {
@@ -114,7 +114,7 @@ pub enum Match {
     Local(IpAddr),
 }
 
-impl fmt::Display for Match {
+impl fmt::Display for Steered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Service(service) => write!(f, "{} {}", service.proto, service.endpoint),

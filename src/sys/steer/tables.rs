@@ -1,98 +1,173 @@
-//! The tables of the steering program, and what a [`Match`] is in them.
+//! The tables of the steering program: what is wanted in them, what the kernel has, and how the second
+//! becomes the first.
 //!
-//! Several matches may need one entry (the fragments of an address that has many virtual servers), so
-//! entries are counted, and go with the last that needs them.
+//! An entry counts as the kernel's from its write to its delete, each when the kernel said yes. Several
+//! items may need one entry (the fragments of an address that has many virtual servers), so those that
+//! want it are counted, and it goes with the last. What the kernel refuses is not forgotten: the item
+//! stays in the queue for the next [`Tables::reconcile`].
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map},
+    error,
     ffi::CStr,
-    io,
-    net::IpAddr,
+    fmt, io, mem,
 };
 
-use super::matching::{Match, MatchRule, Outer, PortRange, RULE_ENTRIES, Service};
+use super::{
+    abi::{Features, MAX_RULES},
+    entries::{Entry, Form, Item, rule_value},
+    matching::{MatchRule, Steered},
+};
 use crate::{
-    addr::{Endpoint, IpPrefix, L4Proto, MacAddr},
+    addr::MacAddr,
     sys::{
-        bpf::{Map, Object},
+        bpf::{Map, Object, Plain},
         open_error::OpenError,
     },
 };
 
-/// The maps that all interfaces' instances share, by their name in the object.
+/// The maps that all interfaces' instances share, by their name in the object: those of [`Entry`] in
+/// the order of [`slot`], and two more.
 pub(super) const NAMES: [&CStr; 8] = [
+    c"stations",
+    c"locals",
+    c"tunnels",
+    c"returns",
     c"services",
     c"prefixes",
-    c"returns",
-    c"tunnels",
-    c"locals",
     c"rules",
     c"features",
-    c"stations",
 ];
+const RULES: usize = 6;
+const FEATURES: usize = 7;
 
-/// `MAX_RULES` of `steer.bpf.c`.
-const MAX_RULES: usize = 64;
 /// The value of every entry: that it is there is all there is to say.
-const PRESENT: [u8; 4] = 1_u32.to_ne_bytes();
-/// IP protocols of tunnels: IPv4 within IP, IPv6 within IP, GRE.
-const IPPROTO_IPIP: u8 = 4;
-const IPPROTO_IPV6: u8 = 41;
-const IPPROTO_GRE: u8 = 47;
-/// `KIND_FRAGMENT` of `steer.bpf.c`.
-const KIND_FRAGMENT: u8 = 0x80;
+const PRESENT: u32 = 1;
+/// Refusals that are told one by one: a full table would bring thousands.
+const MAX_REFUSALS: usize = 16;
 
-/// A map whose keys are addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Table {
-    Services,
-    Prefixes,
-    Returns,
-    Tunnels,
-    Locals,
+/// What came of an attempt to make the kernel's tables what they should be.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Reconciled {
+    /// What the kernel refused, the first few of it.
+    pub refused: Vec<Refusal>,
+    /// How much is still to be added or removed; with 0 the kernel has what is wanted.
+    pub pending: usize,
 }
 
-/// An entry of such a map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Entry {
-    table: Table,
-    key: EndpointKey,
-    /// Bits of the address that count; just [`Table::Prefixes`] has less than all 128.
-    bits: u8,
+impl Reconciled {
+    /// Fails with the first refusal, for who cannot go on without.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn complete(self) -> Result<(), Refusal> {
+        self.refused.into_iter().next().map_or(Ok(()), Err)
+    }
 }
 
-/// struct endpoint of `steer.bpf.c`.
-type EndpointKey = [u8; 20];
+/// A change of the tables that the kernel refused.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What was to be done: "start steering tcp 192.0.2.1:80".
+    pub action: String,
+    /// What the kernel said.
+    pub source: io::Error,
+}
 
-/// The maps, and what is in them.
-pub(super) struct Tables {
-    maps: [Map; NAMES.len()],
-    known: HashSet<Match>,
-    /// How many matches need an entry.
-    entries: HashMap<Entry, u32>,
-    /// How many entries there are for each bit of `features.flags`.
-    flags: [u32; FLAGS],
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let full = if is_full(&self.source) {
+            "the kernel's table is full: "
+        } else {
+            ""
+        };
+        write!(f, "{}: {full}{}", self.action, self.source)
+    }
+}
+
+impl error::Error for Refusal {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Whether there is no place for another entry in a table, of a hash or a trie.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC))
+}
+
+/// A map of the kernel, or what a test has for one.
+pub(super) trait Table {
+    /// Sets the value of `key`, which is made if there is none.
+    fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()>;
+    /// Removes `key`; that there is none is not an error.
+    fn remove(&self, key: &[u8]) -> io::Result<()>;
+}
+
+impl Table for Map {
+    fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        Self::set(self, key, value)
+    }
+
+    fn remove(&self, key: &[u8]) -> io::Result<()> {
+        Self::remove(self, key)
+    }
+}
+
+/// The maps, what is wanted in them, and what is in them.
+pub(super) struct Tables<T = Map> {
+    maps: [T; NAMES.len()],
+    /// All that is wanted, and all that is not any more and has not left yet.
+    items: HashMap<Item, Standing>,
+    /// Items that are wanted, but for stations.
+    wanted: usize,
+    stations: HashMap<u32, Vec<MacAddr>>,
+    entries: HashMap<Entry, Place>,
+    /// Items that may not be in the kernel as they should be, each once.
+    queue: Vec<Item>,
     /// The rules that are walked; the place is the index in the map.
     rules: [Option<MatchRule>; MAX_RULES],
-    /// struct features of `steer.bpf.c`, as it was written last.
-    features: [u8; 16],
+    /// How many entries there are in the kernel for each bit of `features.flags`.
+    flags: [u32; u32::BITS as usize],
+    /// As it was written last.
+    features: Features,
+    /// Numbers the calls of [`Self::set`].
+    round: u32,
 }
 
-/// Bits of `features.flags` of `steer.bpf.c`.
-const FLAGS: usize = 5;
+struct Standing {
+    is_wanted: bool,
+    is_queued: bool,
+    /// The call that wanted it last.
+    round: u32,
+}
+
+/// An entry that is wanted, or in the kernel.
+#[derive(Default)]
+struct Place {
+    /// Wanted items that need it.
+    users: u32,
+    is_there: bool,
+    /// Of an entry for fragments: entries in the kernel that are not to be without it.
+    ports: u32,
+}
+
+/// One pass over the queue.
+#[derive(Default)]
+struct Pass {
+    done: Reconciled,
+    /// Tables that have no place left: not asked again in vain, which takes the kernel longest.
+    full: [bool; NAMES.len()],
+    /// Whether a table may have places again.
+    is_freed: bool,
+}
 
 impl Tables {
     /// The tables of a loaded object, empty.
     pub(super) fn of(object: &Object) -> Result<Self, OpenError> {
         let [a, b, c, d, e, f, g, h] = NAMES.map(|name| object.map(name));
-        Ok(Self {
-            maps: [a?, b?, c?, d?, e?, f?, g?, h?],
-            known: HashSet::new(),
-            entries: HashMap::new(),
-            flags: [0; FLAGS],
-            rules: [None; MAX_RULES],
-            features: [0; 16],
-        })
+        Ok(Self::new([a?, b?, c?, d?, e?, f?, g?, h?]))
     }
 
     /// Makes an object that is not loaded yet use these tables.
@@ -102,398 +177,400 @@ impl Tables {
         }
         Ok(())
     }
+}
 
-    /// Adds what is not there yet. When it fails, what was there is there.
-    pub(super) fn add(&mut self, wanted: &Match) -> io::Result<()> {
-        if self.known.contains(wanted) {
-            return Ok(());
+impl<T: Table> Tables<T> {
+    fn new(maps: [T; NAMES.len()]) -> Self {
+        Self {
+            maps,
+            items: HashMap::new(),
+            wanted: 0,
+            stations: HashMap::new(),
+            entries: HashMap::new(),
+            queue: Vec::new(),
+            rules: [None; MAX_RULES],
+            flags: [0; u32::BITS as usize],
+            features: Features {
+                flags: 0,
+                zero: 0,
+                rules: 0,
+            },
+            round: 0,
         }
-        match form(wanted)? {
-            Form::Walked(rule) => self.add_rule(rule)?,
-            Form::Entries(entries) => {
-                for (done, entry) in entries.iter().enumerate() {
-                    if let Err(error) = self.add_entry(*entry) {
-                        for entry in &entries[..done] {
-                            // The first failure is the one to tell.
-                            let _ = self.remove_entry(*entry);
-                        }
-                        return Err(error);
-                    }
+    }
+
+    /// From now on just `wanted` is wanted.
+    pub(super) fn set(&mut self, wanted: &[Steered]) -> Reconciled {
+        self.round = self.round.wrapping_add(1);
+        let mut distinct = 0;
+        for steered in wanted {
+            distinct += usize::from(self.want(Item::Steered(*steered)));
+        }
+        // As a rule nothing went, and nothing need be looked for.
+        if distinct < self.wanted {
+            let gone = self.items.iter().filter(|(item, standing)| {
+                standing.is_wanted
+                    && standing.round != self.round
+                    && matches!(item, Item::Steered(_))
+            });
+            for item in gone.map(|(item, _)| *item).collect::<Vec<_>>() {
+                self.drop_wish(item);
+            }
+        }
+        self.reconcile()
+    }
+
+    /// From now on `added` is wanted too, and `removed` is not.
+    pub(super) fn change(&mut self, added: &[Steered], removed: &[Steered]) -> Reconciled {
+        self.round = self.round.wrapping_add(1);
+        for steered in added {
+            self.want(Item::Steered(*steered));
+        }
+        for steered in removed {
+            self.drop_wish(Item::Steered(*steered));
+        }
+        self.reconcile()
+    }
+
+    /// From now on just `macs` are the stations of an interface.
+    pub(super) fn set_stations(&mut self, ifindex: u32, macs: &[MacAddr]) -> Reconciled {
+        for mac in macs {
+            self.want(Item::Station { ifindex, mac: *mac });
+        }
+        let former = if macs.is_empty() {
+            self.stations.remove(&ifindex)
+        } else {
+            self.stations.insert(ifindex, macs.to_vec())
+        };
+        for mac in former.unwrap_or_default() {
+            if !macs.contains(&mac) {
+                self.drop_wish(Item::Station { ifindex, mac });
+            }
+        }
+        self.reconcile()
+    }
+
+    /// Tries again what was refused.
+    pub(super) fn reconcile(&mut self) -> Reconciled {
+        let mut pass = Pass::default();
+        let mut queue = mem::take(&mut self.queue);
+        if !queue.is_empty() || self.needed() != self.features {
+            queue.sort_by_key(Item::rank);
+            self.bring(&mut queue, &mut pass);
+            if pass.is_freed && pass.full.contains(&true) {
+                pass.full = Default::default();
+                // What is told of the first time has another chance now.
+                pass.done.refused.clear();
+                self.bring(&mut queue, &mut pass);
+            }
+            pass.done.pending =
+                queue.len() + usize::from(queue.is_empty() && self.needed() != self.features);
+            self.queue = queue;
+        }
+        pass.done
+    }
+
+    /// What is wanted, and not in the kernel yet.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &Steered> {
+        self.queue.iter().filter_map(|item| match item {
+            Item::Steered(steered) if self.items.get(item)?.is_wanted => Some(steered),
+            _ => None,
+        })
+    }
+
+    /// Wants an item; whether this is the first time in this round.
+    fn want(&mut self, item: Item) -> bool {
+        let standing = match self.items.entry(item) {
+            hash_map::Entry::Occupied(known) => {
+                let standing = known.into_mut();
+                if standing.is_wanted {
+                    return mem::replace(&mut standing.round, self.round) != self.round;
+                }
+                standing
+            }
+            hash_map::Entry::Vacant(new) => new.insert(Standing {
+                is_wanted: false,
+                is_queued: false,
+                round: 0,
+            }),
+        };
+        standing.is_wanted = true;
+        standing.round = self.round;
+        if !mem::replace(&mut standing.is_queued, true) {
+            self.queue.push(item);
+        }
+        self.wanted += usize::from(matches!(item, Item::Steered(_)));
+        if let Form::Entries(entries) = item.form() {
+            for entry in entries {
+                self.entries.entry(entry).or_default().users += 1;
+            }
+        }
+        true
+    }
+
+    fn drop_wish(&mut self, item: Item) {
+        let Some(standing) = self.items.get_mut(&item).filter(|known| known.is_wanted) else {
+            return;
+        };
+        standing.is_wanted = false;
+        if !mem::replace(&mut standing.is_queued, true) {
+            self.queue.push(item);
+        }
+        self.wanted -= usize::from(matches!(item, Item::Steered(_)));
+        if let Form::Entries(entries) = item.form() {
+            for entry in entries {
+                if let Some(place) = self.entries.get_mut(&entry) {
+                    place.users -= 1;
                 }
             }
         }
-        self.known.insert(*wanted);
-        // Last, so that no packet looks for an entry that is on its way.
-        self.write_features()
     }
 
-    /// Removes what is there.
-    pub(super) fn remove(&mut self, unwanted: &Match) -> io::Result<()> {
-        if !self.known.contains(unwanted) {
-            return Ok(());
+    /// Adds, then removes. What could not be done is left in the queue.
+    fn bring(&mut self, queue: &mut Vec<Item>, pass: &mut Pass) {
+        let mut left = HashSet::new();
+        for item in queue.iter() {
+            if self.is_wanted(item) && !self.add(item, pass) {
+                left.insert(*item);
+            }
         }
-        match form(unwanted)? {
+        // Only now does the program look for them. Before that nothing may go that they replace.
+        if !self.write_features(pass) {
+            return;
+        }
+        for item in queue.iter().rev() {
+            if !self.is_wanted(item) && !self.remove(item, pass) {
+                left.insert(*item);
+            }
+        }
+        // Rules end here.
+        if !self.write_features(pass) {
+            left.extend(queue.iter().filter(|item| !self.is_wanted(item)));
+        }
+        queue.retain(|item| {
+            if left.contains(item) {
+                return true;
+            }
+            match self.items.entry(*item) {
+                hash_map::Entry::Occupied(known) if !known.get().is_wanted => drop(known.remove()),
+                hash_map::Entry::Occupied(mut known) => known.get_mut().is_queued = false,
+                hash_map::Entry::Vacant(_) => {}
+            }
+            false
+        });
+    }
+
+    fn is_wanted(&self, item: &Item) -> bool {
+        self.items.get(item).is_some_and(|known| known.is_wanted)
+    }
+
+    /// Whether the item is in the kernel now.
+    fn add(&mut self, item: &Item, pass: &mut Pass) -> bool {
+        let done = match item.form() {
+            Form::Entries(entries) => {
+                let done = entries.iter().try_for_each(|entry| self.put(entry, pass));
+                if done.is_err() {
+                    // Alone they would only keep fragments from the host. If this is refused as well, they
+                    // go with the item.
+                    for fragments in entries.iter().filter(|entry| entry.is_for_fragments()) {
+                        let _ = self.take(fragments, Needed::ByPorts, pass);
+                    }
+                }
+                done
+            }
+            Form::Walked(rule) => self.put_rule(&rule, pass),
+            Form::Void => Err(Some(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "source and destination of a rule are of different families",
+            ))),
+        };
+        pass.note("start steering", item, done)
+    }
+
+    /// Whether what only the item needed is in the kernel no more.
+    fn remove(&mut self, item: &Item, pass: &mut Pass) -> bool {
+        let done = match item.form() {
+            // In reverse: the fragments of an address last.
+            Form::Entries(entries) => entries
+                .iter()
+                .rev()
+                .try_for_each(|entry| self.take(entry, Needed::ByUsers, pass)),
             Form::Walked(rule) => {
                 for place in self.rules.iter_mut().filter(|place| **place == Some(rule)) {
                     *place = None;
                 }
+                pass.is_freed = true;
+                Ok(())
             }
-            Form::Entries(entries) => {
-                // In reverse: the fragments of an address last.
-                for entry in entries.iter().rev() {
-                    self.remove_entry(*entry)?;
-                }
-            }
+            Form::Void => Ok(()),
+        };
+        pass.note("stop steering", item, done)
+    }
+
+    /// Puts an entry into its map, if it is not there. Without an error of its own it failed as others
+    /// did before.
+    fn put(&mut self, entry: &Entry, pass: &mut Pass) -> Result<(), Option<io::Error>> {
+        let place = self.entries.entry(*entry).or_default();
+        if place.is_there {
+            return Ok(());
         }
-        self.known.remove(unwanted);
-        self.write_features()
-    }
-
-    /// Adds a station.
-    pub(super) fn add_station(&self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
-        self.maps[STATIONS].set(&station_key(ifindex, mac), &PRESENT)
-    }
-
-    /// Removes a station.
-    pub(super) fn remove_station(&self, ifindex: u32, mac: MacAddr) -> io::Result<()> {
-        self.maps[STATIONS].remove(&station_key(ifindex, mac))
-    }
-
-    fn add_entry(&mut self, entry: Entry) -> io::Result<()> {
-        let users = self.entries.get(&entry).copied().unwrap_or(0);
-        if users == 0 {
-            self.maps[entry.table as usize].set(&entry.map_key(), &PRESENT)?;
-            if let Some(flag) = entry.flag() {
-                self.flags[flag] += 1;
-            }
+        let table = slot(entry);
+        if pass.full[table] {
+            return Err(None);
         }
-        self.entries.insert(entry, users + 1);
+        if let Err(error) = self.maps[table].set(entry.key(), PRESENT.bytes()) {
+            pass.full[table] = is_full(&error);
+            return Err(Some(error));
+        }
+        place.is_there = true;
+        self.count(entry, 1);
         Ok(())
     }
 
-    fn remove_entry(&mut self, entry: Entry) -> io::Result<()> {
-        match self.entries.get_mut(&entry) {
-            None => {}
-            Some(users) if *users > 1 => *users -= 1,
-            Some(_) => {
-                self.maps[entry.table as usize].remove(&entry.map_key())?;
-                if let Some(flag) = entry.flag() {
-                    self.flags[flag] -= 1;
-                }
-                self.entries.remove(&entry);
-            }
+    /// Takes an entry out of its map, unless it is needed.
+    fn take(
+        &mut self,
+        entry: &Entry,
+        needed: Needed,
+        pass: &mut Pass,
+    ) -> Result<(), Option<io::Error>> {
+        let Some(place) = self.entries.get_mut(entry) else {
+            return Ok(());
+        };
+        let is_needed = match needed {
+            Needed::ByUsers => place.users > 0 || place.ports > 0,
+            Needed::ByPorts => place.ports > 0,
+        };
+        if is_needed {
+            return Ok(());
+        }
+        if place.is_there {
+            self.maps[slot(entry)].remove(entry.key())?;
+            place.is_there = false;
+            pass.is_freed = true;
+            self.count(entry, -1);
+        }
+        if self
+            .entries
+            .get(entry)
+            .is_some_and(|place| place.users == 0)
+        {
+            self.entries.remove(entry);
         }
         Ok(())
     }
 
-    fn add_rule(&mut self, rule: MatchRule) -> io::Result<()> {
-        let free = self.rules.iter().position(Option::is_none);
-        let index = free.ok_or_else(|| {
-            io::Error::other(format!(
+    /// Counts an entry that came or went.
+    fn count(&mut self, entry: &Entry, change: i32) {
+        let add = |count: &mut u32| *count = count.saturating_add_signed(change);
+        if let Some(count) = self.flags.get_mut(entry.flag().trailing_zeros() as usize) {
+            add(count);
+        }
+        if let Some(place) = entry
+            .fragments()
+            .and_then(|fragments| self.entries.get_mut(&fragments))
+        {
+            add(&mut place.ports);
+        }
+    }
+
+    /// Puts a rule that is walked into its map, if it is not there; errors as those of [`Self::put`].
+    fn put_rule(&mut self, rule: &MatchRule, pass: &mut Pass) -> Result<(), Option<io::Error>> {
+        if self.rules.contains(&Some(*rule)) {
+            return Ok(());
+        }
+        if pass.full[RULES] {
+            return Err(None);
+        }
+        // Not one that the program still walks.
+        let is_free = |(index, place): &(usize, &Option<MatchRule>)| {
+            place.is_none() && self.features.rules >> index & 1 == 0
+        };
+        let Some((index, _)) = self.rules.iter().enumerate().find(is_free) else {
+            pass.full[RULES] = true;
+            return Err(Some(io::Error::other(format!(
                 "there are {MAX_RULES} rules with sources or wide port ranges already, and no more fit"
-            ))
-        })?;
-        let key = u32::try_from(index).unwrap_or(u32::MAX).to_ne_bytes();
-        // Not in force before its bit in the features says so.
-        self.maps[RULES].set(&key, &rule_value(&rule))?;
-        self.rules[index] = Some(rule);
+            ))));
+        };
+        let key = u32::try_from(index).unwrap_or(u32::MAX);
+        self.maps[RULES].set(key.bytes(), rule_value(rule).bytes())?;
+        self.rules[index] = Some(*rule);
         Ok(())
     }
 
-    /// Tells the program which tables to look into, when that has changed.
-    fn write_features(&mut self) -> io::Result<()> {
+    /// Which tables the program is to look into.
+    fn needed(&self) -> Features {
         let bit = |(i, count): (usize, &u32)| u32::from(*count > 0) << i;
-        let flags: u32 = self.flags.iter().enumerate().map(bit).sum();
+        let flags = self.flags.iter().enumerate().map(bit).sum();
         let bit = |(i, rule): (usize, &Option<MatchRule>)| u64::from(rule.is_some()) << i;
-        let rules: u64 = self.rules.iter().enumerate().map(bit).sum();
-        let mut value = [0; 16];
-        value[..4].copy_from_slice(&flags.to_ne_bytes());
-        value[8..].copy_from_slice(&rules.to_ne_bytes());
-        if value != self.features {
-            self.maps[FEATURES].set(&0_u32.to_ne_bytes(), &value)?;
-            self.features = value;
-        }
-        Ok(())
-    }
-}
-
-/// Places in [`NAMES`] beyond those of [`Table`].
-const RULES: usize = 5;
-const FEATURES: usize = 6;
-const STATIONS: usize = 7;
-
-impl Entry {
-    const fn new(table: Table, key: EndpointKey) -> Self {
-        Self {
-            table,
-            key,
-            bits: 128,
+        let rules = self.rules.iter().enumerate().map(bit).sum();
+        Features {
+            flags,
+            zero: 0,
+            rules,
         }
     }
 
-    /// The key in its map.
-    fn map_key(&self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(24);
-        if self.table == Table::Prefixes {
-            // Protocol, kind and port count in full.
-            key.extend((32 + u32::from(self.bits)).to_ne_bytes());
+    /// Tells the program which tables to look into, when that has changed; whether it knows.
+    fn write_features(&mut self, pass: &mut Pass) -> bool {
+        let needed = self.needed();
+        if needed == self.features {
+            return true;
         }
-        key.extend(self.key);
-        key
-    }
-
-    /// The bit of `features.flags` that says that there are such entries. Fragments have port 0, and
-    /// are looked up like an exact port.
-    const fn flag(&self) -> Option<usize> {
-        let any_port = self.key[1] & KIND_FRAGMENT == 0 && self.key[2] == 0 && self.key[3] == 0;
-        match (self.table, any_port) {
-            (Table::Services, true) => Some(0),
-            (Table::Prefixes, false) => Some(1),
-            (Table::Prefixes, true) => Some(2),
-            (Table::Returns, false) => Some(3),
-            (Table::Returns, true) => Some(4),
-            _ => None,
-        }
-    }
-}
-
-/// What a [`Match`] is in the tables.
-enum Form {
-    Entries(Vec<Entry>),
-    /// In the table of rules.
-    Walked(MatchRule),
-}
-
-/// The entries that `wanted` needs, in the order to add them: a fragment is not to reach the host when
-/// its siblings do not, so an address comes before its ports.
-fn form(wanted: &Match) -> io::Result<Form> {
-    let endpoint = |table, Service { endpoint, proto }| {
-        let key = |kind, port| endpoint_key(proto.number(), kind, Endpoint { port, ..endpoint });
-        vec![
-            Entry::new(table, key(KIND_FRAGMENT, 0)),
-            Entry::new(table, key(0, endpoint.port)),
-        ]
-    };
-    Ok(Form::Entries(match *wanted {
-        Match::Service(service) => endpoint(Table::Services, service),
-        Match::Return(service) => endpoint(Table::Returns, service),
-        Match::Prefix { dst, port, proto } => prefix_entries(dst, port..=port, proto),
-        Match::Rule(rule) => return rule_form(&rule),
-        Match::Tunnel { addr, outer } => {
-            let entry = |proto, port| {
-                Entry::new(
-                    Table::Tunnels,
-                    endpoint_key(proto, 0, Endpoint::new(addr, port)),
-                )
-            };
-            match outer {
-                Outer::Ipip => vec![entry(IPPROTO_IPIP, 0), entry(IPPROTO_IPV6, 0)],
-                Outer::Gre => vec![entry(IPPROTO_GRE, 0)],
-                Outer::Gue(port) => vec![entry(L4Proto::Udp.number(), port)],
+        match self.maps[FEATURES].set(0_u32.bytes(), needed.bytes()) {
+            Ok(()) => {
+                self.features = needed;
+                true
+            }
+            Err(source) => {
+                pass.refuse(
+                    "tell the steering program which tables are in use".to_owned(),
+                    source,
+                );
+                false
             }
         }
-        Match::Local(addr) => {
-            let key = endpoint_key(0, 0, Endpoint::new(addr, 0));
-            vec![Entry::new(Table::Locals, key)]
+    }
+}
+
+/// By what an entry may be needed.
+#[derive(Clone, Copy)]
+enum Needed {
+    /// By items, and by entries for ports in the kernel.
+    ByUsers,
+    /// By entries for ports in the kernel alone.
+    ByPorts,
+}
+
+impl Pass {
+    /// Whether it was done; if not, it is told.
+    fn note(&mut self, what: &str, item: &Item, done: Result<(), Option<io::Error>>) -> bool {
+        match done {
+            Ok(()) => return true,
+            Err(Some(source)) => self.refuse(format!("{what} {item}"), source),
+            Err(None) => {}
         }
-    }))
-}
-
-fn rule_form(rule: &MatchRule) -> io::Result<Form> {
-    if rule
-        .src
-        .is_some_and(|src| src.addr().is_ipv4() != rule.dst.addr().is_ipv4())
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "source and destination of a rule are of different families",
-        ));
+        false
     }
-    let any_source = rule.src.is_none_or(|src| src.len() == 0) && rule.src_ports == PortRange::ANY;
-    let (first, last) = (rule.dst_ports.first(), rule.dst_ports.last());
-    let ports = if rule.dst_ports == PortRange::ANY {
-        0..=0
-    } else if first > 0 && last - first < RULE_ENTRIES {
-        first..=last
-    } else {
-        return Ok(Form::Walked(*rule));
-    };
-    Ok(if any_source {
-        Form::Entries(prefix_entries(rule.dst, ports, rule.proto))
-    } else {
-        Form::Walked(*rule)
-    })
-}
 
-fn prefix_entries(
-    dst: IpPrefix,
-    ports: std::ops::RangeInclusive<u16>,
-    proto: L4Proto,
-) -> Vec<Entry> {
-    let (addr, bits) = masked(dst);
-    let entry = |kind, port| Entry {
-        table: Table::Prefixes,
-        key: endpoint_key(proto.number(), kind, Endpoint::new(addr, port)),
-        bits,
-    };
-    let fragments = std::iter::once(entry(KIND_FRAGMENT, 0));
-    fragments.chain(ports.map(|port| entry(0, port))).collect()
-}
-
-/// The network's address without host bits, and how many bits count of the address as 16 bytes.
-fn masked(net: IpPrefix) -> (IpAddr, u8) {
-    let ones = |width: u8| {
-        u128::MAX
-            .checked_shl(u32::from(width - net.len()))
-            .unwrap_or(0)
-    };
-    match net.addr() {
-        IpAddr::V4(addr) => {
-            let addr =
-                u32::from(addr) & u32::MAX.checked_shl(u32::from(32 - net.len())).unwrap_or(0);
-            (IpAddr::V4(addr.into()), 96 + net.len())
+    fn refuse(&mut self, action: String, source: io::Error) {
+        if self.done.refused.len() < MAX_REFUSALS {
+            self.done.refused.push(Refusal { action, source });
         }
-        IpAddr::V6(addr) => (IpAddr::V6((u128::from(addr) & ones(128)).into()), net.len()),
     }
 }
 
-/// struct endpoint of `steer.bpf.c`; `kind` is without the family.
-fn endpoint_key(proto: u8, kind: u8, endpoint: Endpoint) -> EndpointKey {
-    let mut key = [0; 20];
-    key[0] = proto;
-    key[1] = kind | family(endpoint.addr);
-    key[2..4].copy_from_slice(&endpoint.port.to_be_bytes());
-    key[4..].copy_from_slice(&mapped(endpoint.addr));
-    key
-}
-
-/// struct rule of `steer.bpf.c`.
-fn rule_value(rule: &MatchRule) -> [u8; 80] {
-    let mut value = [0; 80];
-    let net = |value: &mut [u8], net: IpPrefix| {
-        let (addr, bits) = masked(net);
-        let mask = u128::MAX.checked_shl(u32::from(128 - bits)).unwrap_or(0);
-        value[..16].copy_from_slice(&mapped(addr));
-        value[16..32].copy_from_slice(&mask.to_be_bytes());
-    };
-    net(&mut value[..32], rule.dst);
-    if let Some(src) = rule.src {
-        net(&mut value[32..64], src);
-    }
-    let ports = [rule.dst_ports, rule.src_ports];
-    for (bytes, range) in value[64..72].chunks_exact_mut(4).zip(ports) {
-        bytes[..2].copy_from_slice(&range.first().to_ne_bytes());
-        bytes[2..].copy_from_slice(&range.last().to_ne_bytes());
-    }
-    value[72] = rule.proto.number();
-    value[73] = family(rule.dst.addr());
-    value
-}
-
-/// struct station of `steer.bpf.c`.
-fn station_key(ifindex: u32, mac: MacAddr) -> [u8; 12] {
-    let mut key = [0; 12];
-    key[..4].copy_from_slice(&ifindex.to_ne_bytes());
-    key[4..10].copy_from_slice(&mac.0);
-    key
-}
-
-/// `KIND_V4` or `KIND_V6` of `steer.bpf.c`. Beside the mapped address, lest `::/0` hold all of IPv4.
-const fn family(addr: IpAddr) -> u8 {
-    match addr {
-        IpAddr::V4(_) => 4,
-        IpAddr::V6(_) => 6,
-    }
-}
-
-/// The address as 16 bytes, IPv4 mapped. RFC 4291 §2.5.5.2.
-fn mapped(addr: IpAddr) -> [u8; 16] {
-    match addr {
-        IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
-        IpAddr::V6(addr) => addr.octets(),
+/// The place of an entry's map in [`NAMES`].
+const fn slot(entry: &Entry) -> usize {
+    match entry {
+        Entry::Station(_) => 0,
+        Entry::Local(_) => 1,
+        Entry::Tunnel(_) => 2,
+        Entry::Return(_) => 3,
+        Entry::Service(_) => 4,
+        Entry::Prefix(_) => 5,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn net(text: &str) -> IpPrefix {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn keys_lie_as_the_program_reads_them() {
-        let endpoint = Endpoint::new("192.0.2.1".parse().unwrap(), 0x1f90);
-        let mut expected = [0; 20];
-        expected[..4].copy_from_slice(&[17, 0x84, 0x1f, 0x90]);
-        expected[14..].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 1]);
-        assert_eq!(endpoint_key(17, KIND_FRAGMENT, endpoint), expected);
-        let endpoint = Endpoint::new("2001:db8::1".parse().unwrap(), 0);
-        let mut expected = [0; 20];
-        expected[..8].copy_from_slice(&[0, 6, 0, 0, 0x20, 1, 0xd, 0xb8]);
-        expected[19] = 1;
-        assert_eq!(endpoint_key(0, 0, endpoint), expected);
-        let station = station_key(7, MacAddr([1, 2, 3, 4, 5, 6]));
-        assert_eq!(station[..4], 7_u32.to_ne_bytes());
-        assert_eq!(station[4..], [1, 2, 3, 4, 5, 6, 0, 0]);
-        let entry = prefix_entries(net("10.1.2.3/16"), 80..=80, L4Proto::Tcp)[1];
-        let mut expected = 144_u32.to_ne_bytes().to_vec();
-        expected.extend([6, 4, 0, 80]);
-        expected.extend([0; 10]);
-        expected.extend([0xff, 0xff, 10, 1, 0, 0]);
-        assert_eq!(entry.map_key(), expected);
-    }
-
-    #[test]
-    fn rules_lie_as_the_program_reads_them() {
-        let rule = MatchRule {
-            proto: L4Proto::Sctp,
-            dst: net("2001:db8:1234:ffff::/47"),
-            dst_ports: PortRange::new(1, 0x203).unwrap(),
-            src: Some(net("2001:db8::9")),
-            src_ports: PortRange::ANY,
-        };
-        let value = rule_value(&rule);
-        assert_eq!(value[..8], [0x20, 1, 0xd, 0xb8, 0x12, 0x34, 0, 0]);
-        assert_eq!(value[16..24], [0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0, 0]);
-        assert_eq!((value[32], value[47], value[63]), (0x20, 9, 0xff));
-        let ports = [1, 0x203, 0, u16::MAX].map(u16::to_ne_bytes).concat();
-        assert_eq!(value[64..72], ports);
-        assert_eq!(value[72..], [132, 6, 0, 0, 0, 0, 0, 0]);
-    }
-
-    #[test]
-    fn only_rules_that_entries_cannot_say_are_walked() {
-        let rule = |first, last| MatchRule {
-            proto: L4Proto::Tcp,
-            dst: net("10.0.0.0/8"),
-            dst_ports: PortRange::new(first, last).unwrap(),
-            src: None,
-            src_ports: PortRange::ANY,
-        };
-        let entries = |rule: &MatchRule| match rule_form(rule).unwrap() {
-            Form::Entries(entries) => Some(entries.len()),
-            Form::Walked(_) => None,
-        };
-        // One more, for the fragments.
-        assert_eq!(entries(&rule(80, 80)), Some(2));
-        assert_eq!(entries(&rule(1, RULE_ENTRIES)), Some(65));
-        assert_eq!(entries(&rule(1, RULE_ENTRIES + 1)), None);
-        assert_eq!(entries(&rule(0, u16::MAX)), Some(2));
-        // An entry with port 0 is for every port.
-        assert_eq!(entries(&rule(0, 3)), None);
-        let src = |src: &str| MatchRule {
-            src: Some(net(src)),
-            ..rule(80, 80)
-        };
-        assert_eq!(entries(&src("0.0.0.0/0")), Some(2));
-        assert_eq!(entries(&src("128.0.0.0/1")), None);
-        assert!(rule_form(&src("::/0")).is_err());
-        let from_port = MatchRule {
-            src_ports: PortRange::new(0, 1023).unwrap(),
-            ..rule(80, 80)
-        };
-        assert_eq!(entries(&from_port), None);
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ fn recorded_adverts_are_accepted_by_the_other_router() {
             let source = Datagram::parse(&packet).unwrap().source;
             let bench = &mut benches[usize::from(source == address(0))];
             let verdict = bench.router.handle_packet(bench.now, ETH, &packet);
-            assert_eq!(verdict, Verdict::Accepted(bench.id), "{name}");
+            assert_eq!(verdict, Reception::Accepted(bench.id), "{name}");
             assert_eq!(bench.status().counters.address_list_mismatches, 0, "{name}");
             accepted += 1;
         }

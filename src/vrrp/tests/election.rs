@@ -103,10 +103,14 @@ fn a_lowered_priority_hands_over() {
 fn a_dead_link_hands_over_and_its_return_takes_back() {
     let mut lan = lan(&[150, 140]);
     lan.run(secs(10));
-    lan.with(0, |router, _, now| router.handle_link(now, ETH, false));
+    lan.with(0, |router, _, now| {
+        router.handle_link(now, ETH, LinkState::Down)
+    });
     lan.run(secs(5));
     assert_eq!((lan.state(0), lan.masters(0)), (State::Fault, vec![1]));
-    lan.with(0, |router, _, now| router.handle_link(now, ETH, true));
+    lan.with(0, |router, _, now| {
+        router.handle_link(now, ETH, LinkState::Up)
+    });
     lan.run(secs(5));
     assert_eq!(lan.masters(0), [0]);
 }
@@ -201,7 +205,7 @@ enum Fault {
     Kill(usize),
     Revive(usize),
     Stop(usize),
-    Link(usize, bool),
+    Link(usize, LinkState),
     Side(usize, u8),
     Weight(usize, i32),
 }
@@ -214,9 +218,18 @@ fn fault() -> impl Strategy<Value = Fault> {
         2 => node.clone().prop_map(Fault::Kill),
         2 => node.clone().prop_map(Fault::Revive),
         1 => node.clone().prop_map(Fault::Stop),
-        2 => (node.clone(), any::<bool>()).prop_map(|(n, up)| Fault::Link(n, up)),
+        2 => (node.clone(), link()).prop_map(|(n, state)| Fault::Link(n, state)),
         4 => (node.clone(), 0..2_u8).prop_map(|(n, side)| Fault::Side(n, side)),
         2 => (node, -100..100_i32).prop_map(|(n, weight)| Fault::Weight(n, weight)),
+    ]
+}
+
+fn link() -> impl Strategy<Value = LinkState> {
+    prop_oneof![
+        Just(LinkState::Up),
+        Just(LinkState::Down),
+        Just(LinkState::Missing),
+        Just(LinkState::Renamed),
     ]
 }
 
@@ -227,7 +240,7 @@ fn apply(lan: &mut Lan, fault: &Fault) {
         Fault::Revive(n) => lan.with(n, |router, id, now| router.start(id, now)),
         _ if fault_of_the_dead(lan, fault) => {}
         Fault::Stop(n) => lan.with(n, |router, _, now| router.handle_stop(now)),
-        Fault::Link(n, up) => lan.with(n, |router, _, now| router.handle_link(now, ETH, up)),
+        Fault::Link(n, state) => lan.with(n, |router, _, now| router.handle_link(now, ETH, state)),
         Fault::Side(n, side) => lan.nodes[n].side = side,
         Fault::Weight(n, weight) => lan.with(n, |router, id, _| router.set_weight(id, weight)),
     }

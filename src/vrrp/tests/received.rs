@@ -255,11 +255,11 @@ fn forged_adverts_get_their_verdicts_from_a_master() {
         let verdict = bench.router.handle_packet(bench.now, ETH, &packet);
         match expected {
             Ok(gives_way) => {
-                assert_eq!(verdict, Verdict::Accepted(bench.id), "{name}");
+                assert_eq!(verdict, Reception::Accepted(bench.id), "{name}");
                 assert_eq!(bench.state() == State::Backup, gives_way, "{name}");
             }
             Err(reason) => {
-                assert_eq!(verdict, Verdict::Rejected(reason), "{name}");
+                assert_eq!(verdict, Reception::Rejected(reason), "{name}");
                 assert_eq!(bench.state(), State::Master, "{name}");
                 assert_eq!(bench.router.poll_timeout(), deadline, "{name}");
                 let counted =
@@ -400,7 +400,7 @@ fn other_addresses_are_told_and_counted_but_accepted() {
             id: 1,
         });
         let verdict = bench.router.handle_packet(bench.now, ETH, &packet);
-        assert_eq!(verdict, Verdict::Accepted(bench.id));
+        assert_eq!(verdict, Reception::Accepted(bench.id));
         (
             bench.lines(),
             bench.status().counters.address_list_mismatches,
@@ -471,7 +471,7 @@ fn an_open_instance_refuses_a_password() {
     let mut bench = Bench::master(settings(0, 150));
     let packet = Forged::with_priority(200).packet();
     let verdict = bench.router.handle_packet(bench.now, ETH, &packet);
-    assert_eq!(verdict, Verdict::Rejected(RejectReason::AuthTypeMismatch));
+    assert_eq!(verdict, Reception::Rejected(RejectReason::AuthTypeMismatch));
     assert_eq!(bench.lines(), ["(VI_1) received a 1 auth, expecting 0!"]);
 }
 
@@ -496,7 +496,7 @@ fn unicast_hears_its_peers_at_its_own_address_whatever_the_ttl() {
         bench.router.handle_packet(bench.now, ETH, &packet)
     };
     let (peer, stranger) = ([192, 0, 2, 9], [192, 0, 2, 8]);
-    let accepted = |verdict| matches!(verdict, Verdict::Accepted(_));
+    let accepted = |verdict| matches!(verdict, Reception::Accepted(_));
     assert!(accepted(verdict(unicast(true), packet(peer, address(0)))));
     assert!(accepted(verdict(
         unicast(false),
@@ -504,11 +504,11 @@ fn unicast_hears_its_peers_at_its_own_address_whatever_the_ttl() {
     )));
     assert_eq!(
         verdict(unicast(true), packet(stranger, address(0))),
-        Verdict::Rejected(RejectReason::SourceNotPeer)
+        Reception::Rejected(RejectReason::SourceNotPeer)
     );
     assert_eq!(
         verdict(unicast(true), packet(peer, GROUP)),
-        Verdict::Rejected(RejectReason::Destination)
+        Reception::Rejected(RejectReason::Destination)
     );
 }
 
@@ -547,7 +547,7 @@ fn another_interface_is_another_link() {
     let verdict = bench
         .router
         .handle_packet(bench.now, ETH + 1, &advert(1, 200));
-    assert_eq!(verdict, Verdict::Rejected(RejectReason::UnknownVrid));
+    assert_eq!(verdict, Reception::Rejected(RejectReason::UnknownVrid));
     assert_eq!(bench.router.strays(RejectReason::UnknownVrid), 1);
 }
 
@@ -585,7 +585,7 @@ proptest! {
         };
         bench.actions();
         let before = (bench.state(), bench.router.poll_timeout(), bench.status().master);
-        if let Verdict::Rejected(_) = bench.router.handle_packet(bench.now, ETH, &packet) {
+        if let Reception::Rejected(_) = bench.router.handle_packet(bench.now, ETH, &packet) {
             let after = (bench.state(), bench.router.poll_timeout(), bench.status().master);
             prop_assert_eq!(before, after);
             prop_assert!(bench.actions().iter().all(|action| matches!(action, Action::Log(_))));

@@ -327,7 +327,10 @@ pub(crate) fn link_changes_are_heard() {
 
     pair.a.ip(&format!("link set va address {}", mac(9)));
     expect_event(&mut monitor, "another MAC", |event| match event {
-        Event::Link(link) if link.mac == Some(mac(9)) => Some(assert_eq!(link.name, "va")),
+        Event::Link(link) if link.mac == Some(mac(9)) => {
+            assert_eq!(link.name, "va");
+            Some(())
+        }
         _ => None,
     });
     pair.a.ip("link set va mtu 1400");
@@ -338,7 +341,10 @@ pub(crate) fn link_changes_are_heard() {
     // The other end goes down: no carrier, though nobody touched this one.
     pair.b.ip("link set vb down");
     expect_event(&mut monitor, "no carrier", |event| match event {
-        Event::Link(link) if link.index == va.index && !link.running => Some(assert!(link.up)),
+        Event::Link(link) if link.index == va.index && !link.running => {
+            assert!(link.up);
+            Some(())
+        }
         _ => None,
     });
     pair.b.ip("link set vb up");
@@ -353,7 +359,10 @@ pub(crate) fn link_changes_are_heard() {
     });
     pair.a.ip("link del va");
     expect_event(&mut monitor, "gone", |event| match event {
-        Event::LinkRemoved(link) if link.index == va.index => Some(assert_eq!(link.name, "va")),
+        Event::LinkRemoved(link) if link.index == va.index => {
+            assert_eq!(link.name, "va");
+            Some(())
+        }
         _ => None,
     });
     assert_eq!(pair.a.netlink().link(va.index).unwrap(), None);

@@ -24,13 +24,13 @@ use xvs::{
 };
 
 /// The environment variable that makes this program play a role instead of running tests.
-pub(crate) const ROLE: &str = "XVS_SYSCTL_ROLE";
+pub(crate) const ROLE: &str = "XVS_SYS_ROLE";
 
 /// How long anything that must happen may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the names of the namespaces begin with; the process id of the run follows.
-const PREFIX: &str = "xvs-sysctl-";
+const PREFIX: &str = "xvs-sys-";
 
 /// A network namespace that is gone when the test is over, however it ends.
 pub(crate) struct Namespace {
@@ -299,7 +299,7 @@ pub(crate) struct Scratch(pub(crate) std::path::PathBuf);
 
 impl Scratch {
     pub(crate) fn new(name: &str) -> Self {
-        let file = format!("xvs-sysctl-{}-{name}", std::process::id());
+        let file = format!("xvs-sys-{}-{name}", std::process::id());
         let path = std::env::temp_dir().join(file);
         let _ = fs::remove_file(&path);
         Self(path)

@@ -1,6 +1,6 @@
 //! Messages about what goes on failing: said at once, then counted.
 
-use std::{collections::BTreeMap, fmt::Display, io, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use crate::time::Instant;
 
@@ -26,20 +26,20 @@ impl Repeats {
     }
 }
 
-/// What there is to say about the sending to each of several places.
+/// What there is to say about doing the same again and again, to each of several places.
 #[derive(Debug)]
-pub(super) struct SendReports<K> {
+pub(super) struct Reports<K> {
     failing: BTreeMap<K, Failing>,
 }
 
 #[derive(Debug)]
 struct Failing {
-    errno: Option<i32>,
+    error: String,
     failures: u64,
     repeats: Repeats,
 }
 
-impl<K: Ord> SendReports<K> {
+impl<K: Ord> Reports<K> {
     /// Everything works.
     pub(super) const fn new() -> Self {
         Self {
@@ -53,7 +53,7 @@ impl<K: Ord> SendReports<K> {
         &mut self,
         now: Instant,
         place: K,
-        outcome: &io::Result<()>,
+        outcome: Result<(), &impl Display>,
         what: impl Display,
     ) -> Option<String> {
         let error = match outcome {
@@ -61,17 +61,16 @@ impl<K: Ord> SendReports<K> {
                 let failures = self.failing.remove(&place)?.failures;
                 return Some(format!("{what} works again after {failures} failures"));
             }
-            Err(error) => error,
+            Err(error) => error.to_string(),
         };
-        let errno = error.raw_os_error();
         let failing = self.failing.entry(place).or_insert_with(|| Failing {
-            errno,
+            error: error.clone(),
             failures: 0,
             repeats: Repeats::default(),
         });
         failing.failures += 1;
-        if failing.errno != errno {
-            failing.errno = errno;
+        if failing.error != error {
+            failing.error.clone_from(&error);
             failing.repeats = Repeats::default();
         }
         Some(match failing.repeats.tell(now)? {
@@ -83,22 +82,31 @@ impl<K: Ord> SendReports<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn at(seconds: u64) -> Instant {
         Instant::ZERO + Duration::from_secs(seconds)
     }
 
-    fn failed(errno: i32) -> io::Result<()> {
-        Err(io::Error::from_raw_os_error(errno))
+    fn error(errno: i32) -> io::Error {
+        io::Error::from_raw_os_error(errno)
     }
+
+    const OK: Result<(), &io::Error> = Ok(());
 
     #[test]
     fn a_send_that_goes_on_failing_is_said_once_a_minute() {
-        let mut reports = SendReports::new();
-        let down = failed(libc::ENETDOWN);
+        let mut reports = Reports::new();
+        let down = error(libc::ENETDOWN);
         let lines: Vec<(u64, String)> = (0..125)
-            .filter_map(|second| Some((second, reports.note(at(second), 'a', &down, "sending")?)))
+            .filter_map(|second| {
+                Some((
+                    second,
+                    reports.note(at(second), 'a', Err(&down), "sending")?,
+                ))
+            })
             .collect();
         let down = "sending: Network is down (os error 100)";
         let again = format!("{down} (59 more since this was last said)");
@@ -106,16 +114,20 @@ mod tests {
             lines,
             [(0, down.to_owned()), (60, again.clone()), (120, again)]
         );
-        let well = reports.note(at(125), 'a', &Ok(()), "sending");
+        let well = reports.note(at(125), 'a', OK, "sending");
         let works = "sending works again after 125 failures";
         assert_eq!(well.as_deref(), Some(works));
-        assert_eq!(reports.note(at(126), 'a', &Ok(()), "sending"), None);
+        assert_eq!(reports.note(at(126), 'a', OK, "sending"), None);
     }
 
     #[test]
     fn another_reason_and_another_place_are_news() {
-        let mut reports = SendReports::new();
-        let mut note = |place, errno| reports.note(at(1), place, &failed(errno), "x").is_some();
+        let mut reports = Reports::new();
+        let mut note = |place, errno| {
+            reports
+                .note(at(1), place, Err(&error(errno)), "x")
+                .is_some()
+        };
         assert!(note('a', libc::ENETDOWN));
         assert!(note('b', libc::ENETDOWN));
         assert!(!note('a', libc::ENETDOWN));

@@ -145,7 +145,8 @@ pub(crate) fn a_gratuitous_arp_moves_the_vip() {
         "the VIP at its new place",
         |event| match event {
             Event::Neighbour(neighbour) if neighbour.mac == Some(mac(0x22)) => {
-                Some(assert_eq!(neighbour.ip, vip))
+                assert_eq!(neighbour.ip, vip);
+                Some(())
             }
             _ => None,
         },

@@ -15,10 +15,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    log::Log,
-    vrrp_io::{FinalAdvert, VrrpIo},
-};
+use super::{super::log::Log, Vrrp};
 use crate::{
     addr::IpPrefix,
     sys::{
@@ -45,8 +42,16 @@ struct Advert {
     packet: Vec<u8>,
 }
 
+/// An advert of priority 0, ready to be sent by whoever outlives the engine.
+pub(super) struct FinalAdvert {
+    /// The interface that it leaves by. Not its name, which may change.
+    pub(super) ifindex: u32,
+    pub(super) destination: Ipv4Addr,
+    pub(super) packet: Vec<u8>,
+}
+
 /// The state that the guardian is left: what `vrrp` holds now, and the lock of this engine.
-pub(super) fn write(vrrp: &VrrpIo, lock: &Path) -> Vec<u8> {
+pub(in crate::control) fn write(vrrp: &Vrrp, lock: &Path) -> Vec<u8> {
     let (adverts, addresses) = vrrp.last_will();
     let advert = |advert: FinalAdvert| {
         let FinalAdvert {
@@ -74,7 +79,7 @@ pub(super) fn write(vrrp: &VrrpIo, lock: &Path) -> Vec<u8> {
 }
 
 /// Carries out the will that the engine left. Runs in the guardian, after the engine's death.
-pub(super) fn execute(state: &[u8]) {
+pub(in crate::control) fn execute(state: &[u8]) {
     let mut log = Log::new();
     let mut say = |text: String| log.line(clock::wall(), text);
     let will: Will = match serde_json::from_slice(state) {

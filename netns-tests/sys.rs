@@ -1,8 +1,10 @@
 //! The system layer below control, against the kernel: network namespaces, real processes.
 //!
-//! Needs root, iproute2 and setpriv: `cargo test --test sysctl [-- NAME…]`. There is no libtest
+//! Needs root, iproute2 and setpriv: `cargo test --test sys [-- NAME…]`. There is no libtest
 //! here, because some tests start this very program again and fork it, which a program with
 //! threads must not do.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{
     env,
@@ -10,13 +12,13 @@ use std::{
     process::ExitCode,
 };
 
-#[path = "sysctl/common.rs"]
+#[path = "sys/common.rs"]
 mod common;
-#[path = "sysctl/guardian.rs"]
+#[path = "sys/guardian.rs"]
 mod guardian;
-#[path = "sysctl/netlink.rs"]
+#[path = "sys/netlink.rs"]
 mod netlink;
-#[path = "sysctl/sockets.rs"]
+#[path = "sys/sockets.rs"]
 mod sockets;
 
 /// A test by name.

@@ -34,6 +34,11 @@ impl Announcements {
         }
     }
 
+    /// From now on `interval` is between two frames on an interface.
+    pub(super) const fn set_interval(&mut self, interval: Duration) {
+        self.interval = interval;
+    }
+
     /// Asks for `rounds` frames; those that the address has left already are among them.
     pub(super) fn add(&mut self, ifindex: u32, address: Ipv4Addr, rounds: u8) {
         if rounds == 0 {

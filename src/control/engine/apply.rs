@@ -1,0 +1,148 @@
+//! A configuration made to run: at the start from nothing, and at a reload.
+
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+
+use super::{
+    super::{
+        admin::{Pieces, Ticket},
+        api::{ReloadReport, Response},
+        data_plane::Calls,
+        reload::{Fresh, Refusal},
+    },
+    Engine, parts,
+};
+use crate::{
+    config::{Config, Diff},
+    sys::clock,
+    time::Instant,
+};
+
+/// Lines about what a reload changes that the log gets; `xvs reload` shows all.
+const CHANGES_LOGGED: usize = 50;
+
+impl Engine {
+    /// Makes `config` what runs, which differs from that by `diff`. Either all of it is applied, or nothing.
+    ///
+    /// # Errors
+    /// A sentence: why it cannot run.
+    pub(super) fn apply(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        config: Arc<Config>,
+        diff: &Diff,
+    ) -> Result<Arc<Config>, String> {
+        self.forwarding.check(diff, &config)?;
+        self.with_vrrp((now, wall), |vrrp, env| vrrp.check(&config, env))?;
+        let ((forwarding, _), mut view) = parts(self, now, wall);
+        let applied = forwarding.apply(diff, &config, &mut view);
+        for id in &applied.changed {
+            if let Some(settings) = self.forwarding.services().check_settings(*id) {
+                self.checks.set(now, &settings);
+            }
+        }
+        for id in &applied.removed {
+            self.checks.remove(*id);
+        }
+        self.with_vrrp((now, wall), |vrrp, env| vrrp.apply(&config, env));
+        self.carry_out(now, wall);
+        Ok(std::mem::replace(&mut self.config, config))
+    }
+
+    /// Starts what forwards.
+    ///
+    /// # Errors
+    /// A sentence that says what to do.
+    pub(super) fn open_data_plane(&mut self) -> Result<(), String> {
+        let (ended, asked) = (Arc::clone(&self.waker), Arc::clone(&self.waker));
+        let calls = Calls {
+            // The loop notices at its next turn if this fails.
+            ended: Box::new(move || drop(ended.wake())),
+            asked: Box::new(move || drop(asked.wake())),
+        };
+        let options = self.options.clone();
+        let interfaces: BTreeSet<u32> = self.vrrp.vip_interfaces().collect();
+        let ((forwarding, checks), mut view) = parts(self, clock::now(), clock::wall());
+        forwarding.open(&options, calls, (checks.health(), &interfaces), &mut view)
+    }
+
+    /// Begins a reload, of which `asker` is to be told the outcome.
+    pub(super) fn begin_reload(&mut self, asker: Option<Ticket>) {
+        self.reloaders.extend(asker);
+        let file = self.reload.file().display().to_string();
+        self.say(format_args!("reload: reading {file}"));
+        if let Err(error) = self.reload.begin(&self.config) {
+            self.refuse(error.into());
+        }
+    }
+
+    /// Applies what was read.
+    pub(super) fn drive_reload(&mut self, now: Instant, wall: SystemTime) {
+        let Some(outcome) = self.reload.poll() else {
+            return;
+        };
+        let replaced = match outcome {
+            Ok(fresh) => self.take_over(now, wall, fresh),
+            Err(refusal) => {
+                self.refuse(refusal);
+                None
+            }
+        };
+        if self.reload.retire(replaced) {
+            self.begin_reload(None);
+        }
+    }
+
+    fn take_over(&mut self, now: Instant, wall: SystemTime, fresh: Fresh) -> Option<Arc<Config>> {
+        let Fresh {
+            config,
+            diff,
+            findings,
+        } = fresh;
+        let unused = Arc::clone(&config);
+        let replaced = match self.apply(now, wall, config, &diff) {
+            Ok(replaced) => replaced,
+            Err(why) => {
+                self.refuse(why.into());
+                return Some(unused);
+            }
+        };
+        let changes: Vec<String> = diff.changes.iter().map(ToString::to_string).collect();
+        for line in findings.iter().chain(changes.iter().take(CHANGES_LOGGED)) {
+            self.say(format_args!("reload: {line}"));
+        }
+        match changes.len() {
+            0 => self.say("reload: nothing is different"),
+            count if count > CHANGES_LOGGED => {
+                self.say(format_args!("reload: and {} more", count - CHANGES_LOGGED));
+            }
+            _ => {}
+        }
+        self.say("reload: done");
+        self.tell_reloaders(&Response::Reload(ReloadReport { changes, findings }));
+        Some(replaced)
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        for line in &refusal.lines {
+            self.say(format_args!("reload: {line}"));
+        }
+        self.say("reload: refused, what runs stays as it is");
+        let told = format!("refused, what runs stays as it is:\n{}", refusal.report);
+        self.tell_reloaders(&Response::Error(told));
+    }
+
+    fn tell_reloaders(&mut self, response: &Response) {
+        let line = serde_json::to_vec(response).map(|mut line| {
+            line.push(b'\n');
+            line
+        });
+        let Ok(line) = line else { return };
+        for ticket in std::mem::take(&mut self.reloaders) {
+            let pieces: Pieces = Box::new(std::iter::once(line.clone()));
+            if let Some(admin) = &mut self.admin {
+                admin.finish(ticket, pieces);
+            }
+        }
+    }
+}

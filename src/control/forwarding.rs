@@ -1,0 +1,855 @@
+//! Forwarding: the virtual servers, the ways to their real servers and to clients, the data plane, and what
+//! is published and steered.
+//!
+//! Order is make-before-break. What is new in the table is steered once every worker has the table; what
+//! leaves it is steered no more before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    client_ways::ClientWays,
+    data_plane::{Calls, DataPlane, DataPlaneOptions},
+    engine::Options,
+    log::Log,
+    next_hops::NextHops,
+    outages::Outages,
+    pace::Pace,
+    ports::{PortInfo, Ports},
+    sampling::Sampling,
+    services::{Applied, Services, way},
+};
+use crate::{
+    addr::PortId,
+    balance::{Hop, TableBuilder},
+    check::Health,
+    config::{Config, Diff},
+    dataplane::{io::FrameAccount, ports::PortState},
+    lvs::ServiceId,
+    stats::{AllStats, WorkerStats},
+    sys::{
+        device::InterfaceSpec,
+        instance_lock::InterfaceLock,
+        monitor,
+        netlink::{Address, Link, Netlink, Scope},
+        steer::{Reconciled, Steered},
+    },
+    time::Instant,
+};
+
+/// How often lasting problems and drained real servers are looked for, and old tables freed.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Least time between two looks at all addresses of this host: a MASTER adds its VIPs one by one.
+const ADDRESSES: Duration = Duration::from_millis(100);
+/// How often several workers are told of each other's connections: their schedulers and thresholds lag by
+/// as much.
+const COMPARE: Duration = Duration::from_millis(100);
+/// Least time between two tables: thousands of checks can change their minds in a second.
+const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
+/// How soon it is looked again whether every worker has a table: they take it at their next turn.
+const ADOPTION: Duration = Duration::from_millis(1);
+/// How often it is looked again whether an interface is free that another process has.
+const LOCK_AGAIN: Duration = Duration::from_secs(1);
+/// How often steering that the kernel refused is tried again.
+const STEER_AGAIN: Duration = Duration::from_secs(1);
+
+/// Now, and where to say something.
+pub(super) struct Voice<'a> {
+    pub(super) now: Instant,
+    pub(super) wall: SystemTime,
+    pub(super) log: &'a mut Log,
+}
+
+impl Voice<'_> {
+    fn say(&mut self, text: impl fmt::Display) {
+        self.log.line(self.wall, text);
+    }
+}
+
+/// What is needed to look something up, and to say so.
+pub(super) struct View<'a> {
+    pub(super) voice: Voice<'a>,
+    pub(super) netlink: &'a mut Netlink,
+}
+
+impl View<'_> {
+    fn say(&mut self, text: impl fmt::Display) {
+        self.voice.say(text);
+    }
+}
+
+/// What is steered, compared with what should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Steering {
+    /// It is as it should be.
+    Settled,
+    /// Once every worker has the table that was published last.
+    AfterAdoption,
+    /// The kernel refused something, which is tried again then.
+    Again(Instant),
+}
+
+/// The virtual servers and what carries their packets.
+pub(super) struct Forwarding {
+    services: Services,
+    hops: NextHops,
+    /// The ways to clients, where anything for them passes here.
+    ways: Option<ClientWays>,
+    /// Routers that lead to clients.
+    routers: BTreeSet<IpAddr>,
+    ports: Ports,
+    builder: TableBuilder,
+    data_plane: Option<DataPlane>,
+    /// The interfaces that exist.
+    links: BTreeMap<u32, Link>,
+    /// Those that the data plane is to have, with the locks that say so to other processes.
+    wanted: BTreeMap<u32, Result<InterfaceLock, String>>,
+    /// The data plane may have to have others, or they may be other than they were.
+    interfaces_changed: bool,
+    /// When interfaces that another process has are tried again.
+    locks_at: Option<Instant>,
+    /// The addresses of this host may have changed.
+    addresses: Pace,
+    /// The addresses of this host.
+    locals: BTreeSet<IpAddr>,
+    /// Interfaces with an address of a virtual server that no VRRP instance manages.
+    unmanaged: BTreeSet<u32>,
+    /// Real addresses that there is no lasting way to, as the table has it.
+    unreachable: BTreeSet<IpAddr>,
+    /// Virtual servers of which the table does not say what it should.
+    stale: BTreeSet<ServiceId>,
+    /// Those that are to leave the table.
+    leaving: Vec<ServiceId>,
+    /// Something else in the table is not what it should be.
+    changed: bool,
+    environment_changed: bool,
+    publishing: Pace,
+    steering: Steering,
+    steered: HashSet<Steered>,
+    /// What the kernel refused at the last attempt.
+    refused: Vec<String>,
+    sampling: Sampling,
+    housekeeping_at: Instant,
+    /// When several workers are told of each other's connections next.
+    compare_at: Instant,
+    outages: Outages,
+}
+
+impl Forwarding {
+    /// Nothing is forwarded yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            services: Services::new(),
+            hops: NextHops::new(),
+            ways: None,
+            routers: BTreeSet::new(),
+            ports: Ports::default(),
+            builder: TableBuilder::new(),
+            data_plane: None,
+            links: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            interfaces_changed: true,
+            locks_at: None,
+            addresses: Pace::new(ADDRESSES),
+            locals: BTreeSet::new(),
+            unmanaged: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
+            stale: BTreeSet::new(),
+            leaving: Vec::new(),
+            changed: false,
+            environment_changed: true,
+            publishing: Pace::new(PUBLISH_PERIOD),
+            steering: Steering::Settled,
+            steered: HashSet::new(),
+            refused: Vec::new(),
+            sampling: Sampling::new(now),
+            housekeeping_at: now + HOUSEKEEPING,
+            compare_at: now,
+            outages: Outages::default(),
+        }
+    }
+
+    /// Whether `diff` can be applied.
+    ///
+    /// # Errors
+    /// A sentence: why not.
+    pub(super) fn check(&self, diff: &Diff, new: &Config) -> Result<(), String> {
+        self.services.check(diff, new)
+    }
+
+    /// Takes over what differs in `new`. What the health checks are to be told of.
+    pub(super) fn apply(&mut self, diff: &Diff, new: &Config, view: &mut View<'_>) -> Applied {
+        let now = view.voice.now;
+        let applied = self.services.apply(now, diff, new, &mut self.hops);
+        self.stale.extend(&applied.changed);
+        self.leaving.extend(&applied.removed);
+        self.environment_changed = true;
+        if self.ways.is_none() && self.services.sends_to_clients() {
+            self.ways = Some(ClientWays::new(now));
+        }
+        // Which interfaces have addresses of virtual servers may be another matter now.
+        self.addresses.want(now);
+        if self.data_plane.is_none() {
+            return applied;
+        }
+        // No more what is not wanted any more; what is new waits for the table.
+        let wanted = self.wanted_steering();
+        let both = wanted
+            .into_iter()
+            .filter(|what| self.steered.contains(what));
+        let both: Vec<Steered> = both.collect();
+        self.set_steering(&both, &mut view.voice);
+        self.steering = Steering::AfterAdoption;
+        self.publishing.want(now);
+        applied
+    }
+
+    /// The virtual servers as they are.
+    pub(super) const fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// The data plane, once there is one.
+    pub(super) const fn data_plane(&self) -> Option<&DataPlane> {
+        self.data_plane.as_ref()
+    }
+
+    /// The same, to be asked something.
+    pub(super) const fn data_plane_mut(&mut self) -> Option<&mut DataPlane> {
+        self.data_plane.as_mut()
+    }
+
+    /// The virtual servers, for `xvs list`.
+    pub(super) fn status(
+        &self,
+        health: &Health,
+        data_plane: &DataPlane,
+    ) -> Vec<super::api::ServiceStatus> {
+        (self.services).status(health, &self.hops, &self.ports, data_plane.stats())
+    }
+
+    /// Starts the workers, on the interfaces that virtual addresses live on and real servers are behind, as far
+    /// as there are any.
+    ///
+    /// # Errors
+    /// A sentence that says what to do.
+    pub(super) fn open(
+        &mut self,
+        options: &Options,
+        calls: Calls,
+        (health, vip_interfaces): (&Health, &BTreeSet<u32>),
+        view: &mut View<'_>,
+    ) -> Result<(), String> {
+        // All of it: the interfaces to open follow from it, and no advert is due yet.
+        while self
+            .hops
+            .poll_timeout()
+            .is_some_and(|due| due <= view.voice.now)
+        {
+            if let (_, Some(error)) = self.hops.handle_timeout(view.voice.now, view.netlink) {
+                view.say(error);
+            }
+        }
+        let links = view.netlink.links().map_err(|error| error.to_string())?;
+        self.handle_links(&links);
+        self.learn_addresses(view);
+        let interfaces = self.choose_interfaces(vip_interfaces);
+        if let Some(held) = self.wanted.values().find_map(|lock| lock.as_ref().err()) {
+            return Err(held.clone());
+        }
+        if interfaces.is_empty() {
+            view.say(
+                "no interface has a virtual address or leads to a real server: waiting for one",
+            );
+        }
+        for (port, spec) in (0..=u8::MAX).zip(&interfaces) {
+            let link = self.links.get(&spec.ifindex);
+            self.ports.set(PortId(port), link.map(port_info));
+        }
+        self.learn_addresses(view);
+        self.drive_client_ways(view);
+        self.take_hops();
+        self.fill_table(health, view);
+        let table = self.builder.build(1);
+        let steered = self.wanted_steering();
+        let wishes = DataPlaneOptions {
+            io: options.io,
+            xdp: options.xdp,
+            connections: options.connections,
+            workers: options.workers,
+            cpus: options.cpus.clone(),
+            busy_poll: options.busy_poll,
+            spin: options.spin,
+            steered: steered.clone(),
+        };
+        let data_plane = DataPlane::open(&interfaces, wishes, table, calls)?;
+        for line in data_plane.report() {
+            view.say(format_args!("packet I/O: {line}"));
+        }
+        self.steered = steered.into_iter().collect();
+        self.steering = Steering::Settled;
+        self.data_plane = Some(data_plane);
+        self.take_ports(view);
+        Ok(())
+    }
+
+    /// The interfaces that the data plane is to have: those that virtual addresses live on and real servers
+    /// are behind, and those that it has, for as long as they exist. A route that is gone for a moment, as when
+    /// the interface is down, is no reason to close it.
+    fn choose_interfaces(&mut self, vip_interfaces: &BTreeSet<u32>) -> Vec<InterfaceSpec> {
+        let all = vip_interfaces.iter().chain(&self.unmanaged).copied();
+        let needed: BTreeSet<u32> = all.chain(self.hops.interfaces()).collect();
+        self.wanted
+            .retain(|ifindex, _| self.links.contains_key(ifindex));
+        for (ifindex, link) in &self.links {
+            let known = self.wanted.get(ifindex);
+            if link.loopback || !(needed.contains(ifindex) || known.is_some()) {
+                continue;
+            }
+            if known.is_none_or(Result::is_err) {
+                let lock = InterfaceLock::acquire(link.index, &link.name);
+                let lock = lock.map_err(|error| error.to_string());
+                self.wanted.insert(*ifindex, lock);
+            }
+        }
+        let held = self.wanted.iter().filter(|(_, lock)| lock.is_ok());
+        let links = held.filter_map(|(ifindex, _)| self.links.get(ifindex));
+        links
+            .map(|link| InterfaceSpec {
+                name: link.name.clone(),
+                ifindex: link.index,
+            })
+            .collect()
+    }
+
+    /// Tells the data plane the interfaces that it is to have, if those may be others than before.
+    fn drive_interfaces(&mut self, vip_interfaces: &BTreeSet<u32>, view: &mut View<'_>) {
+        let now = view.voice.now;
+        if self.locks_at.is_some_and(|at| at <= now) {
+            self.interfaces_changed = true;
+        }
+        if self.data_plane.is_none() || !std::mem::take(&mut self.interfaces_changed) {
+            return;
+        }
+        let refused = |all: &BTreeMap<u32, Result<InterfaceLock, String>>| -> BTreeSet<String> {
+            let errors = all.values().filter_map(|lock| lock.as_ref().err());
+            errors.cloned().collect()
+        };
+        let known = refused(&self.wanted);
+        let interfaces = self.choose_interfaces(vip_interfaces);
+        let now_refused = refused(&self.wanted);
+        for error in now_refused.difference(&known) {
+            view.say(error);
+        }
+        self.locks_at = (!now_refused.is_empty()).then(|| now + LOCK_AGAIN);
+        if let Some(data_plane) = &mut self.data_plane {
+            data_plane.set_interfaces(now, &interfaces);
+        }
+        self.take_ports(view);
+    }
+
+    /// Learns which ports are open, and what they are.
+    fn take_ports(&mut self, view: &mut View<'_>) {
+        let Some(data_plane) = &self.data_plane else {
+            return;
+        };
+        let mut ports = Ports::default();
+        for status in data_plane.ports() {
+            if let PortState::Open(port, _) = status.state
+                && let Some(link) = self.links.get(&status.spec.ifindex)
+            {
+                let known = self.ports.get(port).filter(|it| it.ifindex == link.index);
+                let (v4, v6) = known.map_or((None, None), |known| (known.v4, known.v6));
+                ports.set(
+                    port,
+                    Some(PortInfo {
+                        v4,
+                        v6,
+                        ..port_info(link)
+                    }),
+                );
+            }
+        }
+        if ports == self.ports {
+            return;
+        }
+        let former = std::mem::replace(&mut self.ports, ports);
+        let both = former.iter().chain(self.ports.iter());
+        let touched: BTreeSet<u32> = both.map(|(_, port)| port.ifindex).collect();
+        for ifindex in touched {
+            self.hops.handle_interface(ifindex);
+        }
+        self.environment_changed = true;
+        if let Some(ways) = &mut self.ways {
+            ways.handle_port();
+            self.changed = true;
+        }
+        self.addresses.want(view.voice.now);
+    }
+
+    /// This host has, or is about to lose, the addresses `vips` of a VRRP instance.
+    pub(super) fn hold(
+        &mut self,
+        on: bool,
+        vips: impl Iterator<Item = IpAddr>,
+        voice: &mut Voice<'_>,
+    ) {
+        self.services.hold(on, vips);
+        self.steer(voice);
+    }
+
+    /// Whether a worker has ended without being asked to.
+    pub(super) fn has_ended(&self) -> bool {
+        self.data_plane.as_ref().is_some_and(DataPlane::has_ended)
+    }
+
+    /// Takes a notification of the kernel.
+    pub(super) fn handle_notification(&mut self, now: Instant, event: &monitor::Event) {
+        match event {
+            monitor::Event::Neighbour(neighbour) => {
+                self.hops.handle_neighbour(neighbour);
+                if let Some(ways) = &mut self.ways {
+                    self.changed |= ways.handle_neighbour(neighbour);
+                }
+            }
+            monitor::Event::NeighbourRemoved(neighbour) => {
+                if let Some(ways) = &mut self.ways {
+                    self.changed |= ways.handle_neighbour_removed(neighbour);
+                }
+            }
+            monitor::Event::Address(_) | monitor::Event::AddressRemoved(_) => {
+                self.routes_changed(now);
+                self.addresses.want(now);
+            }
+            monitor::Event::RouteChanged => self.routes_changed(now),
+            monitor::Event::Link(_) | monitor::Event::LinkRemoved(_) => self.routes_changed(now),
+            monitor::Event::Overflow => {
+                self.hops.handle_overflow(now);
+                self.routes_changed(now);
+                self.addresses.want(now);
+            }
+        }
+    }
+
+    /// An interface exists, as it is now.
+    pub(super) fn handle_link(&mut self, link: &Link) {
+        self.links.insert(link.index, link.clone());
+        self.interfaces_changed = true;
+    }
+
+    /// An interface is gone.
+    pub(super) fn handle_link_removed(&mut self, ifindex: u32) {
+        self.links.remove(&ifindex);
+        self.interfaces_changed = true;
+    }
+
+    /// These interfaces exist, and no others.
+    pub(super) fn handle_links(&mut self, links: &[Link]) {
+        let links = links.iter().map(|link| (link.index, link.clone()));
+        self.links = links.collect();
+        self.interfaces_changed = true;
+    }
+
+    /// Health checks have changed their minds about these virtual servers.
+    pub(super) fn handle_health(&mut self, changed: impl IntoIterator<Item = ServiceId>) {
+        self.stale.extend(changed);
+    }
+
+    /// Does what is due.
+    pub(super) fn drive(
+        &mut self,
+        (health, vip_interfaces): (&Health, &BTreeSet<u32>),
+        view: &mut View<'_>,
+    ) {
+        let now = view.voice.now;
+        self.drive_client_ways(view);
+        if self.addresses.take(now) {
+            self.learn_addresses(view);
+        }
+        if self.hops.poll_timeout().is_some_and(|at| at <= now)
+            && let (_, Some(error)) = self.hops.handle_timeout(now, view.netlink)
+        {
+            view.say(error);
+        }
+        self.drive_interfaces(vip_interfaces, view);
+        self.drive_ports(view);
+        self.take_hops();
+        if now >= self.housekeeping_at {
+            self.housekeeping_at = now + HOUSEKEEPING;
+            self.keep_house(view);
+        }
+        if let Some(data_plane) = &self.data_plane {
+            let share = self.sampling.take(now, self.services.real_count());
+            if let Some(share) = share {
+                self.services.estimate(share, data_plane.stats());
+            }
+            if now >= self.compare_at {
+                self.compare_at = now + COMPARE;
+                data_plane.compare(self.services.counted());
+            }
+        }
+        self.publish(health, view);
+        match self.steering {
+            Steering::AfterAdoption if self.is_adopted() => self.steer(&mut view.voice),
+            Steering::Again(at) if at <= now => {
+                let done = self.data_plane.as_mut().map(|it| it.steering().reconcile());
+                self.note_steering(done.unwrap_or_default(), &mut view.voice);
+            }
+            _ => {}
+        }
+    }
+
+    /// When [`Self::drive`] has something to do next.
+    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let data_plane = self.data_plane.as_ref();
+        let several = data_plane.filter(|it| it.has_several());
+        let steering = match self.steering {
+            Steering::Settled => None,
+            Steering::AfterAdoption => Some(now + ADOPTION),
+            Steering::Again(at) => Some(at),
+        };
+        let next = [
+            several.map(|_| self.compare_at),
+            self.hops.poll_timeout(),
+            self.ways.as_ref().and_then(ClientWays::poll_timeout),
+            self.addresses.poll_timeout(),
+            self.publishing.poll_timeout(),
+            Some(self.housekeeping_at),
+            Some(self.sampling.poll_timeout()),
+            data_plane.and_then(DataPlane::poll_timeout),
+            self.locks_at,
+            steering,
+        ];
+        next.into_iter().flatten().min()
+    }
+
+    /// Interfaces of the data plane that were opened, closed, or wait.
+    fn drive_ports(&mut self, view: &mut View<'_>) {
+        let Some(data_plane) = &mut self.data_plane else {
+            return;
+        };
+        let news = data_plane.handle_timeout(view.voice.now);
+        for line in &news {
+            view.say(format_args!("packet I/O: {line}"));
+        }
+        if !news.is_empty() {
+            self.take_ports(view);
+        }
+    }
+
+    fn keep_house(&mut self, view: &mut View<'_>) {
+        let Some(data_plane) = &mut self.data_plane else {
+            return;
+        };
+        data_plane.collect();
+        if self.services.is_draining() {
+            let drained = self.services.drain(data_plane.stats(), &mut self.hops);
+            self.stale.extend(drained);
+        }
+        let is_open = |ifindex| self.ports.with(ifindex).is_some();
+        let problems = self.hops.problems(is_open);
+        let problems = problems.filter(|(address, _)| !self.routers.contains(address));
+        for report in self.outages.handle_tick(problems) {
+            view.say(report);
+        }
+    }
+
+    /// Routes may have changed.
+    fn routes_changed(&mut self, now: Instant) {
+        self.hops.handle_routes(now);
+        self.interfaces_changed = true;
+        if let Some(ways) = &mut self.ways {
+            ways.handle_routes(now);
+        }
+    }
+
+    /// Tells the table of next hops that are not what they were.
+    fn take_hops(&mut self) {
+        let mut turned = BTreeSet::new();
+        let changed = self.hops.take_changed();
+        self.interfaces_changed |= !changed.is_empty();
+        for (address, id) in changed {
+            let way = way(address, &self.hops, &self.ports);
+            let hop = Hop {
+                next: way.ok(),
+                local: self.hops.hop(address).ok().and_then(|hop| hop.source),
+            };
+            self.changed |= self.builder.set_hop(id, hop);
+            let lasts = way.is_err_and(super::next_hops::Problem::is_lasting);
+            let differs = if lasts {
+                self.unreachable.insert(address)
+            } else {
+                self.unreachable.remove(&address)
+            };
+            if differs {
+                turned.insert(address);
+            }
+        }
+        if !turned.is_empty() {
+            self.stale.extend(self.services.users(&turned));
+        }
+    }
+
+    /// Looks up the ways to clients that may have changed, and those that workers ask for.
+    fn drive_client_ways(&mut self, view: &mut View<'_>) {
+        let Some(ways) = &mut self.ways else {
+            return;
+        };
+        let now = view.voice.now;
+        let mut failed = None;
+        if ways.poll_timeout().is_some_and(|at| at <= now) {
+            match ways.handle_timeout(now, &self.ports, view.netlink) {
+                Ok(None) => {}
+                Ok(Some((changed, routers))) => {
+                    self.changed |= changed;
+                    // Asked about all the time, so that they are known before they are needed.
+                    for router in routers.difference(&self.routers) {
+                        self.hops.track(now, *router);
+                    }
+                    for router in self.routers.difference(&routers) {
+                        self.hops.untrack(*router);
+                    }
+                    self.routers = routers;
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        while let Some((port, ip)) = self.data_plane.as_ref().and_then(DataPlane::asked) {
+            if let Some(port) = self.ports.get(port) {
+                match ways.ask(now, port, ip, view.netlink) {
+                    Ok(changed) => self.changed |= changed,
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        if let Some(error) = failed {
+            view.say(error);
+        }
+    }
+
+    /// Looks up the addresses of this host: packets to them are never answers to clients, and packets of
+    /// our own come from them.
+    fn learn_addresses(&mut self, view: &mut View<'_>) {
+        let mut all = BTreeSet::new();
+        let mut unmanaged = BTreeSet::new();
+        let links: Vec<(u32, bool)> = self
+            .links
+            .values()
+            .map(|link| (link.index, link.loopback))
+            .collect();
+        for (ifindex, loopback) in links {
+            match view.netlink.addresses(ifindex) {
+                Ok(addresses) => {
+                    let mut addrs = addresses.iter().map(|address| address.prefix.addr());
+                    all.extend(addrs.clone());
+                    if !loopback && addrs.any(|addr| self.services.has_unmanaged(addr)) {
+                        unmanaged.insert(ifindex);
+                    }
+                    self.learn_port(ifindex, &addresses);
+                }
+                Err(error) => view.say(error),
+            }
+        }
+        self.interfaces_changed |= unmanaged != self.unmanaged;
+        self.unmanaged = unmanaged;
+        if all != self.locals {
+            self.locals = all;
+            self.steer(&mut view.voice);
+        }
+    }
+
+    fn learn_port(&mut self, ifindex: u32, addresses: &[Address]) {
+        let Some(port) = self.ports.with_mut(ifindex) else {
+            return;
+        };
+        let mut ranked: Vec<&Address> = addresses.iter().collect();
+        let is_vip = |address: &Address| self.services.manages(address.prefix.addr());
+        ranked.sort_by_key(|address| rank(address, is_vip(address)));
+        let mut own = ranked.iter().map(|address| address.prefix.addr());
+        let v4 = own.clone().find_map(|addr| match addr {
+            IpAddr::V4(addr) => Some(addr),
+            IpAddr::V6(_) => None,
+        });
+        let v6 = own.find_map(|addr| match addr {
+            IpAddr::V6(addr) => Some(addr),
+            IpAddr::V4(_) => None,
+        });
+        if (port.v4, port.v6) != (v4, v6) {
+            (port.v4, port.v6) = (v4, v6);
+            self.environment_changed = true;
+        }
+    }
+
+    /// What is to be steered now. Own addresses come first: what is sent to them is never an answer to a client.
+    fn wanted_steering(&mut self) -> Vec<Steered> {
+        let locals = self.locals.iter().map(|addr| Steered::Local(*addr));
+        let mut wanted: Vec<Steered> = locals.collect();
+        wanted.extend(self.services.steer(&self.leaving));
+        wanted
+    }
+
+    /// Has what is wanted steered, and nothing else.
+    fn steer(&mut self, voice: &mut Voice<'_>) {
+        self.steering = Steering::Settled;
+        let wanted = self.wanted_steering();
+        self.set_steering(&wanted, voice);
+    }
+
+    fn set_steering(&mut self, wanted: &[Steered], voice: &mut Voice<'_>) {
+        let Some(data_plane) = &mut self.data_plane else {
+            self.steering = Steering::Settled;
+            return;
+        };
+        let done = data_plane.steering().set(wanted);
+        self.steered = wanted.iter().copied().collect();
+        self.note_steering(done, voice);
+    }
+
+    /// What the kernel refused is tried again, and said when it is news.
+    fn note_steering(&mut self, done: Reconciled, voice: &mut Voice<'_>) {
+        let refused: Vec<String> = done.refused.iter().map(ToString::to_string).collect();
+        if refused != self.refused {
+            for line in &refused {
+                voice.say(line);
+            }
+            if refused.is_empty() {
+                voice.say("the kernel steers all that it should");
+            }
+            self.refused = refused;
+        }
+        // What waits for the table is not forgotten for what else there was to do.
+        if self.steering != Steering::AfterAdoption {
+            self.steering = match done.pending {
+                0 => Steering::Settled,
+                _ => Steering::Again(voice.now + STEER_AGAIN),
+            };
+        }
+    }
+
+    /// What the kernel refused to steer, or to leave to the host; it is tried again all the time.
+    pub(super) fn refused(&self) -> &[String] {
+        &self.refused
+    }
+
+    fn is_adopted(&self) -> bool {
+        let data_plane = self.data_plane.as_ref();
+        data_plane.is_none_or(DataPlane::is_adopted)
+            && self.publishing.poll_timeout().is_none()
+            && self.stale.is_empty()
+    }
+
+    fn publish(&mut self, health: &Health, view: &mut View<'_>) {
+        if self.data_plane.is_none() {
+            return;
+        }
+        if self.changed || self.environment_changed || !self.stale.is_empty() {
+            self.publishing.want(view.voice.now);
+        }
+        if !self.publishing.take(view.voice.now) {
+            return;
+        }
+        self.fill_table(health, view);
+        if let Some(data_plane) = &mut self.data_plane {
+            let table = self.builder.build(data_plane.next_generation());
+            data_plane.publish(table);
+        }
+    }
+
+    /// Brings what the next table is built from up to date.
+    fn fill_table(&mut self, health: &Health, view: &mut View<'_>) {
+        let stale = std::mem::take(&mut self.stale);
+        let specs: Vec<_> = stale
+            .iter()
+            .filter(|id| !self.leaving.contains(id))
+            .filter_map(|id| self.services.spec(*id, health, &self.hops, &self.ports))
+            .collect();
+        let leaving = std::mem::take(&mut self.leaving);
+        if let Err(error) = self.builder.apply(&leaving, &specs) {
+            view.say(format_args!("the table is not renewed: {error}"));
+        }
+        self.services.forget(&leaving, &mut self.hops);
+        if std::mem::take(&mut self.environment_changed) {
+            (self.builder).set_environment(self.services.environment(&self.ports));
+        }
+        let routes = match &mut self.ways {
+            Some(ways) => ways.table(&self.ports),
+            None => Arc::default(),
+        };
+        self.builder.set_routes(routes);
+        self.changed = false;
+    }
+
+    /// Stops the workers and detaches the program: the host sees all packets again. What there is to say.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub(super) fn stop(&mut self, view: &mut View<'_>) -> Result<(), String> {
+        let Some(mut data_plane) = self.data_plane.take() else {
+            return Ok(());
+        };
+        let outcome = match data_plane.stop() {
+            Ok(account) => {
+                let (line, kept) = verdict(data_plane.stats(), account);
+                view.say(line);
+                if kept {
+                    Ok(())
+                } else {
+                    Err("frames were lost".to_owned())
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = data_plane.detach() {
+            view.say(format_args!("detaching the steering program: {error}"));
+        }
+        outcome
+    }
+}
+
+fn port_info(link: &Link) -> PortInfo {
+    PortInfo {
+        name: link.name.clone(),
+        ifindex: link.index,
+        mac: link.mac.unwrap_or_default(),
+        mtu: link.mtu,
+        v4: None,
+        v6: None,
+    }
+}
+
+/// Which of several addresses packets of our own come from: not a VIP, which may leave; the widest scope.
+fn rank(address: &Address, is_vip: bool) -> (bool, bool, bool) {
+    let narrow = address.scope != Scope::Global;
+    (is_vip, narrow, address.secondary)
+}
+
+/// Whether all frames are accounted for, and a line that says so.
+fn verdict(stats: AllStats<'_>, account: FrameAccount) -> (String, bool) {
+    let (received, cut, sent, dropped) = (
+        stats.sum(|worker| worker.frames_in.get()),
+        stats.sum(|worker| worker.cut.get()),
+        stats.sum(|worker| worker.frames_out.get()),
+        stats.sum(WorkerStats::dropped),
+    );
+    let kept = account.is_settled() && received + cut == sent + dropped;
+    let verdict = if kept {
+        "frames conserved"
+    } else {
+        "FRAMES LOST"
+    };
+    let line = format!(
+        "{verdict}: {received} received + {cut} cut off = {sent} sent + {dropped} dropped; {} in all = {} in the \
+         kernel ({} in rings) + {} free + {} in hand",
+        account.whole,
+        account.in_kernel,
+        account.in_rings,
+        account.free + account.spare,
+        account.in_hand
+    );
+    (line, kept)
+}
