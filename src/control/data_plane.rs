@@ -34,6 +34,8 @@ use crate::{
 
 pub use crate::dataplane::af_xdp::XdpWish;
 
+/// How long a start waits for the workers to take the interfaces, which they do before anything else.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
 /// Queues that are reckoned with when no interface is there at the start, so that none can be asked: as many as
 /// the smaller network cards have. More of them than there are workers for are divided among the workers.
 const QUEUES_UNSEEN: u32 = 4;
@@ -369,6 +371,7 @@ impl Begin<'_> {
                 return Err(error);
             }
         };
+        ports.wait_until_taken(READY_PATIENCE);
         let about = [notes, workers.notes()].concat().join("; ");
         Ok(DataPlane {
             ports: Box::new(ports),

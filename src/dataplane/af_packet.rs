@@ -316,9 +316,11 @@ impl PacketIo for AfPacket {
     type Parted = PacketFrame;
     type Part = PacketPort;
 
-    fn open(&mut self, part: PacketPort) {
+    fn open(&mut self, part: PacketPort) -> PortId {
+        let port = part.port;
         self.ports.push(part);
         self.watch_sockets();
+        port
     }
 
     fn close(&mut self, port: PortId) -> Option<PacketPort> {

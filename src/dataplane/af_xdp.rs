@@ -353,9 +353,11 @@ impl PacketIo for AfXdp {
     type Parted = Parted;
     type Part = PortQueues;
 
-    fn open(&mut self, part: PortQueues) {
+    fn open(&mut self, part: PortQueues) -> PortId {
+        let port = part.port();
         self.sockets.open(part);
         self.watch_sockets();
+        port
     }
 
     fn close(&mut self, port: PortId) -> Option<PortQueues> {

@@ -399,7 +399,11 @@ impl<Io: PacketIo> Worker<Io> {
         let mut answered = false;
         while let Some(order) = inbox.next() {
             match order {
-                Order::Open(part) => self.io.open(part),
+                Order::Open(part) => {
+                    let port = self.io.open(part);
+                    inbox.opened(port);
+                    answered = true;
+                }
                 Order::Close(port) => {
                     let part = self.io.close(port);
                     self.drop_parked_of(port);

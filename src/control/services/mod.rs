@@ -619,8 +619,9 @@ impl Service {
                 hop: real.hop,
             }
         };
-        let (draining, configured): (Vec<&Real>, Vec<&Real>) =
-            (self.reals.iter()).partition(|real| real.role == Role::Draining);
+        let drains = |real: &&Real| real.role == Role::Draining;
+        let listed = self.reals.iter().filter(|real| !drains(real));
+        let draining = self.reals.iter().filter(drains);
         ServiceSpec {
             id: self.id,
             epoch: self.epoch,
@@ -628,8 +629,8 @@ impl Service {
             one_packet: self.config.ops,
             scheduler: self.config.lb_algo,
             persistence: translate::persistence(&self.config),
-            reals: configured.into_iter().map(real).collect(),
-            draining: draining.into_iter().map(real).collect(),
+            reals: listed.map(real).collect(),
+            draining: draining.map(real).collect(),
         }
     }
 }

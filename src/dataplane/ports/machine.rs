@@ -41,6 +41,8 @@ const BUSY_PERIOD: Duration = Duration::from_millis(20);
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// After this time somebody else has a queue that we closed, so that the kernel has let go of ours.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a start looks whether the workers have the interfaces.
+const TAKING_PERIOD: Duration = Duration::from_millis(1);
 /// How long a stop waits for an interface that is just being opened.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -106,6 +108,8 @@ struct Open {
     report: InterfaceReport,
     mac: MacAddr,
     deferral: Option<Deferral>,
+    /// Workers that have not taken it yet.
+    due: usize,
 }
 
 /// A port whose interface is gone or to be left.
@@ -372,6 +376,7 @@ impl<B: Backend> Ports<B> {
             report: opened.report,
             mac: tried.mac,
             deferral: opened.deferral,
+            due: self.workers.len(),
         });
         Ok(())
     }
@@ -460,6 +465,10 @@ impl<B: Backend> Ports<B> {
         }
         for answer in answers {
             let (port, part) = match answer {
+                Answer::Opened(port) => {
+                    self.note_taken(port);
+                    continue;
+                }
                 Answer::Closed(port, part) => (port, part),
                 Answer::Recovered(port) => (port, None),
             };
@@ -479,6 +488,34 @@ impl<B: Backend> Ports<B> {
             } else {
                 leaving.stage = Stage::Closed;
             }
+        }
+    }
+
+    /// Notes that one more worker has an interface.
+    fn note_taken(&mut self, port: PortId) {
+        for interface in &mut self.wanted {
+            if let State::Open(open) = &mut interface.state
+                && open.port == port
+            {
+                open.due -= 1;
+            }
+        }
+    }
+
+    /// Waits until the workers, which run by now, have all interfaces that are open: from then on no packet is
+    /// lost. Whether they have them in so much time.
+    pub fn wait_until_taken(&mut self, patience: Duration) -> bool {
+        let begin = clock::now();
+        loop {
+            self.take_answers();
+            let waits = |one: &Interface| matches!(&one.state, State::Open(open) if open.due > 0);
+            if !self.wanted.iter().any(waits) {
+                return true;
+            }
+            if clock::now() - begin > patience {
+                return false;
+            }
+            thread::sleep(TAKING_PERIOD);
         }
     }
 
@@ -533,12 +570,12 @@ impl<B: Backend> Ports<B> {
                 let Some(at) = self.wanted.iter().position(is_its) else {
                     return;
                 };
-                let mut interface = self.wanted.swap_remove(at);
+                let mut interface = self.wanted.remove(at);
                 if let Err(error) = self.settle(&mut interface, *tried) {
                     self.waits(&mut interface, now, &error);
                 }
                 if interface.wanted {
-                    self.wanted.push(interface);
+                    self.wanted.insert(at, interface);
                 } else {
                     self.leave(interface, newest);
                 }
@@ -585,7 +622,7 @@ impl<B: Backend> Ports<B> {
                 self.follow_address(at);
                 continue;
             };
-            let mut interface = self.wanted.swap_remove(at);
+            let mut interface = self.wanted.remove(at);
             self.close(&mut interface, false, newest);
             interface.state = State::Waiting {
                 again: now + wait,
@@ -593,9 +630,7 @@ impl<B: Backend> Ports<B> {
             };
             let status = interface.status().to_string();
             interface.say(&mut self.news, &status);
-            self.wanted.push(interface);
-            let last = self.wanted.len() - 1;
-            self.wanted.swap(at, last);
+            self.wanted.insert(at, interface);
         }
     }
 
@@ -689,7 +724,7 @@ impl<B: Backend> Ports<B> {
             if !due || self.is_closing(interface.spec.ifindex) {
                 continue;
             }
-            let mut interface = self.wanted.swap_remove(at);
+            let mut interface = self.wanted.remove(at);
             let started = self.job(&mut interface, oldest).and_then(|job| {
                 let port = job.port;
                 let tried = self.start(move || Done::Tried(Box::new(job.run())));
@@ -698,9 +733,7 @@ impl<B: Backend> Ports<B> {
             if let Err(error) = started {
                 self.waits(&mut interface, now, &error);
             }
-            self.wanted.push(interface);
-            let last = self.wanted.len() - 1;
-            self.wanted.swap(at, last);
+            self.wanted.insert(at, interface);
         }
     }
 
