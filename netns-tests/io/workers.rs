@@ -229,7 +229,6 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
-        failed: false,
         hop: HopId(id),
     };
     let spec = |slot: u32, port, persistence, reals: [u32; 2]| ServiceSpec {
@@ -262,8 +261,7 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
             destination: MacAddr(real_mac(id)),
             mtu: 1500,
         });
-        let hop = Hop { next, local: None };
-        tables.set_hop(HopId(id.into()), hop);
+        tables.set_hop(HopId(id.into()), Hop { next, local: None });
     }
     tables.build(generation)
 }

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     addr::L4Proto,
-    balance::{MaglevTables, Routes, rewrite::TunnelKind},
+    balance::{MaglevTables, Routes},
+    lvs::TunnelKind,
 };
 
 /// All that tables are built from. Kept from one to the next, so that each costs only what has changed.
@@ -130,7 +131,6 @@ impl TableBuilder {
             timeouts,
             policy,
             marks,
-            routes,
             ports,
         } = environment;
         self.next.timeouts = timeouts;
@@ -141,7 +141,6 @@ impl TableBuilder {
         if *ports != *self.next.ports {
             self.next.ports = ports.into();
         }
-        self.set_routes(routes);
     }
 
     /// The ways back to clients from now on.

@@ -28,7 +28,7 @@ pub use self::{
     lookup::Question,
     table::{Real, Service, ServiceTable},
 };
-use super::{Entry, Limits, Policy, Routes, Scheduler, Timeouts};
+use super::{Entry, Limits, Policy, Scheduler, Timeouts};
 pub use crate::lvs::{LbKind, RealId, ServiceId};
 use crate::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
@@ -249,7 +249,7 @@ pub struct PortSpec {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// What there is beside the virtual servers.
+/// What there is beside the virtual servers and all ways.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// How long connections may idle.
@@ -258,8 +258,6 @@ pub struct Environment {
     pub policy: Policy,
     /// What gives packets a firewall mark, in the order of the configuration.
     pub marks: Vec<MarkRule>,
-    /// The ways back to clients.
-    pub routes: Arc<Routes>,
     /// The ports, in their order.
     pub ports: Vec<PortSpec>,
 }

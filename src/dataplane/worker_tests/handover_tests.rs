@@ -30,7 +30,7 @@ impl Crew {
     }
 
     fn with_frames(workers: usize, spec: ServiceSpec, frames: usize) -> Self {
-        let table = table(1, &[spec], Environment::default());
+        let table = table(1, &[spec], Around::default());
         Self::with_table(workers, table, frames)
     }
 
@@ -230,10 +230,10 @@ fn an_icmp_error_finds_its_flow_on_any_worker() {
 
 #[test]
 fn an_icmp_error_is_scheduled_when_nobody_knows_its_flow() {
-    let mut environment = Environment::default();
-    environment.policy.schedule_icmp = true;
+    let mut around = Around::default();
+    around.policy.schedule_icmp = true;
     let spec = service(vec![real(11), real(12), real(13)]);
-    let table = table(1, &[spec], environment);
+    let table = table(1, &[spec], around);
     let mut crew = Crew::with_table(3, table, FRAMES);
     let homes = [0, 1].map(|worker| {
         let first = segment(CLIENT, 4000 + worker, Say::Syn);

@@ -20,7 +20,11 @@ mod timing_tests;
 mod tunnel;
 mod udp;
 
-use std::{net::IpAddr, num::NonZeroU32};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    ops::{Deref, DerefMut},
+};
 
 use etherparse::PacketBuilder;
 
@@ -99,9 +103,10 @@ fn hop_to(id: u32, local: Option<&str>, mtu: u16) -> HopId {
 const LOCALS: [Option<&str>; 3] = [None, Some(US4), Some(US6)];
 
 /// A table of these virtual servers, with the ways to their real servers.
-fn table(generation: u64, specs: &[ServiceSpec], environment: Environment) -> ServiceTable {
+fn table(generation: u64, specs: &[ServiceSpec], around: Around) -> ServiceTable {
     let mut tables = TableBuilder::new();
-    tables.set_environment(environment);
+    tables.set_environment(around.environment);
+    tables.set_routes(around.routes);
     tables.apply(&[], specs).unwrap();
     for mtu in MTUS {
         for local in LOCALS {
@@ -193,15 +198,39 @@ fn routes(with_neighbours: bool) -> Arc<Routes> {
     Arc::new(Routes::new(routes, known))
 }
 
-fn environment() -> Environment {
+/// What there is beside the virtual servers, the ways to clients included.
+#[derive(Default)]
+struct Around {
+    environment: Environment,
+    routes: Arc<Routes>,
+}
+
+impl Deref for Around {
+    type Target = Environment;
+
+    fn deref(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+impl DerefMut for Around {
+    fn deref_mut(&mut self) -> &mut Environment {
+        &mut self.environment
+    }
+}
+
+fn around() -> Around {
     let port = |v4: &str, v6: &str| PortSpec {
         v4: v4.parse().ok(),
         v6: v6.parse().ok(),
     };
-    Environment {
-        routes: routes(true),
+    let environment = Environment {
         ports: vec![port(PORT4, PORT6), port(US4, US6)],
         ..Environment::default()
+    };
+    Around {
+        environment,
+        routes: routes(true),
     }
 }
 
@@ -236,7 +265,7 @@ impl Lab {
     }
 
     fn with_connections(spec: ServiceSpec, connections: usize) -> Self {
-        let mut publisher = Publisher::new(table(1, &[spec], Environment::default()));
+        let mut publisher = Publisher::new(table(1, &[spec], Around::default()));
         let stats = Arc::new(WorkerStats::new());
         let options = WorkerOptions {
             connections,
@@ -254,7 +283,7 @@ impl Lab {
     }
 
     /// A lab where everything is there: routes to clients, addresses of the ports.
-    fn with(specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) -> Self {
+    fn with(specs: &[ServiceSpec], edit: impl FnOnce(&mut Around)) -> Self {
         let mut lab = Self::with_connections(service(Vec::new()), 1000);
         lab.publish_with(specs, edit);
         lab
@@ -264,11 +293,11 @@ impl Lab {
         Self::with(specs, |_| {})
     }
 
-    fn publish_with(&mut self, specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) {
+    fn publish_with(&mut self, specs: &[ServiceSpec], edit: impl FnOnce(&mut Around)) {
         self.generation += 1;
-        let mut environment = environment();
-        edit(&mut environment);
-        (self.publisher).publish(table(self.generation, specs, environment));
+        let mut around = around();
+        edit(&mut around);
+        (self.publisher).publish(table(self.generation, specs, around));
     }
 
     /// What comes out for frames that arrive at once.
@@ -366,7 +395,7 @@ impl Lab {
 
     fn publish(&mut self, specs: &[ServiceSpec]) {
         self.generation += 1;
-        (self.publisher).publish(table(self.generation, specs, Environment::default()));
+        (self.publisher).publish(table(self.generation, specs, Around::default()));
     }
 
     fn advance(&mut self, seconds: u64) {

@@ -509,7 +509,7 @@ fn an_answer_waits_for_the_clients_mac_address() {
 
 #[test]
 fn an_answer_that_cannot_go_on_is_said_to_the_real_server_or_cut() {
-    let small = |environment: &mut Environment| {
+    let small = |environment: &mut Around| {
         let route = Route {
             to: "0.0.0.0/0".parse().unwrap(),
             port: Some(INGRESS),
