@@ -24,6 +24,7 @@ mod paths;
 mod persistence;
 mod sctp;
 mod support;
+mod surroundings;
 mod throughput;
 mod tunnel;
 mod udp;
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
         losses::tests(),
         hostile::tests(),
         crash::tests(),
+        surroundings::tests(),
         cli::tests(),
         throughput::tests(),
         sctp::tests(),
