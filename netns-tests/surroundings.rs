@@ -51,6 +51,9 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
+/// How long a box may take to become master: how fast it starts is not the point here.
+const START: Duration = secs(20);
+
 fn http() -> SocketAddr {
     SocketAddr::from((VIP, 80))
 }
@@ -165,7 +168,7 @@ fn unread_log() {
     let variables = [("PIPE", &*path)];
     let engine = Engine::AfXdp.arguments();
     let lb = Xvs::start_in(&lan, &lan.lb1, &config(), engine, script, &variables);
-    wait_to_read(&mut pipe, "Entering MASTER STATE", secs(15));
+    wait_to_read(&mut pipe, "Entering MASTER STATE", START);
     lb.wait_for_vip(secs(1));
 
     // The reader stops, with the pipe full to the last byte.
@@ -202,7 +205,7 @@ fn full_disk() {
     let variables = [("DISK", &*disk)];
     let engine = Engine::AfXdp.arguments();
     let lb = Xvs::start_in(&lan, &lan.lb1, &config(), engine, script, &variables);
-    lb.wait_for_vip(secs(15));
+    lb.wait_for_vip(START);
     let seen = PathBuf::from(format!("/proc/{}/root{}", lb.process_id(), disk.display()));
     let log = || fs::read_to_string(seen.join("log")).expect("the log");
     assert!(log().contains("Entering MASTER STATE"), "{}", log());
@@ -254,7 +257,7 @@ fn clock_set() {
     let peer_config = vrrp("BACKUP", 100) + &service(80, "lb_algo rr", &[1, 1, 1]);
     let peer = Xvs::start(&lan, &lan.lb2, &peer_config, Engine::AfXdp);
     let lb = Xvs::start_in(&lan, &lan.lb1, &config(), engine, script, &variables);
-    lb.wait_for_master();
+    lb.wait_for_vip(START);
     wait_until("the other box is backup", secs(5), || {
         !lan.lb2.has_address(VIP)
     });
@@ -294,7 +297,7 @@ fn lost_notifications() {
     let lan = Lan::new();
     let _web = WebServer::start_all(&lan);
     let lb = Xvs::start(&lan, &lan.lb1, &config(), Engine::AfXdp);
-    lb.wait_for_master();
+    lb.wait_for_vip(START);
     let mark = lb.mark();
     // More than the daemon's socket holds, and then something that matters.
     let mut changes = String::new();
@@ -330,7 +333,7 @@ fn no_descriptors() {
     let peer_config = vrrp("BACKUP", 100) + &service(80, "lb_algo rr", &[1, 1, 1]);
     let peer = Xvs::start(&lan, &lan.lb2, &peer_config, Engine::AfXdp);
     let lb = Xvs::start(&lan, &lan.lb1, &config(), Engine::AfXdp);
-    lb.wait_for_master();
+    lb.wait_for_vip(START);
     wait_until("the other box is backup", secs(5), || {
         !lan.lb2.has_address(VIP)
     });
