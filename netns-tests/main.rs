@@ -27,6 +27,7 @@ mod persistence;
 mod reload;
 mod sctp;
 mod support;
+mod surroundings;
 mod throughput;
 mod tunnel;
 mod udp;
@@ -113,6 +114,7 @@ fn main() -> ExitCode {
         losses::tests(),
         hostile::tests(),
         crash::tests(),
+        surroundings::tests(),
         cli::tests(),
         throughput::tests(),
         sctp::tests(),
