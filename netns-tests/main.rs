@@ -17,6 +17,7 @@ mod health;
 mod hostile;
 mod ipv6;
 mod keepalived_peer;
+mod local;
 mod losses;
 mod marks;
 mod nat;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
         failover::tests(),
         keepalived_peer::tests(),
         foreign_traffic::tests(),
+        local::tests(),
         losses::tests(),
         hostile::tests(),
         crash::tests(),

@@ -9,6 +9,7 @@ pub mod data_plane;
 pub mod engine;
 mod enquiries;
 mod forwarding;
+mod local_way;
 pub mod log;
 mod next_hops;
 mod outages;
