@@ -49,6 +49,14 @@ fn has_pair(host: &Host) -> bool {
     host.ip("-o link show").contains("xvs0-host")
 }
 
+/// Starts a box. Programs are loaded for one interface more than elsewhere, which a busy machine takes its
+/// time for.
+fn start<'a>(lan: &Lan, host: &'a Host, config: &str, engine: Engine) -> Xvs<'a> {
+    let lb = Xvs::start(lan, host, config, engine);
+    lb.wait_for_line(0, "packet I/O: ", secs(20));
+    lb
+}
+
 /// HTTP on the VIP, by DR.
 fn web(lines: &str, reals: &[String]) -> String {
     let lines = format!("lb_algo rr\n    lb_kind DR\n    protocol TCP\n    {lines}");
@@ -62,7 +70,7 @@ fn sorry(engine: Engine) {
     lan.lb1.sysctl("ipv4/conf/all/rp_filter", 1);
     let reals = [checked(&format!("{} 80", REALS[0]), "weight 1")];
     let config = vrrp("MASTER", 100) + &web("sorry_server 127.0.0.1 80", &reals);
-    let lb = Xvs::start(&lan, &lan.lb1, &config, engine);
+    let lb = start(&lan, &lan.lb1, &config, engine);
     lb.wait_for_master();
     wait_until("the sorry server is in its place", secs(10), || {
         lb.rows(80).iter().any(|row| row.address == "127.0.0.1:80")
@@ -98,8 +106,8 @@ fn both_serve(engine: Engine) {
     lan.lb2.ip(&format!("addr add {VIP}/32 dev lo"));
     let reals = [LB1, LB2, REALS[0]].map(|real| checked(&format!("{real} 80"), "weight 1"));
     let config = |state, priority| vrrp(state, priority) + &web("", &reals);
-    let second = Xvs::start(&lan, &lan.lb2, &config("BACKUP", 90), engine);
-    let first = Xvs::start(&lan, &lan.lb1, &config("MASTER", 100), engine);
+    let second = start(&lan, &lan.lb2, &config("BACKUP", 90), engine);
+    let first = start(&lan, &lan.lb1, &config("MASTER", 100), engine);
     first.wait_for_master();
     first.wait_until_ready();
     second.wait_for_backup(0);
@@ -130,7 +138,7 @@ fn datagrams(engine: Engine) {
         let lines = format!("lb_algo rr\n    lb_kind {kind}\n    protocol UDP");
         let reals = [unchecked(&format!("{LB1} {UDP}"), "weight 1")];
         let config = virtual_server(&format!("{VIP} {UDP}"), &lines, &reals);
-        let lb = Xvs::start(&lan, &lan.lb1, &config, engine);
+        let lb = start(&lan, &lan.lb1, &config, engine);
         lb.wait_until_ready();
         let all: io::Result<BTreeSet<String>> = lan.client.inside(|| {
             let socket = udp_client(CLIENT, vip)?;
@@ -155,7 +163,7 @@ fn comes_with_reload(engine: Engine) {
         .into();
     let only = [unchecked(&format!("{} 80", REALS[0]), "weight 1")];
     let both = [only[0].clone(), unchecked(&format!("{LB1} 80"), "weight 1")];
-    let lb = Xvs::start(&lan, &lan.lb1, &web("", &only), engine);
+    let lb = start(&lan, &lan.lb1, &web("", &only), engine);
     lb.wait_until_ready();
     assert!(!has_pair(&lan.lb1), "nobody needs it");
     lb.reload(&web("", &both), true);
