@@ -18,6 +18,7 @@ mod hostile;
 mod ipv6;
 mod keepalived_peer;
 mod links;
+mod local;
 mod losses;
 mod marks;
 mod nat;
@@ -111,6 +112,7 @@ fn main() -> ExitCode {
         links::tests(),
         keepalived_peer::tests(),
         foreign_traffic::tests(),
+        local::tests(),
         losses::tests(),
         hostile::tests(),
         crash::tests(),

@@ -8,6 +8,7 @@ use crate::{
     sys::{
         device::InterfaceSpec,
         instance_lock::{InstanceLock, InterfaceLock, VridFamily, VridLock},
+        local_link,
         netlink::{Link, Netlink, Removed},
         steer,
     },
@@ -36,6 +37,12 @@ pub fn cleanup(config: Option<&Config>, socket: &Path) -> Result<Cleaned, String
     for instance in config.into_iter().flat_map(|config| &config.vrrp_instances) {
         remove_addresses(&mut netlink, &links, instance, &mut cleaned);
     }
+    // It is no interface of the host's to look for anything on.
+    match local_link::cleanup(&mut netlink) {
+        Ok(removed) => cleaned.removed.extend(removed),
+        Err(error) => cleaned.left.push(error.to_string()),
+    }
+    let links = netlink.links().map_err(|error| error.to_string())?;
     for link in links
         .iter()
         .filter(|link| !link.loopback && link.mac.is_some())

@@ -16,6 +16,7 @@ use super::{
     client_ways::ClientWays,
     data_plane::{Calls, DataPlane, DataPlaneOptions},
     engine::Options,
+    local_way::LocalWay,
     log::Log,
     next_hops::NextHops,
     outages::Outages,
@@ -98,6 +99,10 @@ enum Steering {
 pub(super) struct Forwarding {
     services: Services,
     hops: NextHops,
+    /// The way to real servers on this host.
+    local_way: LocalWay,
+    /// Real addresses that are this host's own, as the table has it.
+    on_host: BTreeSet<IpAddr>,
     /// The ways to clients, where anything for them passes here.
     ways: Option<ClientWays>,
     /// Routers that lead to clients.
@@ -146,6 +151,8 @@ impl Forwarding {
         Self {
             services: Services::new(),
             hops: NextHops::new(),
+            local_way: LocalWay::default(),
+            on_host: BTreeSet::new(),
             ways: None,
             routers: BTreeSet::new(),
             ports: Ports::default(),
@@ -255,8 +262,12 @@ impl Forwarding {
                 view.say(error);
             }
         }
+        for line in LocalWay::sweep(view.netlink) {
+            view.say(line);
+        }
         let links = view.netlink.links().map_err(|error| error.to_string())?;
         self.handle_links(&links);
+        self.drive_local_way(view);
         self.learn_addresses(view);
         let interfaces = self.choose_interfaces(vip_interfaces);
         if let Some(held) = self.wanted.values().find_map(|lock| lock.as_ref().err()) {
@@ -324,7 +335,20 @@ impl Forwarding {
                 name: link.name.clone(),
                 ifindex: link.index,
             })
+            // It has the lock of its own.
+            .chain(self.local_way.interface(&self.links))
             .collect()
+    }
+
+    /// Makes the way to real servers on this host when there is one.
+    fn drive_local_way(&mut self, view: &mut View<'_>) {
+        let needed = self.hops.has_local();
+        let (now, links) = (view.voice.now, &mut self.links);
+        if let Some(line) = self.local_way.drive(now, needed, links, view.netlink) {
+            view.say(line);
+        }
+        let hop = self.local_way.hop();
+        self.interfaces_changed |= self.hops.set_local(hop);
     }
 
     /// Tells the data plane the interfaces that it is to have, if those may be others than before.
@@ -476,6 +500,7 @@ impl Forwarding {
         {
             view.say(error);
         }
+        self.drive_local_way(view);
         self.drive_interfaces(vip_interfaces, view);
         self.drive_ports(view);
         self.take_hops();
@@ -518,6 +543,7 @@ impl Forwarding {
             self.hops.poll_timeout(),
             self.ways.as_ref().and_then(ClientWays::poll_timeout),
             self.addresses.poll_timeout(),
+            self.local_way.poll_timeout(),
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
             Some(self.sampling.poll_timeout()),
@@ -589,7 +615,12 @@ impl Forwarding {
             } else {
                 self.unreachable.remove(&address)
             };
-            if differs {
+            let moved = if self.hops.is_local(address) {
+                self.on_host.insert(address)
+            } else {
+                self.on_host.remove(&address)
+            };
+            if differs || moved {
                 turned.insert(address);
             }
         }
@@ -809,6 +840,9 @@ impl Forwarding {
         };
         if let Err(error) = data_plane.detach() {
             view.say(format_args!("detaching the steering program: {error}"));
+        }
+        if let Some(error) = self.local_way.stop(view.netlink) {
+            view.say(error);
         }
         outcome
     }

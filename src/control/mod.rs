@@ -10,6 +10,7 @@ pub mod engine;
 mod enquiries;
 mod forwarding;
 mod frame_watch;
+mod local_way;
 mod lock_file;
 pub mod log;
 mod next_hops;

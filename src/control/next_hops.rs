@@ -172,6 +172,10 @@ pub(super) struct NextHops {
     cursor: Option<Bound<IpAddr>>,
     /// Until when no error is told.
     silent_until: Instant,
+    /// Where frames for this host itself go: an interface, and whom to send to there.
+    local: Option<(u32, MacAddr)>,
+    /// The addresses that are this host's own.
+    here: BTreeSet<IpAddr>,
 }
 
 impl NextHops {
@@ -186,7 +190,28 @@ impl NextHops {
             routes: Pace::new(SETTLE),
             cursor: None,
             silent_until: Instant::ZERO,
+            local: None,
+            here: BTreeSet::new(),
         }
+    }
+
+    /// From now on frames for this host itself go there. Whether that is news.
+    pub(super) fn set_local(&mut self, local: Option<(u32, MacAddr)>) -> bool {
+        let is_news = std::mem::replace(&mut self.local, local) != local;
+        if is_news {
+            self.changed.extend(&self.here);
+        }
+        is_news
+    }
+
+    /// Whether `addr` is one of this host's own.
+    pub(super) fn is_local(&self, addr: IpAddr) -> bool {
+        self.here.contains(&addr)
+    }
+
+    /// Whether any of the addresses is this host's own.
+    pub(super) fn has_local(&self) -> bool {
+        !self.here.is_empty()
     }
 
     /// Follows the way to `addr` from now on, until it is [let go](Self::untrack) as often as it was asked for.
@@ -227,6 +252,7 @@ impl NextHops {
         if let Ok(via) = target.via {
             self.leave(via, addr);
         }
+        self.here.remove(&addr);
         self.changed.remove(&addr);
         self.free.push(target.id);
         Some(target.id)
@@ -245,6 +271,9 @@ impl NextHops {
         let all = self.neighbours.iter();
         let behind = all.filter(|(via, _)| via.ifindex == ifindex);
         (self.changed).extend(behind.flat_map(|(_, known)| known.targets.iter().copied()));
+        if self.local.is_some_and(|(local, _)| local == ifindex) {
+            self.changed.extend(&self.here);
+        }
     }
 
     /// The addresses that frames do not reach now, when only interfaces are open of which `is_open` says so.
@@ -252,8 +281,15 @@ impl NextHops {
         &self,
         is_open: impl Fn(u32) -> bool,
     ) -> impl Iterator<Item = (IpAddr, Problem)> {
-        let unreachable = self.targets.iter();
-        let unreachable = unreachable.filter_map(|(addr, target)| Some((*addr, target.via.err()?)));
+        let local = self.local.map(|(ifindex, _)| is_open(ifindex));
+        let unreachable = self.targets.iter().filter_map(move |(addr, target)| {
+            let problem = match (target.via.err()?, local) {
+                (Problem::Local, Some(true)) => return None,
+                (Problem::Local, Some(false)) => Problem::NotOpened,
+                (problem, _) => problem,
+            };
+            Some((*addr, problem))
+        });
         let behind = self.neighbours.iter().filter_map(move |(via, known)| {
             let problem = match known.mac {
                 _ if !is_open(via.ifindex) => Problem::NotOpened,
@@ -376,11 +412,14 @@ impl NextHops {
         if via == former {
             return Ok(changed);
         }
+        self.here.remove(&addr);
         if let Ok(via) = former {
             self.leave(via, addr);
         }
-        if let Ok(via) = via {
-            self.join(now, via, addr);
+        match via {
+            Ok(via) => self.join(now, via, addr),
+            Err(Problem::Local) => drop(self.here.insert(addr)),
+            Err(_) => {}
         }
         Ok(true)
     }
@@ -439,10 +478,21 @@ impl NextHops {
     /// The way to `addr`.
     ///
     /// # Errors
-    /// Why there is none: [`Problem::NoRoute`] or [`Problem::Local`], or that it is not known yet.
+    /// Why there is none: [`Problem::NoRoute`], or [`Problem::Local`] as long as there is no way to this host
+    /// itself, or that it is not known yet.
     pub(super) fn hop(&self, addr: IpAddr) -> Result<Hop, Problem> {
         let target = self.targets.get(&addr).ok_or(Problem::Unresolved)?;
-        let via = target.via?;
+        let via = match (target.via, self.local) {
+            (Err(Problem::Local), Some((ifindex, destination))) => {
+                return Ok(Hop {
+                    ifindex,
+                    destination: Some(destination),
+                    source: None,
+                    mtu: None,
+                });
+            }
+            (via, _) => via?,
+        };
         Ok(Hop {
             ifindex: via.ifindex,
             destination: self.neighbours.get(&via).and_then(|known| known.mac),

@@ -618,7 +618,12 @@ impl Service {
                 id: real.id,
                 epoch: real.epoch,
                 endpoint: real.endpoint,
-                method: real.method,
+                // To this host itself packets go as they are, to be answered as the virtual server.
+                method: if hops.is_local(real.endpoint.addr) {
+                    LbKind::Dr
+                } else {
+                    real.method
+                },
                 weight,
                 last_weight,
                 limits: real.limits,
