@@ -105,6 +105,8 @@ const MOST: usize = 500;
 pub(super) struct Drafts {
     found: Vec<Draft>,
     secrets: Vec<Span>,
+    /// Places that look like passwords and are none.
+    open: Vec<Span>,
 }
 
 impl Drafts {
@@ -117,13 +119,31 @@ impl Drafts {
         self.secrets.push(span);
     }
 
-    /// The findings in the order of the file; the source learns what to hide.
+    /// Marks a place as no password, whatever it looks like.
+    pub(super) fn reveal(&mut self, span: Span) {
+        self.open.push(span);
+    }
+
+    /// Whether a place was marked as a password.
+    pub(super) fn is_hidden(&self, span: Span) -> bool {
+        self.secrets.iter().any(|secret| secret.meets(&span))
+    }
+
+    /// The findings in the order of the files; the source learns what to hide.
     pub(super) fn finish(mut self, source: &mut Source) -> Vec<Diagnostic> {
         for secret in &self.secrets {
             source.hide(*secret);
         }
-        self.found
-            .sort_by_key(|draft| (draft.span.start, std::cmp::Reverse(draft.severity)));
+        for open in &self.open {
+            source.reveal(*open);
+        }
+        self.found.sort_by_key(|draft| {
+            (
+                draft.span.file,
+                draft.span.start,
+                std::cmp::Reverse(draft.severity),
+            )
+        });
         if self.found.len() > MOST {
             self.found.truncate(MOST);
             let last = self.found[MOST - 1].span;
@@ -132,15 +152,15 @@ impl Drafts {
         }
         let secrets = self.secrets;
         let placed = self.found.into_iter().map(|mut draft| {
-            let inside = |s: &&Span| s.start < draft.span.end && draft.span.start < s.end;
-            let own = source.hides(draft.span.start).then_some(draft.span);
-            for secret in secrets.iter().filter(inside).chain(&own) {
+            let own = source.hides(draft.span).then_some(draft.span);
+            let met = secrets.iter().filter(|secret| secret.meets(&draft.span));
+            for secret in met.chain(&own) {
                 draft.message = draft.message.replace(&source.quoted(*secret), "`****`");
             }
-            let place = source.place(draft.span.start);
+            let place = source.place(draft.span);
             Diagnostic {
                 severity: draft.severity,
-                file: source.name.clone(),
+                file: source.name(draft.span.file).to_owned(),
                 line: place.line,
                 column: place.column,
                 length: source.length(draft.span),
@@ -158,7 +178,7 @@ const SHOWN: usize = 120;
 /// The finding on one line, then the source line and carets under the characters concerned.
 pub(super) fn render(diagnostic: &Diagnostic, source: &Source) -> String {
     let mut text = format!("{diagnostic}\n");
-    let Some(line) = source.shown_line(diagnostic.line) else {
+    let Some(line) = source.shown_line(&diagnostic.file, diagnostic.line) else {
         return text;
     };
     let column = usize::try_from(diagnostic.column).unwrap_or(1).max(1) - 1;
@@ -209,17 +229,4 @@ fn cells(c: char) -> &'static [char] {
         | 0x20000..=0x3fffd => &[' ', ' '],
         _ => &[' '],
     }
-}
-
-/// A word of the configuration as a message shows it: in backticks, cut when it is very long,
-/// without characters that would move a terminal's cursor.
-pub(super) fn quoted(word: &str) -> String {
-    /// Long enough for every name that keepalived accepts.
-    const LONGEST: usize = 64;
-    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    let mut text: String = word.chars().take(LONGEST).map(visible).collect();
-    if word.chars().nth(LONGEST).is_some() {
-        text.push('…');
-    }
-    format!("`{text}`")
 }
