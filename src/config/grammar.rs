@@ -127,14 +127,11 @@ mod tests {
                     Support::Former(_) => "as keepalived 2.x ignores it",
                 };
                 let said = parse("f", format!("{before}{name}{after}").as_bytes()).report();
-                assert!(!said.contains("unknown"), "{block}: {said}");
-                let verdict = said
-                    .lines()
-                    .find(|line| line.contains(&format!("`{name}` ")));
-                assert!(
-                    verdict.is_some_and(|line| line.contains(expected)),
-                    "{block} {name}: {said}"
-                );
+                assert!(!said.contains("unknown keyword"), "{block}: {said}");
+                assert!(!said.contains("unknown option"), "{block}: {said}");
+                let named = format!("`{name}` ");
+                let verdict = |line: &str| line.contains(&named) && line.contains(expected);
+                assert!(said.lines().any(verdict), "{block} {name}: {said}");
                 seen += 1;
             }
             assert!(seen > 0, "{block}");
