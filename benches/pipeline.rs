@@ -26,8 +26,9 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Route, Routes,
-        Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable, rewrite::TunnelKind,
+        Environment, Hop, HopId, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec,
+        Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
+        rewrite::TunnelKind,
     },
     dataplane::{
         handover::handovers,
@@ -134,11 +135,11 @@ fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {
         last_weight: 1 + n % 4,
         limits: Limits::default(),
         available: true,
-        next_hop: Some(hop(1)),
-        local: Some(way.real(254)),
+        hop: HopId(n),
     });
     let spec = ServiceSpec {
         id: ServiceId(0),
+        epoch: NonZeroU32::MIN,
         matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(way.vip(), 80),
@@ -147,12 +148,23 @@ fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {
         scheduler: Scheduler::Wrr,
         persistence,
         reals: reals.collect(),
+        draining: Vec::new(),
     };
     let environment = Environment {
         routes: Arc::new(routes()),
         ..Environment::default()
     };
-    ServiceTable::build(1, &[spec], environment).expect("the table is legal")
+    let mut tables = TableBuilder::new();
+    tables.set_environment(environment);
+    tables.set(&spec).expect("the virtual server is legal");
+    let to_real = Hop {
+        next: Some(hop(1)),
+        local: Some(way.real(254)),
+    };
+    for n in 0..REALS {
+        tables.set_hop(HopId(n), to_real);
+    }
+    tables.build(1)
 }
 
 /// A frame of the flow with this number, of 60 bytes or, for IPv6, 74. `real` is who answers, if it is an answer.

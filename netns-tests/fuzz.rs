@@ -20,9 +20,9 @@ use libfuzzer_sys::fuzz_target;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, LbKind, Limits, MarkRule, Match, NextHop, Persistence, PortSpec, RealId,
-        RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable,
-        rewrite::TunnelKind,
+        Environment, Hop, HopId, LbKind, Limits, MarkRule, Match, NextHop, Persistence, PortSpec,
+        RealId, RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec,
+        TableBuilder, rewrite::TunnelKind,
     },
     dataplane::{
         memory::MemoryIo,
@@ -64,6 +64,17 @@ fn addresses(ipv6: bool, host: u8) -> IpAddr {
     }
 }
 
+/// The way whose MAC address is not known.
+const UNRESOLVED: HopId = HopId(4);
+
+/// The ways to two real servers of each family.
+fn ways() -> impl Iterator<Item = (HopId, Option<NextHop>, Option<IpAddr>)> {
+    let known = [(0, false, 0), (1, false, 1), (2, true, 0), (3, true, 1)];
+    known
+        .into_iter()
+        .map(|(id, outer6, n)| (HopId(id), Some(hop(n, 1400)), Some(addresses(outer6, 1))))
+}
+
 fn services() -> Vec<ServiceSpec> {
     let methods = [
         LbKind::Dr,
@@ -94,12 +105,16 @@ fn services() -> Vec<ServiceSpec> {
                         last_weight: 1,
                         limits: Limits::default(),
                         available: true,
-                        next_hop: (number != 4 || n == 0).then(|| hop(n, 1400)),
-                        local: Some(addresses(outer6, 1)),
+                        hop: if number != 4 || n == 0 {
+                            HopId(2 * u32::from(outer6) + u32::from(n))
+                        } else {
+                            UNRESOLVED
+                        },
                     }
                 });
                 specs.push(ServiceSpec {
                     id: ServiceId(u32::try_from(specs.len()).expect("few")),
+                    epoch: NonZeroU32::MIN,
                     matches: vec![Match::Address(ServiceKey {
                         protocol,
                         endpoint: Endpoint::new(addresses(ipv6, 9), 80 + number),
@@ -114,6 +129,7 @@ fn services() -> Vec<ServiceSpec> {
                     }),
                     one_packet: number == 1 && protocol == L4Proto::Udp,
                     reals: reals.collect(),
+                    draining: Vec::new(),
                 });
             }
         }
@@ -252,8 +268,13 @@ impl Lab {
             ],
             ..Environment::default()
         };
-        let table = ServiceTable::build(1, &services(), environment).expect("a legal table");
-        let mut publisher = Publisher::new(table);
+        let mut tables = TableBuilder::new();
+        tables.set_environment(environment);
+        tables.apply(&[], &services()).expect("legal ones");
+        for (id, next, local) in ways() {
+            tables.set_hop(id, Hop { next, local });
+        }
+        let mut publisher = Publisher::new(tables.build(1));
         let stats = Arc::new(WorkerStats::new());
         let options = WorkerOptions {
             connections: CONNECTIONS,

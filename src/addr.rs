@@ -167,9 +167,15 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// A network interface of the data plane: its index in the list of ports the engine was opened with.
+/// A network interface of the data plane: the slot that it has while it is open. A slot is given to another
+/// interface only after all that belonged to the former is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u8);
+
+impl PortId {
+    /// Slots that there are: more than a box has interfaces that packets are balanced on.
+    pub const COUNT: usize = 64;
+}
 
 /// An address with a prefix length: an interface address or a network. Host bits are kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

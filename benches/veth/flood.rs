@@ -45,9 +45,10 @@ fn source(stop: &AtomicBool, sent: &AtomicU64) {
     affinity::pin_current_thread(SOURCE_CPU).unwrap();
     let spec = bed::interface("c0");
     // Without a match: the socket is for sending only.
-    let steering = Steering::load(Hook::Ingress, std::slice::from_ref(&spec), &[]).unwrap();
+    let steering = Steering::load(Hook::Ingress, &[]).unwrap();
+    let program = steering.another().unwrap().load(&spec).unwrap();
     let mac = MacAddr(bed::mac("c0"));
-    let mut socket = PacketSocket::open(&spec, mac, &steering, PortId(0)).unwrap();
+    let mut socket = PacketSocket::open(&spec, mac, &program).unwrap();
     let packets: Vec<_> = (0..FLOWS).map(packet).collect();
     for batch in packets.chunks(BATCH).cycle() {
         if stop.load(Ordering::Relaxed) {

@@ -9,7 +9,10 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{self, Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{self, Receiver},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     thread,
     time::Duration,
 };
@@ -19,14 +22,17 @@ use pnet_datalink::{Channel, Config, DataLinkReceiver, DataLinkSender};
 use xvs::{
     addr::{Endpoint, L4Proto, PortId},
     dataplane::{
-        af_packet::AfPacket,
-        af_xdp::{AfXdp, Opened, Options, XdpWish},
+        af_packet::PacketBackend,
+        af_xdp::{XdpBackend, XdpWish},
         io::{BURST, FrameBuf, PacketIo},
+        ports::{
+            Backend, PortControl, PortState, Ports,
+            orders::{Inbox, Order},
+        },
     },
-    stats::IoDrop,
+    stats::{IoDrop, IoDrops},
     sys::{
-        busy_poll::Deferral,
-        device::InterfaceSpec,
+        device::{self, InterfaceSpec},
         packet_socket,
         steer::{self, Steering, Target},
         waker::Waker,
@@ -249,7 +255,17 @@ impl Engine {
         (process, commands, lines)
     }
 
-    /// The rest of the next line that begins with `what`; only frames may come before.
+    /// The rest of the next line of news that has `text` in it; other news may come before.
+    pub(crate) fn news(&mut self, text: &str) -> String {
+        loop {
+            let news = self.answer("news ");
+            if news.contains(text) {
+                return news;
+            }
+        }
+    }
+
+    /// The rest of the next line that begins with `what`; only frames may come before, and news.
     fn answer(&mut self, what: &str) -> String {
         loop {
             let line = self
@@ -259,7 +275,8 @@ impl Engine {
             if let Some(rest) = line.strip_prefix(what) {
                 return rest.to_owned();
             }
-            assert!(line.starts_with("frame "), "not {what:?}: {line}");
+            let other = line.starts_with("frame ") || line.starts_with("news ");
+            assert!(other, "not {what:?}: {line}");
         }
     }
 
@@ -349,17 +366,7 @@ pub(crate) fn engine_process() {
         return;
     };
     let (backend, names) = backend.split_once(' ').unwrap_or((&backend, "l0"));
-    let known = pnet_datalink::interfaces();
-    let specs: Vec<_> = names
-        .split(' ')
-        .map(|name| InterfaceSpec {
-            name: name.to_owned(),
-            ifindex: known
-                .iter()
-                .find(|i| i.name == name)
-                .map_or(4711, |i| i.index),
-        })
-        .collect();
+    let specs = specs(names);
     if backend == "cleanup" {
         for line in steer::cleanup(&specs[0]).unwrap() {
             println!("\n{MARK}{line}");
@@ -373,25 +380,74 @@ pub(crate) fn engine_process() {
         _ => XdpWish::Auto,
     };
     let matches = vec![steer::Steered::Service(service(80))];
+    if backend == "forward-af-packet" {
+        return workers::serve_af_packet(names);
+    }
     if let Some(count) = backend.strip_prefix("workers-") {
-        return workers::serve(&specs, count.parse().unwrap());
+        return workers::serve(names, count.parse().unwrap());
     }
     let waker = Waker::new().unwrap();
+    let wakers = std::slice::from_ref(&waker);
     if backend == "af-packet" {
-        match AfPacket::open(&specs, &matches, waker.clone()) {
-            Ok(opened) => serve(opened, &waker, packet_numbers),
+        let largest = specs
+            .iter()
+            .filter_map(|spec| device::properties(spec).ok());
+        let largest = largest.map(|properties| properties.mtu).max().unwrap_or(0);
+        let (backend, io) = PacketBackend::new(largest, waker.clone());
+        let drops = Arc::clone(io.drops());
+        match open(backend, &specs, &matches, wakers) {
+            Ok(opened) => serve(opened, io, &waker, (&drops, packet_numbers)),
             Err(e) => println!("\n{MARK}refused {e}"),
         }
     } else {
-        let options = Options {
-            wish,
-            matches,
-            busy_poll: backend == "busy-poll",
-        };
-        match AfXdp::open(&specs, &options, std::slice::from_ref(&waker)) {
-            Ok(opened) => serve(opened, &waker, xdp_numbers),
+        let queues = specs
+            .iter()
+            .filter_map(|spec| device::queues(spec).ok())
+            .sum();
+        let made = XdpBackend::new(wish, backend == "busy-poll", queues, wakers);
+        let (backend, mut ios) = made.unwrap();
+        let io = ios.remove(0);
+        let drops = Arc::clone(io.drops());
+        match open(backend, &specs, &matches, wakers) {
+            Ok(opened) => serve(opened, io, &waker, (&drops, xdp_numbers)),
             Err(e) => println!("\n{MARK}refused {e}"),
         }
+    }
+}
+
+/// The interfaces of these names; one that is not there has an index that none has.
+pub(crate) fn specs(names: &str) -> Vec<InterfaceSpec> {
+    let known = pnet_datalink::interfaces();
+    names
+        .split(' ')
+        .map(|name| InterfaceSpec {
+            name: name.to_owned(),
+            ifindex: known
+                .iter()
+                .find(|i| i.name == name)
+                .map_or(4711, |i| i.index),
+        })
+        .collect()
+}
+
+type Opened<B> = (Ports<B>, Inbox<<B as Backend>::Part>);
+
+/// Opens the interfaces for one worker; one that is not there is an error here.
+fn open<B: Backend>(
+    backend: B,
+    specs: &[InterfaceSpec],
+    matches: &[steer::Steered],
+    wakers: &[Waker],
+) -> Result<Opened<B>, String> {
+    let steering = Steering::load(B::HOOK, matches).map_err(|error| error.to_string())?;
+    let (mut ports, mut inboxes) = Ports::new(backend, steering, wakers, None, Arc::new(|| ()));
+    ports.open_now(specs).map_err(|error| error.to_string())?;
+    match ports.ports().into_iter().find_map(|port| match port.state {
+        PortState::Waiting(reason) => Some(reason),
+        _ => None,
+    }) {
+        Some(reason) => Err(reason),
+        None => Ok((ports, inboxes.remove(0))),
     }
 }
 
@@ -406,7 +462,7 @@ pub(crate) fn service(port: u16) -> Target {
 type Numbers = fn(&Steering, &mut Totals) -> String;
 
 fn xdp_numbers(steering: &Steering, _: &mut Totals) -> String {
-    let s = xsk::statistics(&steering.sockets(PortId(0))[0]).unwrap();
+    let s = xsk::statistics(&steering.port(PortId(0)).unwrap().sockets()[0]).unwrap();
     format!(
         "rx_dropped={} ring_full={} fill_empty={} invalid={} socket_full=0",
         s.rx_dropped, s.rx_ring_full, s.rx_fill_ring_empty, s.invalid_descriptors
@@ -414,7 +470,8 @@ fn xdp_numbers(steering: &Steering, _: &mut Totals) -> String {
 }
 
 fn packet_numbers(steering: &Steering, totals: &mut Totals) -> String {
-    totals.socket_full += packet_socket::dropped(&steering.sockets(PortId(0))[0]).unwrap();
+    let socket = &steering.port(PortId(0)).unwrap().sockets()[0];
+    totals.socket_full += packet_socket::dropped(socket).unwrap();
     format!(
         "rx_dropped=0 ring_full=0 fill_empty=0 invalid=0 socket_full={}",
         totals.socket_full
@@ -431,18 +488,20 @@ struct Totals {
     socket_full: u64,
 }
 
-fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
+fn serve<B: Backend, Io: PacketIo<Part = B::Part>>(
+    (mut ports, mut inbox): Opened<B>,
+    mut io: Io,
+    waker: &Waker,
+    (drops, numbers): (&IoDrops, Numbers),
+) {
     /// Frames whose bytes are told; more would drown the pipe.
     const TOLD: u64 = 16;
-    let Opened {
-        mut io,
-        mut steering,
-        report,
-        drops,
-        deferrals,
-        ..
-    } = opened;
-    let mut io = io.remove(0);
+    while let Some(order) = inbox.next() {
+        match order {
+            Order::Open(part) => drop(io.open(part)),
+            Order::Close(_) | Order::Recover(_) => panic!("nothing closes"),
+        }
+    }
     let _listener = TcpListener::bind(("0.0.0.0", 9000)).unwrap();
     let (sender, commands) = mpsc::channel();
     let waker = waker.clone();
@@ -455,8 +514,8 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
         let _ = sender.send("stop".to_owned());
         waker.wake();
     });
-    let lines: Vec<_> = report.iter().map(ToString::to_string).collect();
-    println!("\n{MARK}ready {}", lines.join(" | "));
+    let report: Vec<_> = ports.ports().iter().map(ToString::to_string).collect();
+    println!("\n{MARK}ready {}", report.join(" | "));
     let mut totals = Totals::default();
     let mut burst = Vec::with_capacity(BURST);
     let mut clogged = false;
@@ -496,21 +555,23 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
         for command in commands.try_iter() {
             match command.split_once(' ').unwrap_or((&command, "")) {
                 ("stats", _) => {
-                    let mut own = numbers(&steering, &mut totals);
+                    let mut own = numbers(ports.steering(), &mut totals);
                     for what in IoDrop::ALL {
-                        let _ = write!(own, " {}={}", what.name(), drops[0].of(*what).get());
+                        let _ = write!(own, " {}={}", what.name(), drops.of(*what).get());
                     }
-                    print_stats(&mut io, &steering, &totals, &own);
+                    print_stats(&mut io, ports.steering(), &totals, &own);
                     continue;
                 }
-                ("add", port) => steering
+                ("add", port) => ports
+                    .steering()
                     .change(
                         &[steer::Steered::Service(service(port.parse().unwrap()))],
                         &[],
                     )
                     .complete()
                     .unwrap(),
-                ("remove", port) => steering
+                ("remove", port) => ports
+                    .steering()
                     .change(
                         &[],
                         &[steer::Steered::Service(service(port.parse().unwrap()))],
@@ -524,8 +585,7 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
                     io.flush();
                 }
                 ("stop", _) => {
-                    steering.detach().unwrap();
-                    deferrals.iter().for_each(Deferral::end);
+                    ports.detach().unwrap();
                     println!("{MARK}done");
                     return;
                 }
@@ -538,7 +598,7 @@ fn serve<Io: PacketIo>(opened: Opened<Io>, waker: &Waker, numbers: Numbers) {
 
 fn print_stats<Io: PacketIo>(io: &mut Io, steering: &Steering, totals: &Totals, own: &str) {
     let account = io.account();
-    let steer = steering.counters(PortId(0)).unwrap();
+    let steer = steering.port(PortId(0)).unwrap().counters().unwrap();
     println!(
         "{MARK}stats received={} transmitted={} returned={} bad_accounts={} turns={} total={} free={} \
          kernel={} rings={} hand={} steered={} passed={} dropped={} {own}",

@@ -9,10 +9,7 @@ use etherparse::{
 use fastrand::Rng;
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr},
-    sys::{
-        device::InterfaceSpec,
-        steer::{Decision, Hook, MatchRule, Outer, PortRange, Steered, Steering, Target},
-    },
+    sys::steer::{Decision, Hook, MatchRule, Outer, PortRange, Steered, Steering, Target},
 };
 
 use crate::bed::vlan;
@@ -514,11 +511,7 @@ fn the_program_decides_as_its_rules_read() {
     for hook in [Hook::Xdp, Hook::Ingress] {
         for seed in 0..TABLES {
             let mut dice = Dice(Rng::with_seed(seed as u64));
-            let lo = InterfaceSpec {
-                name: "lo".to_owned(),
-                ifindex: IFINDEX,
-            };
-            let mut steering = Steering::load(hook, &[lo], &[]).unwrap();
+            let mut steering = Steering::load(hook, &[]).unwrap();
             steering
                 .set_stations(IFINDEX, &[MacAddr(MAC)])
                 .complete()

@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -15,21 +16,27 @@ use etherparse::PacketBuilder;
 use xvs::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Scheduler,
-        ServiceId, ServiceKey, ServiceSpec, ServiceTable,
+        Hop, HopId, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Scheduler,
+        ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
     },
     dataplane::{
-        af_xdp::{AfXdp, Opened, Options},
+        af_packet::PacketBackend,
+        af_xdp::{XdpBackend, XdpWish},
         handover::handovers,
-        io::FrameAccount,
+        io::{FrameAccount, PacketIo},
+        ports::{Backend, PortControl, PortState, Ports},
         publish::Publisher,
         worker::{Worker, WorkerOptions},
     },
     stats::{AllStats, DropReason, WorkerStats},
-    sys::{clock, device::InterfaceSpec, steer, waker::Waker},
+    sys::{
+        clock, device,
+        steer::{self, Steering},
+        waker::Waker,
+    },
 };
 
-use crate::bed::{CLIENT_MAC, Engine, LB_MAC, MARK, Raw, VIP, in_client, service};
+use crate::bed::{CLIENT_MAC, Engine, LB_MAC, MARK, Raw, VIP, in_client, service, specs};
 
 /// The port whose clients are persistent.
 const PERSISTENT: u16 = 81;
@@ -39,34 +46,57 @@ const REAL_MAC: [u8; 5] = [2, 0, 0, 0, 7];
 const NETWORKS: u8 = 12;
 const CLIENTS: u8 = 20;
 
-/// Forwards from `specs[0]` to the last of them with so many workers, as it is told on standard input.
-pub(crate) fn serve(specs: &[InterfaceSpec], workers: usize) {
+/// Forwards what comes in on any of the interfaces of these names to the last of them, with so many workers over
+/// AF_XDP, as it is told on standard input.
+pub(crate) fn serve(names: &str, workers: usize) {
     let wakers: Vec<_> = (0..workers).map(|_| Waker::new().unwrap()).collect();
-    let options = Options {
-        matches: [80, PERSISTENT]
-            .map(service)
-            .map(steer::Steered::Service)
-            .to_vec(),
-        ..Options::default()
-    };
-    let Opened {
-        io,
-        mut steering,
-        report,
-        notes,
-        ..
-    } = AfXdp::open(specs, &options, &wakers).unwrap();
-    let mut publisher = Publisher::new(table(u8::try_from(specs.len() - 1).unwrap()));
-    let mut ends = handovers(&wakers[..io.len()], 3).into_iter();
+    let queues = specs(names)
+        .iter()
+        .filter_map(|spec| device::queues(spec).ok())
+        .sum();
+    let (backend, ios) = XdpBackend::new(XdpWish::Auto, false, queues, &wakers).unwrap();
+    let note = backend.note();
+    control(backend, ios, &wakers, names, &note);
+}
+
+/// The same over AF_PACKET.
+pub(crate) fn serve_af_packet(names: &str) {
+    let waker = Waker::new().unwrap();
+    let (backend, io) = PacketBackend::new(1500, waker.clone());
+    control(backend, vec![io], &[waker], names, "");
+}
+
+/// A line of standard input, or a call of a worker or an interface's thread.
+enum Event {
+    Command(String),
+    Called,
+}
+
+fn control<B, Io>(backend: B, ios: Vec<Io>, wakers: &[Waker], names: &str, note: &str)
+where
+    B: Backend,
+    Io: PacketIo<Part = B::Part> + Send + 'static,
+{
+    let matches = [80, PERSISTENT].map(service).map(steer::Steered::Service);
+    let steering = Steering::load(B::HOOK, &matches).unwrap();
+    let (sender, events) = mpsc::channel();
+    let called = sender.clone();
+    let call = move || drop(called.send(Event::Called));
+    let (mut ports, inboxes) = Ports::new(backend, steering, wakers, None, Arc::new(call.clone()));
+    ports.open_now(&specs(names)).unwrap();
+    let mut egress = egress(&ports, names);
+    let mut publisher = Publisher::with_call(table(1, egress), call);
+    let mut ends = handovers(wakers, 3).into_iter();
     let (stop, mut stats, mut threads) = (Arc::new(AtomicBool::new(false)), Vec::new(), Vec::new());
-    for io in io {
+    for (io, inbox) in ios.into_iter().zip(inboxes) {
         let counters = Arc::new(WorkerStats::new());
         let options = WorkerOptions {
             connections: 10_000,
             hash_seed: 1,
             spin: Duration::ZERO,
         };
-        let mut worker = Worker::new(io, publisher.reader(), Arc::clone(&counters), options);
+        let mut worker =
+            Worker::new(io, publisher.reader(), Arc::clone(&counters), options).with_inbox(inbox);
         if let Some(end) = ends.next() {
             worker = worker.with_handover(end);
         }
@@ -77,16 +107,60 @@ pub(crate) fn serve(specs: &[InterfaceSpec], workers: usize) {
             worker
         }));
     }
-    let lines: Vec<_> = report.iter().map(ToString::to_string).collect();
-    println!("\n{MARK}ready {}; {}", lines.join(" | "), notes.join("; "));
-    for command in std::io::stdin().lines().map_while(Result::ok) {
+    thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let _ = sender.send(Event::Command(line));
+        }
+        // The test is gone.
+        let _ = sender.send(Event::Command("stop".to_owned()));
+    });
+    assert!(ports.wait_until_taken(Duration::from_secs(10)));
+    let report: Vec<_> = ports.ports().iter().map(ToString::to_string).collect();
+    println!("\n{MARK}ready {}; {note}", report.join(" | "));
+    let mut slowest = Duration::ZERO;
+    loop {
+        let due = ports.poll_timeout().unwrap() - clock::now();
+        let event = events.recv_timeout(due);
+        let now = clock::now();
+        publisher.collect();
+        for line in ports.handle_timeout(now, publisher.generation(), publisher.oldest_in_use()) {
+            println!("{MARK}news {line}");
+        }
+        slowest = slowest.max(clock::now() - now);
+        if self::egress(&ports, names) != egress {
+            egress = self::egress(&ports, names);
+            publisher.publish(table(publisher.generation() + 1, egress));
+            wakers.iter().for_each(Waker::wake);
+        }
+        let Ok(Event::Command(command)) = event else {
+            continue;
+        };
         match &*command {
-            "stats" => println!("{MARK}stats {}", numbers(&stats, &steering)),
+            "stats" => {
+                let mut all = numbers(&stats, &ports);
+                all.push(("leaving", ports.leaving() as u64));
+                all.push(("slowest-us", slowest.as_micros().try_into().unwrap()));
+                let pairs: Vec<_> = all.iter().map(|(name, n)| format!("{name}={n}")).collect();
+                println!("{MARK}stats {}", pairs.join(" "));
+            }
             "stop" => break,
-            other => panic!("no such command: {other}"),
+            // Which interfaces there are now.
+            "look" => {
+                let there = specs(names);
+                let there: Vec<_> = there.into_iter().filter(|s| s.ifindex != 4711).collect();
+                ports.set_interfaces(now, &there, publisher.generation());
+                println!("{MARK}done");
+            }
+            other => match other.strip_prefix("want ") {
+                Some(names) => {
+                    ports.set_interfaces(now, &specs(names), publisher.generation());
+                    println!("{MARK}done");
+                }
+                None => panic!("no such command: {other}"),
+            },
         }
     }
-    steering.detach().unwrap();
+    ports.detach().unwrap();
     stop.store(true, Ordering::Relaxed);
     wakers.iter().for_each(Waker::wake);
     let mut workers: Vec<_> = threads.into_iter().map(|t| t.join().unwrap()).collect();
@@ -100,7 +174,17 @@ pub(crate) fn serve(specs: &[InterfaceSpec], workers: usize) {
     println!("{MARK}done");
 }
 
-fn numbers(stats: &[Arc<WorkerStats>], steering: &xvs::sys::steer::Steering) -> String {
+/// The port of the last interface of these names, if it is open.
+fn egress(ports: &impl PortControl, names: &str) -> Option<PortId> {
+    let name = names.rsplit(' ').next()?;
+    let ports = ports.ports();
+    match ports.iter().find(|port| port.spec.name == name)?.state {
+        PortState::Open(port, _) => Some(port),
+        _ => None,
+    }
+}
+
+fn numbers(stats: &[Arc<WorkerStats>], ports: &impl PortControl) -> Vec<(&'static str, u64)> {
     let all = AllStats(stats);
     let mut numbers = vec![
         ("in", all.sum(|s| s.frames_in.get())),
@@ -110,11 +194,15 @@ fn numbers(stats: &[Arc<WorkerStats>], steering: &xvs::sys::steer::Steering) -> 
             "handover-full",
             all.sum(|s| s.drops(DropReason::HandoverFull).get()),
         ),
+        (
+            "port-gone",
+            all.sum(|s| s.drops(DropReason::PortGone).get()),
+        ),
         ("handed", all.sum(|s| s.handed_over.get())),
         ("taken", all.sum(|s| s.taken_over.get())),
         ("connections", all.sum(|s| s.connections.get())),
         ("templates", all.sum(|s| s.templates.get())),
-        ("steered", steering.counters(PortId(0)).unwrap().steered),
+        ("steered", ports.steering_counts().steered),
         // What `settled` looks at beside.
         ("received", all.sum(|s| s.frames_in.get())),
         ("free", 0),
@@ -122,11 +210,7 @@ fn numbers(stats: &[Arc<WorkerStats>], steering: &xvs::sys::steer::Steering) -> 
     ];
     let each = stats.iter().zip(["in0", "in1", "in2", "in3"]);
     numbers.extend(each.map(|(s, name)| (name, s.frames_in.get())));
-    let pairs: Vec<_> = numbers
-        .iter()
-        .map(|(name, n)| format!("{name}={n}"))
-        .collect();
-    pairs.join(" ")
+    numbers
 }
 
 fn real_mac(id: u8) -> [u8; 6] {
@@ -134,7 +218,8 @@ fn real_mac(id: u8) -> [u8; 6] {
     [a, b, c, d, e, id]
 }
 
-fn table(egress: u8) -> ServiceTable {
+/// Real servers behind `egress`, or behind nothing while it is gone.
+fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
     let real = |id: u32| RealSpec {
         id: RealId(id),
         epoch: NonZeroU32::MIN,
@@ -144,16 +229,11 @@ fn table(egress: u8) -> ServiceTable {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
-        next_hop: Some(NextHop {
-            port: PortId(egress),
-            source: MacAddr(LB_MAC),
-            destination: MacAddr(real_mac(u8::try_from(id).unwrap())),
-            mtu: 1500,
-        }),
-        local: None,
+        hop: HopId(id),
     };
     let spec = |slot: u32, port, persistence, reals: [u32; 2]| ServiceSpec {
         id: ServiceId(slot),
+        epoch: NonZeroU32::MIN,
         matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.parse().unwrap(), port),
@@ -162,6 +242,7 @@ fn table(egress: u8) -> ServiceTable {
         scheduler: Scheduler::Rr,
         persistence,
         reals: reals.map(real).to_vec(),
+        draining: Vec::new(),
     };
     let persistence = Persistence {
         timeout: Duration::from_secs(300),
@@ -171,11 +252,26 @@ fn table(egress: u8) -> ServiceTable {
         spec(0, 80, None, [1, 2]),
         spec(1, PERSISTENT, Some(persistence), [3, 4]),
     ];
-    ServiceTable::build(1, &specs, Environment::default()).unwrap()
+    let mut tables = TableBuilder::new();
+    tables.apply(&[], &specs).unwrap();
+    for id in 1..=4_u8 {
+        let next = NextHop {
+            port: PortId(egress),
+            source: MacAddr(LB_MAC),
+            destination: MacAddr(real_mac(id)),
+            mtu: 1500,
+        };
+        let hop = Hop {
+            next: Some(next),
+            local: None,
+        };
+        tables.set_hop(HopId(id.into()), hop);
+    }
+    tables.build(1)
 }
 
 /// A segment of the client with this address.
-fn segment(client: [u8; 4], from: u16, port: u16, syn: bool) -> Vec<u8> {
+pub(crate) fn segment(client: [u8; 4], from: u16, port: u16, syn: bool) -> Vec<u8> {
     let vip: std::net::Ipv4Addr = VIP.parse().unwrap();
     let tcp = PacketBuilder::ethernet2(CLIENT_MAC, LB_MAC)
         .ipv4(client, vip.octets(), 64)
@@ -187,7 +283,7 @@ fn segment(client: [u8; 4], from: u16, port: u16, syn: bool) -> Vec<u8> {
 }
 
 /// What a frame becomes on its way to a real server, whichever.
-fn forwarded(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn forwarded(frame: &[u8]) -> Vec<u8> {
     let mut out = frame.to_vec();
     out[6..12].copy_from_slice(&LB_MAC);
     out[22] -= 1;

@@ -190,7 +190,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let Some((id, real)) = found else {
             return self.orphan(slot, kind);
         };
-        if !real.available && self.leaves(kind) {
+        if !real.available && self.leaves(real, kind) {
             self.conns.remove(slot, self.turn);
             return match kind {
                 Kind::Tcp(flags) if !opens(kind) => refuse(flags, ReplyReason::RealDown),
@@ -220,11 +220,12 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         }
     }
 
-    /// Whether a packet of this kind ends its connection to a real server that is down.
-    fn leaves(&self, kind: Kind) -> bool {
+    /// Whether a packet of this kind ends its connection to a real server that is not available. One that drains is not
+    /// down: what it has of TCP ends by itself.
+    fn leaves(&self, real: &Real, kind: Kind) -> bool {
         let policy = self.table.policy();
         match kind {
-            Kind::Tcp(_) => policy.reset_on_failure,
+            Kind::Tcp(_) => policy.reset_on_failure && !real.draining,
             Kind::Udp => policy.udp_move,
             _ => false,
         }
@@ -397,7 +398,9 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             let counters = self.turn.stats.real(real.id.0);
             counters.claim(real.epoch.get());
             // One that waits for its next hop comes again.
-            counters.connections.add(it.next_hop.is_some().into());
+            counters
+                .connections
+                .add(table.next_hop(it).is_some().into());
             return forward(real.id, packet, self.turn);
         }
         let direction = if it.method.sees_answers() {

@@ -83,8 +83,8 @@ mod tests {
     use crate::{
         addr::{Endpoint, L4Proto},
         balance::{
-            Environment, Key4, LbKind, Limits, Match, Persistence, RealId, RealSpec, Scheduler,
-            ServiceId, ServiceKey, ServiceSpec,
+            Environment, HopId, Key4, LbKind, Limits, Match, Persistence, RealId, RealSpec,
+            Scheduler, ServiceId, ServiceKey, ServiceSpec,
         },
     };
 
@@ -92,6 +92,7 @@ mod tests {
     fn service(port: u16, method: LbKind, prefix: Option<u8>) -> ServiceSpec {
         ServiceSpec {
             id: ServiceId(port.into()),
+            epoch: NonZeroU32::MIN,
             matches: vec![Match::Address(ServiceKey {
                 protocol: L4Proto::Tcp,
                 endpoint: Endpoint::new([10, 0, 0, 9].into(), port),
@@ -111,9 +112,9 @@ mod tests {
                 last_weight: 1,
                 limits: Limits::default(),
                 available: true,
-                next_hop: None,
-                local: None,
+                hop: HopId(0),
             }],
+            draining: Vec::new(),
         }
     }
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    addr::{Endpoint, L4Proto, MacAddr, PortId},
+    addr::{Endpoint, L4Proto},
     stats::WorkerStats,
     time::Tick,
     wire::tcp::Flags,
@@ -108,16 +108,11 @@ fn spec(trace: &Trace, dests: &[Dest]) -> ServiceSpec {
         last_weight: dest.last_weight,
         limits: dest.limits,
         available: true,
-        next_hop: Some(NextHop {
-            port: PortId(0),
-            source: MacAddr::ZERO,
-            destination: MacAddr::ZERO,
-            mtu: 1500,
-        }),
-        local: None,
+        hop: HopId(0),
     });
     ServiceSpec {
         id: ServiceId(0),
+        epoch: NonZeroU32::MIN,
         matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.into(), 80),
@@ -133,6 +128,7 @@ fn spec(trace: &Trace, dests: &[Dest]) -> ServiceSpec {
             },
         }),
         reals: reals.collect(),
+        draining: Vec::new(),
     }
 }
 

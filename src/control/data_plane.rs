@@ -5,34 +5,40 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use super::{
     api::{NamedCount, SteeringCounts},
     placement::{CpuList, Placement},
-    queue_watch::QueueWatch,
     workers::{Start, Workers},
 };
 use crate::{
     addr::PortId,
     balance::{RealRef, ServiceTable},
     dataplane::{
-        af_packet::AfPacket,
-        af_xdp::{AfXdp, Level, Opened, Options},
+        af_packet::PacketBackend,
+        af_xdp::XdpBackend,
         enquiry::Asking,
         io::{FrameAccount, PacketIo},
+        ports::{Backend, PortControl, PortStatus, Ports, orders::Inbox},
         publish::Publisher,
         worker::WorkerOptions,
     },
-    stats::{AllStats, IoDrop, IoDrops},
+    stats::{AllStats, IoDrops},
     sys::{
         affinity,
-        busy_poll::Deferral,
         device::{self, InterfaceSpec},
-        limits, packet_socket, random,
+        limits,
+        open_error::OpenError,
+        random,
         steer::{self, Steering},
         waker::Waker,
-        xsk,
     },
     time::Instant,
 };
 
 pub use crate::dataplane::af_xdp::XdpWish;
+
+/// How long a start waits for the workers to take the interfaces, which they do before anything else.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
+/// Queues that are reckoned with when no interface is there at the start, so that none can be asked: as many as
+/// the smaller network cards have. More of them than there are workers for are divided among the workers.
+const QUEUES_UNSEEN: u32 = 4;
 
 /// How packets are to come and go (`--io`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,25 +81,24 @@ pub(super) struct Calls {
 
 /// The workers with their sockets, and the steering program that feeds them.
 pub(super) struct DataPlane {
-    steering: Steering,
+    ports: Box<dyn PortControl>,
     publisher: Publisher,
     workers: Workers,
-    /// What each worker counts, then what the kernel does.
+    /// What each worker counts.
     drops: Vec<Arc<IoDrops>>,
-    kernel_drops: IoDrops,
-    /// How each port's packets are got.
-    levels: Vec<Level>,
-    queues: QueueWatch,
-    report: Vec<String>,
+    /// What is to know beside the interfaces.
+    about: String,
     connections: usize,
-    deferrals: Vec<Deferral>,
 }
 
 impl DataPlane {
-    /// Opens `interfaces`, in port order, and starts the workers with `table`.
+    /// Starts the workers with `table` and opens those of `interfaces` that are there, from port 0 on in this
+    /// order; the others wait, as later with [`Self::set_interfaces`]. There may be none.
+    ///
+    /// Waits for the kernel: nothing may depend on the control thread yet.
     ///
     /// # Errors
-    /// A sentence that says what to do.
+    /// A sentence that says what to do: an interface that is there cannot be opened, or the kernel refuses all of it.
     pub(super) fn open(
         interfaces: &[InterfaceSpec],
         options: DataPlaneOptions,
@@ -105,61 +110,92 @@ impl DataPlane {
                 .map_err(|error| format!("drawing the seeds of the connection tables: {error}"))
         };
         let allowed = affinity::allowed_cpus().unwrap_or_default();
-        let queues = interfaces
+        let queues: Vec<u32> = interfaces
             .iter()
-            .filter_map(|spec| device::queues(spec).ok());
+            .filter_map(|spec| device::queues(spec).ok())
+            .collect();
+        let most = queues.iter().copied().max().unwrap_or(QUEUES_UNSEEN);
         let place =
             |queues, workers| Placement::new(queues, workers, options.cpus.as_ref(), &allowed);
-        let placement = place(queues.max().unwrap_or(1), options.workers)?;
+        let placement = place(most, options.workers)?;
+        let asked = placement.0.len();
+        let mut notes = Vec::new();
         let begin = Begin {
-            interfaces: interfaces.to_vec(),
+            interfaces,
+            steered: &options.steered,
             seeds: [seed()?, seed()?],
-            table,
             connections: options.connections,
             spin: options.spin,
-            calls,
+            ended: Arc::from(calls.ended),
+            asked: Arc::from(calls.asked),
         };
-        let wish = Options {
-            wish: options.xdp,
-            matches: options.steered,
-            busy_poll: options.busy_poll,
-        };
-        let asked = placement.0.len();
-        let af_packet = |note: Option<String>, begin: Begin| {
-            let placement = place(1, None)?;
+        if options.io != IoWish::AfPacket {
             let wakers = wakers(&placement)?;
-            let opened = AfPacket::open(interfaces, &wish.matches, wakers[0].clone());
-            let mut notes: Vec<String> = note.into_iter().collect();
-            if wish.busy_poll {
-                notes.push("no busy polling: AF_PACKET has none".to_owned());
+            let all = queues.iter().fold(0_u32, |sum, n| sum.saturating_add(*n));
+            let made = XdpBackend::new(options.xdp, options.busy_poll, all, &wakers);
+            let opened = made.and_then(|(backend, ios)| {
+                let note = backend.note();
+                let drops = ios.iter().map(|io| Arc::clone(io.drops())).collect();
+                Ok((begin.ports(backend, &placement, &wakers)?, ios, drops, note))
+            });
+            match opened {
+                Ok(((ports, inboxes), ios, drops, note)) => {
+                    let ios = ios.into_iter().zip(inboxes).collect();
+                    return begin.with(ports, ios, drops, table, (&placement, wakers), &[note]);
+                }
+                Err(error) if options.io == IoWish::Auto && error.is_xdp_refusal() => {
+                    notes.push(format!("AF_XDP was refused: {error}"));
+                }
+                Err(error) => return Err(error.to_string()),
             }
-            if asked > 1 {
-                notes.push(format!(
-                    "one worker instead of {asked}, as an AF_PACKET socket gets the packets of all queues"
-                ));
-            }
-            begin.with(
-                opened.map_err(|error| error.to_string())?,
-                &placement,
-                wakers,
-                notes,
-            )
-        };
-        if options.io == IoWish::AfPacket {
-            return af_packet(None, begin);
         }
+        if options.busy_poll {
+            notes.push("no busy polling: AF_PACKET has none".to_owned());
+        }
+        if asked > 1 {
+            notes.push(format!(
+                "one worker instead of {asked}, as an AF_PACKET socket gets the packets of all queues"
+            ));
+        }
+        let placement = place(1, None)?;
         let wakers = wakers(&placement)?;
-        let opened = near(placement.0.first().copied().flatten(), || {
-            AfXdp::open(interfaces, &wish, &wakers)
-        });
-        match opened {
-            Ok(opened) => begin.with(opened, &placement, wakers, Vec::new()),
-            Err(error) if options.io == IoWish::Auto && error.is_xdp_refusal() => {
-                let note = format!("AF_XDP was refused: {error}");
-                af_packet(Some(note), begin)
-            }
-            Err(error) => Err(error.to_string()),
-        }
+        let properties = interfaces
+            .iter()
+            .filter_map(|spec| device::properties(spec).ok());
+        let largest = properties.map(|properties| properties.mtu).max();
+        let (backend, io) = PacketBackend::new(largest.unwrap_or(0), wakers[0].clone());
+        let (ports, inboxes) = begin
+            .ports(backend, &placement, &wakers)
+            .map_err(|error| error.to_string())?;
+        let drops = vec![Arc::clone(io.drops())];
+        let ios = [io].into_iter().zip(inboxes).collect();
+        begin.with(ports, ios, drops, table, (&placement, wakers), &notes)
+    }
+
+    /// From now on these interfaces are wanted, all of which exist now: they are opened, renamed, and those that
+    /// are not among them are closed. Also when anything has happened to one of them: it is looked at then.
+    ///
+    /// A port that is gone is used again only after a table was published that does not name it.
+    pub(super) fn set_interfaces(&mut self, now: Instant, wanted: &[InterfaceSpec]) {
+        let newest = self.publisher.generation();
+        self.ports.set_interfaces(now, wanted, newest);
+    }
+
+    /// Does what is due with the interfaces, to be called at [`Self::poll_timeout`] and when workers call
+    /// ([`Calls::asked`]). What there is to say, a line each; then [`Self::ports`] may be others.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<String> {
+        let (newest, oldest) = (self.publisher.generation(), self.publisher.oldest_in_use());
+        self.ports.handle_timeout(now, newest, oldest)
+    }
+
+    /// When something is due with the interfaces.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.ports.poll_timeout()
+    }
+
+    /// The interfaces that are wanted, and how it stands with them.
+    pub(super) fn ports(&self) -> Vec<PortStatus> {
+        self.ports.ports()
     }
 
     /// Several workers, which are to be told of each other's connections from time to time.
@@ -178,8 +214,10 @@ impl DataPlane {
     }
 
     /// How frames come and go, one line an interface.
-    pub(super) fn report(&self) -> &[String] {
-        &self.report
+    pub(super) fn report(&self) -> Vec<String> {
+        let ports = self.ports();
+        let lines = ports.iter().map(ToString::to_string);
+        lines.chain([self.about.clone()]).collect()
     }
 
     /// Connections that the tables have room for, together.
@@ -187,71 +225,25 @@ impl DataPlane {
         self.connections
     }
 
-    /// What the steering program decided, over all interfaces. An interface that is gone has
-    /// nothing to say.
+    /// What the steering program decided, over all interfaces that there were.
     pub(super) fn steering_counts(&self) -> SteeringCounts {
-        let ports = self.ports().map(|(port, _)| port);
-        let counters = ports.filter_map(|port| self.steering.counters(port).ok());
-        counters.fold(SteeringCounts::default(), |sum, port| SteeringCounts {
-            steered: sum.steered + port.steered,
-            passed: sum.passed + port.passed,
-            dropped: sum.dropped + port.dropped,
-        })
+        let counts = self.ports.steering_counts();
+        SteeringCounts {
+            steered: counts.steered,
+            passed: counts.passed,
+            dropped: counts.dropped,
+        }
     }
 
     /// What was lost or went wrong below the worker since the start, as far as it occurred.
     pub(super) fn io_drops(&self) -> Vec<NamedCount> {
-        self.count_kernel_drops();
         let named = |(name, count): (&str, u64)| NamedCount {
             name: name.to_owned(),
             count,
         };
         let workers = self.drops.iter().map(|drops| &**drops);
-        let all: Vec<&IoDrops> = workers.chain([&self.kernel_drops]).collect();
+        let all: Vec<&IoDrops> = workers.chain([self.ports.kernel_drops()]).collect();
         IoDrops::occurred(&all).map(named).collect()
-    }
-
-    /// Asks the kernel what it counted for each socket.
-    fn count_kernel_drops(&self) {
-        let (mut xsk, mut only_empty) = (xsk::XskStatistics::default(), 0);
-        for (port, level) in self.ports() {
-            for socket in self.steering.sockets(port) {
-                if level == Level::AfPacket {
-                    // Reading them makes them zero.
-                    let dropped = packet_socket::dropped(socket).unwrap_or(0);
-                    self.kernel_drops.of(IoDrop::PacketSocketFull).add(dropped);
-                } else if let Ok(one) = xsk::statistics(socket) {
-                    xsk += one;
-                    only_empty += one.rx_fill_ring_empty.saturating_sub(one.rx_dropped);
-                } else {
-                    // A sum without it would go back.
-                    return;
-                }
-            }
-        }
-        for (what, count) in [
-            (IoDrop::XskRxDropped, xsk.rx_dropped),
-            (IoDrop::XskRxRingFull, xsk.rx_ring_full),
-            (IoDrop::XskFillRingEmpty, only_empty),
-            (IoDrop::XskInvalidDescriptors, xsk.invalid_descriptors),
-        ] {
-            self.kernel_drops.of(what).set(count);
-        }
-    }
-
-    /// What to tell of interfaces that have other queues now than at start.
-    pub(super) fn queue_news(&mut self, now: Instant) -> Vec<String> {
-        if !self.queues.is_due(now) {
-            return Vec::new();
-        }
-        // The kernel's count of an AF_PACKET socket has 32 bits: it is not to come round unseen.
-        self.count_kernel_drops();
-        self.queues.look(|spec| device::queues(spec).ok())
-    }
-
-    fn ports(&self) -> impl Iterator<Item = (PortId, Level)> {
-        let ports = self.levels.iter().zip(0..);
-        ports.map(|(level, port)| (PortId(port), *level))
     }
 
     /// The workers' counters.
@@ -291,8 +283,8 @@ impl DataPlane {
     }
 
     /// The steering program's tables.
-    pub(super) const fn steering(&mut self) -> &mut Steering {
-        &mut self.steering
+    pub(super) fn steering(&mut self) -> &mut Steering {
+        self.ports.steering()
     }
 
     /// Whether a worker has ended without being asked to.
@@ -313,33 +305,53 @@ impl DataPlane {
     /// # Errors
     /// What an interface said.
     pub(super) fn detach(&mut self) -> Result<(), String> {
-        self.deferrals.iter().for_each(Deferral::end);
-        self.steering.detach().map_err(|error| error.to_string())
+        self.ports.detach().map_err(|error| error.to_string())
     }
 }
 
 /// What workers begin with, whatever carries their frames.
-struct Begin {
-    interfaces: Vec<InterfaceSpec>,
+struct Begin<'a> {
+    interfaces: &'a [InterfaceSpec],
+    steered: &'a [steer::Steered],
     seeds: [u64; 2],
-    table: ServiceTable,
     connections: usize,
     spin: Duration,
-    calls: Calls,
+    ended: Arc<dyn Fn() + Send + Sync>,
+    asked: Arc<dyn Fn() + Send + Sync>,
 }
 
-impl Begin {
-    fn with<Io>(
-        self,
-        opened: Opened<Io>,
+impl Begin<'_> {
+    /// Loads the steering program and opens the interfaces that are there.
+    fn ports<B: Backend>(
+        &self,
+        backend: B,
         placement: &Placement,
-        wakers: Vec<Waker>,
-        notes: Vec<String>,
+        wakers: &[Waker],
+    ) -> Result<(Ports<B>, Vec<Inbox<B::Part>>), OpenError> {
+        let steering = Steering::load(B::HOOK, self.steered)?;
+        let first = placement.0.first().copied().flatten();
+        let asked = Arc::clone(&self.asked);
+        let (mut ports, inboxes) = Ports::new(backend, steering, wakers, first, asked);
+        ports.open_now(self.interfaces)?;
+        Ok((ports, inboxes))
+    }
+
+    /// Starts the workers.
+    fn with<B, Io>(
+        self,
+        mut ports: Ports<B>,
+        ios: Vec<(Io, Inbox<B::Part>)>,
+        drops: Vec<Arc<IoDrops>>,
+        table: ServiceTable,
+        (placement, wakers): (&Placement, Vec<Waker>),
+        notes: &[String],
     ) -> Result<DataPlane, String>
     where
-        Io: PacketIo + Send + 'static,
+        B: Backend,
+        Io: PacketIo<Part = B::Part> + Send + 'static,
     {
-        let mut publisher = Publisher::with_call(self.table, self.calls.asked);
+        let asked = self.asked;
+        let mut publisher = Publisher::with_call(table, move || asked());
         let [hash_seed, division_seed] = self.seeds;
         let start = Start {
             placement,
@@ -350,28 +362,24 @@ impl Begin {
                 spin: self.spin,
             },
             division_seed,
-            ended: Arc::from(self.calls.ended),
+            ended: self.ended,
         };
-        let workers = Workers::start(opened.io, &mut publisher, start)?;
-        let mut report: Vec<String> = opened.report.iter().map(ToString::to_string).collect();
-        let about = [&opened.notes, workers.notes(), &notes].concat().join("; ");
-        report.push(format!("{placement}; {about}"));
-        // An AF_PACKET socket gets the packets of all queues.
-        let served = self.interfaces.into_iter().zip(&opened.report);
-        let served = served
-            .filter(|(_, report)| report.level != Level::AfPacket)
-            .map(|(spec, report)| (spec, report.queues));
+        let workers = match Workers::start(ios, &mut publisher, start) {
+            Ok(workers) => workers,
+            Err(error) => {
+                ports.undo();
+                return Err(error);
+            }
+        };
+        ports.wait_until_taken(READY_PATIENCE);
+        let about = [notes, workers.notes()].concat().join("; ");
         Ok(DataPlane {
-            queues: QueueWatch::new(served.collect()),
-            levels: opened.report.iter().map(|report| report.level).collect(),
-            steering: opened.steering,
+            ports: Box::new(ports),
             publisher,
             workers,
-            drops: opened.drops,
-            kernel_drops: IoDrops::default(),
-            report,
+            drops,
+            about: format!("{placement}; {about}"),
             connections: self.connections,
-            deferrals: opened.deferrals,
         })
     }
 }
@@ -381,19 +389,6 @@ fn wakers(placement: &Placement) -> Result<Vec<Waker>, String> {
     let wakers = placement.0.iter().map(|_| Waker::new());
     let wakers: Result<_, _> = wakers.collect();
     wakers.map_err(|error| format!("creating an eventfd: {error}"))
-}
-
-/// Calls `open` on a thread that is tied to `cpu`: the kernel takes memory for the frames from the node of
-/// who asks for it first.
-fn near<T: Send>(cpu: Option<usize>, open: impl FnOnce() -> T + Send) -> T {
-    let Some(cpu) = cpu else { return open() };
-    let open = || {
-        // Elsewhere it works as well, if more slowly.
-        let _ = affinity::pin_current_thread(cpu);
-        open()
-    };
-    let thread = std::thread::scope(|scope| scope.spawn(open).join());
-    thread.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Lifts the limits that the data plane and thousands of checks need; what cannot be lifted is said.

@@ -25,14 +25,14 @@ use super::{
     services::{Applied, Services, way},
 };
 use crate::{
+    addr::PortId,
     balance::{Hop, TableBuilder},
     check::Health,
     config::{Config, Diff},
-    dataplane::io::FrameAccount,
+    dataplane::{io::FrameAccount, ports::PortState},
     lvs::ServiceId,
     stats::{AllStats, WorkerStats},
     sys::{
-        clock,
         device::InterfaceSpec,
         instance_lock::InterfaceLock,
         monitor,
@@ -53,6 +53,8 @@ const COMPARE: Duration = Duration::from_millis(100);
 const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
 /// How soon it is looked again whether every worker has a table: they take it at their next turn.
 const ADOPTION: Duration = Duration::from_millis(1);
+/// How often it is looked again whether an interface is free that another process has.
+const LOCK_AGAIN: Duration = Duration::from_secs(1);
 /// How often steering that the kernel refused is tried again.
 const STEER_AGAIN: Duration = Duration::from_secs(1);
 
@@ -103,7 +105,14 @@ pub(super) struct Forwarding {
     ports: Ports,
     builder: TableBuilder,
     data_plane: Option<DataPlane>,
-    locks: BTreeMap<u32, InterfaceLock>,
+    /// The interfaces that exist.
+    links: BTreeMap<u32, Link>,
+    /// Those that the data plane is to have, with the locks that say so to other processes.
+    wanted: BTreeMap<u32, Result<InterfaceLock, String>>,
+    /// The data plane may have to have others, or they may be other than they were.
+    interfaces_changed: bool,
+    /// When interfaces that another process has are tried again.
+    locks_at: Option<Instant>,
     /// The addresses of this host may have changed.
     addresses: Pace,
     /// The addresses of this host.
@@ -142,7 +151,10 @@ impl Forwarding {
             ports: Ports::default(),
             builder: TableBuilder::new(),
             data_plane: None,
-            locks: BTreeMap::new(),
+            links: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            interfaces_changed: true,
+            locks_at: None,
             addresses: Pace::new(ADDRESSES),
             locals: BTreeSet::new(),
             unmanaged: BTreeSet::new(),
@@ -186,7 +198,7 @@ impl Forwarding {
             return applied;
         }
         // No more what is not wanted any more; what is new waits for the table.
-        let wanted = self.wanted();
+        let wanted = self.wanted_steering();
         let both = wanted
             .into_iter()
             .filter(|what| self.steered.contains(what));
@@ -221,7 +233,8 @@ impl Forwarding {
         (self.services).status(health, &self.hops, &self.ports, data_plane.stats())
     }
 
-    /// Starts the workers, on the interfaces that virtual addresses live on and real servers are behind.
+    /// Starts the workers, on the interfaces that virtual addresses live on and real servers are behind, as far
+    /// as there are any.
     ///
     /// # Errors
     /// A sentence that says what to do.
@@ -242,38 +255,28 @@ impl Forwarding {
                 view.say(error);
             }
         }
-        self.learn_addresses(view);
         let links = view.netlink.links().map_err(|error| error.to_string())?;
-        let wanted = self.wanted_interfaces(vip_interfaces);
-        let interfaces: Vec<Link> = links
-            .into_iter()
-            .filter(|link| !link.loopback && wanted.contains(&link.index))
-            .collect();
-        if interfaces.is_empty() {
-            return Err("no interface has a virtual address or leads to a real server".to_owned());
+        self.handle_links(&links);
+        self.learn_addresses(view);
+        let interfaces = self.choose_interfaces(vip_interfaces);
+        if let Some(held) = self.wanted.values().find_map(|lock| lock.as_ref().err()) {
+            return Err(held.clone());
         }
-        for (port, link) in (0..=u8::MAX).zip(&interfaces) {
-            self.ports
-                .set(crate::addr::PortId(port), Some(port_info(link)));
+        if interfaces.is_empty() {
+            view.say(
+                "no interface has a virtual address or leads to a real server: waiting for one",
+            );
+        }
+        for (port, spec) in (0..=u8::MAX).zip(&interfaces) {
+            let link = self.links.get(&spec.ifindex);
+            self.ports.set(PortId(port), link.map(port_info));
         }
         self.learn_addresses(view);
         self.drive_client_ways(view);
-        let specs: Vec<InterfaceSpec> = interfaces
-            .iter()
-            .map(|link| InterfaceSpec {
-                name: link.name.clone(),
-                ifindex: link.index,
-            })
-            .collect();
-        for link in &interfaces {
-            let lock = InterfaceLock::acquire(link.index, &link.name);
-            let lock = lock.map_err(|error| error.to_string())?;
-            self.locks.insert(link.index, lock);
-        }
         self.take_hops();
         self.fill_table(health, view);
         let table = self.builder.build(1);
-        let steered = self.wanted();
+        let steered = self.wanted_steering();
         let wishes = DataPlaneOptions {
             io: options.io,
             xdp: options.xdp,
@@ -284,20 +287,109 @@ impl Forwarding {
             spin: options.spin,
             steered: steered.clone(),
         };
-        let data_plane = DataPlane::open(&specs, wishes, table, calls)?;
+        let data_plane = DataPlane::open(&interfaces, wishes, table, calls)?;
         for line in data_plane.report() {
             view.say(format_args!("packet I/O: {line}"));
         }
         self.steered = steered.into_iter().collect();
         self.steering = Steering::Settled;
         self.data_plane = Some(data_plane);
+        self.take_ports(view);
         Ok(())
     }
 
-    /// The indices of the interfaces that virtual addresses live on and real servers are behind.
-    fn wanted_interfaces(&self, vip_interfaces: &BTreeSet<u32>) -> BTreeSet<u32> {
+    /// The interfaces that the data plane is to have: those that virtual addresses live on and real servers
+    /// are behind, and those that it has, for as long as they exist. A route that is gone for a moment, as when
+    /// the interface is down, is no reason to close it.
+    fn choose_interfaces(&mut self, vip_interfaces: &BTreeSet<u32>) -> Vec<InterfaceSpec> {
         let all = vip_interfaces.iter().chain(&self.unmanaged).copied();
-        all.chain(self.hops.interfaces()).collect()
+        let needed: BTreeSet<u32> = all.chain(self.hops.interfaces()).collect();
+        self.wanted
+            .retain(|ifindex, _| self.links.contains_key(ifindex));
+        for (ifindex, link) in &self.links {
+            let known = self.wanted.get(ifindex);
+            if link.loopback || !(needed.contains(ifindex) || known.is_some()) {
+                continue;
+            }
+            if known.is_none_or(Result::is_err) {
+                let lock = InterfaceLock::acquire(link.index, &link.name);
+                let lock = lock.map_err(|error| error.to_string());
+                self.wanted.insert(*ifindex, lock);
+            }
+        }
+        let held = self.wanted.iter().filter(|(_, lock)| lock.is_ok());
+        let links = held.filter_map(|(ifindex, _)| self.links.get(ifindex));
+        links
+            .map(|link| InterfaceSpec {
+                name: link.name.clone(),
+                ifindex: link.index,
+            })
+            .collect()
+    }
+
+    /// Tells the data plane the interfaces that it is to have, if those may be others than before.
+    fn drive_interfaces(&mut self, vip_interfaces: &BTreeSet<u32>, view: &mut View<'_>) {
+        let now = view.voice.now;
+        if self.locks_at.is_some_and(|at| at <= now) {
+            self.interfaces_changed = true;
+        }
+        if self.data_plane.is_none() || !std::mem::take(&mut self.interfaces_changed) {
+            return;
+        }
+        let refused = |all: &BTreeMap<u32, Result<InterfaceLock, String>>| -> BTreeSet<String> {
+            let errors = all.values().filter_map(|lock| lock.as_ref().err());
+            errors.cloned().collect()
+        };
+        let known = refused(&self.wanted);
+        let interfaces = self.choose_interfaces(vip_interfaces);
+        let now_refused = refused(&self.wanted);
+        for error in now_refused.difference(&known) {
+            view.say(error);
+        }
+        self.locks_at = (!now_refused.is_empty()).then(|| now + LOCK_AGAIN);
+        if let Some(data_plane) = &mut self.data_plane {
+            data_plane.set_interfaces(now, &interfaces);
+        }
+        self.take_ports(view);
+    }
+
+    /// Learns which ports are open, and what they are.
+    fn take_ports(&mut self, view: &mut View<'_>) {
+        let Some(data_plane) = &self.data_plane else {
+            return;
+        };
+        let mut ports = Ports::default();
+        for status in data_plane.ports() {
+            if let PortState::Open(port, _) = status.state
+                && let Some(link) = self.links.get(&status.spec.ifindex)
+            {
+                let known = self.ports.get(port).filter(|it| it.ifindex == link.index);
+                let (v4, v6) = known.map_or((None, None), |known| (known.v4, known.v6));
+                ports.set(
+                    port,
+                    Some(PortInfo {
+                        v4,
+                        v6,
+                        ..port_info(link)
+                    }),
+                );
+            }
+        }
+        if ports == self.ports {
+            return;
+        }
+        let former = std::mem::replace(&mut self.ports, ports);
+        let both = former.iter().chain(self.ports.iter());
+        let touched: BTreeSet<u32> = both.map(|(_, port)| port.ifindex).collect();
+        for ifindex in touched {
+            self.hops.handle_interface(ifindex);
+        }
+        self.environment_changed = true;
+        if let Some(ways) = &mut self.ways {
+            ways.handle_port();
+            self.changed = true;
+        }
+        self.addresses.want(view.voice.now);
     }
 
     /// This host has, or is about to lose, the addresses `vips` of a VRRP instance.
@@ -345,34 +437,22 @@ impl Forwarding {
     }
 
     /// An interface exists, as it is now.
-    pub(super) fn handle_link(&mut self, link: &Link, view: &mut View<'_>) {
-        let Some(mac) = link.mac else { return };
-        let Some(port) = self.ports.with_mut(link.index) else {
-            return;
-        };
-        let former = std::mem::replace(
-            port,
-            PortInfo {
-                name: link.name.clone(),
-                mac,
-                mtu: link.mtu,
-                ..port.clone()
-            },
-        );
-        if *port == former {
-            return;
-        }
-        self.hops.handle_interface(link.index);
-        self.environment_changed = true;
-        if let Some(ways) = &mut self.ways {
-            ways.handle_port();
-            self.changed = true;
-        }
-        let Some(data_plane) = self.data_plane.as_mut().filter(|_| former.mac != mac) else {
-            return;
-        };
-        let done = data_plane.steering().set_stations(link.index, &[mac]);
-        self.note_steering(done, &mut view.voice);
+    pub(super) fn handle_link(&mut self, link: &Link) {
+        self.links.insert(link.index, link.clone());
+        self.interfaces_changed = true;
+    }
+
+    /// An interface is gone.
+    pub(super) fn handle_link_removed(&mut self, ifindex: u32) {
+        self.links.remove(&ifindex);
+        self.interfaces_changed = true;
+    }
+
+    /// These interfaces exist, and no others.
+    pub(super) fn handle_links(&mut self, links: &[Link]) {
+        let links = links.iter().map(|link| (link.index, link.clone()));
+        self.links = links.collect();
+        self.interfaces_changed = true;
     }
 
     /// Health checks have changed their minds about these virtual servers.
@@ -381,7 +461,11 @@ impl Forwarding {
     }
 
     /// Does what is due.
-    pub(super) fn drive(&mut self, health: &Health, view: &mut View<'_>) {
+    pub(super) fn drive(
+        &mut self,
+        (health, vip_interfaces): (&Health, &BTreeSet<u32>),
+        view: &mut View<'_>,
+    ) {
         let now = view.voice.now;
         self.drive_client_ways(view);
         if self.addresses.take(now) {
@@ -392,6 +476,8 @@ impl Forwarding {
         {
             view.say(error);
         }
+        self.drive_interfaces(vip_interfaces, view);
+        self.drive_ports(view);
         self.take_hops();
         if now >= self.housekeeping_at {
             self.housekeeping_at = now + HOUSEKEEPING;
@@ -435,9 +521,25 @@ impl Forwarding {
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
             Some(self.sampling.poll_timeout()),
+            data_plane.and_then(DataPlane::poll_timeout),
+            self.locks_at,
             steering,
         ];
         next.into_iter().flatten().min()
+    }
+
+    /// Interfaces of the data plane that were opened, closed, or wait.
+    fn drive_ports(&mut self, view: &mut View<'_>) {
+        let Some(data_plane) = &mut self.data_plane else {
+            return;
+        };
+        let news = data_plane.handle_timeout(view.voice.now);
+        for line in &news {
+            view.say(format_args!("packet I/O: {line}"));
+        }
+        if !news.is_empty() {
+            self.take_ports(view);
+        }
     }
 
     fn keep_house(&mut self, view: &mut View<'_>) {
@@ -445,9 +547,6 @@ impl Forwarding {
             return;
         };
         data_plane.collect();
-        for line in data_plane.queue_news(clock::now()) {
-            view.say(line);
-        }
         if self.services.is_draining() {
             let drained = self.services.drain(data_plane.stats(), &mut self.hops);
             self.stale.extend(drained);
@@ -463,6 +562,7 @@ impl Forwarding {
     /// Routes may have changed.
     fn routes_changed(&mut self, now: Instant) {
         self.hops.handle_routes(now);
+        self.interfaces_changed = true;
         if let Some(ways) = &mut self.ways {
             ways.handle_routes(now);
         }
@@ -471,7 +571,9 @@ impl Forwarding {
     /// Tells the table of next hops that are not what they were.
     fn take_hops(&mut self) {
         let mut turned = BTreeSet::new();
-        for (address, id) in self.hops.take_changed() {
+        let changed = self.hops.take_changed();
+        self.interfaces_changed |= !changed.is_empty();
+        for (address, id) in changed {
             let way = way(address, &self.hops, &self.ports);
             let hop = Hop {
                 next: way.ok(),
@@ -533,26 +635,28 @@ impl Forwarding {
     /// Looks up the addresses of this host: packets to them are never answers to clients, and packets of
     /// our own come from them.
     fn learn_addresses(&mut self, view: &mut View<'_>) {
-        let links = match view.netlink.links() {
-            Ok(links) => links,
-            Err(error) => return view.say(error),
-        };
         let mut all = BTreeSet::new();
-        self.unmanaged.clear();
-        for link in links {
-            match view.netlink.addresses(link.index) {
+        let mut unmanaged = BTreeSet::new();
+        let links: Vec<(u32, bool)> = self
+            .links
+            .values()
+            .map(|link| (link.index, link.loopback))
+            .collect();
+        for (ifindex, loopback) in links {
+            match view.netlink.addresses(ifindex) {
                 Ok(addresses) => {
-                    let addrs = addresses.iter().map(|address| address.prefix.addr());
-                    if !link.loopback && addrs.clone().any(|addr| self.services.has_unmanaged(addr))
-                    {
-                        self.unmanaged.insert(link.index);
+                    let mut addrs = addresses.iter().map(|address| address.prefix.addr());
+                    all.extend(addrs.clone());
+                    if !loopback && addrs.any(|addr| self.services.has_unmanaged(addr)) {
+                        unmanaged.insert(ifindex);
                     }
-                    all.extend(addrs);
-                    self.learn_port(link.index, &addresses);
+                    self.learn_port(ifindex, &addresses);
                 }
                 Err(error) => view.say(error),
             }
         }
+        self.interfaces_changed |= unmanaged != self.unmanaged;
+        self.unmanaged = unmanaged;
         if all != self.locals {
             self.locals = all;
             self.steer(&mut view.voice);
@@ -582,7 +686,7 @@ impl Forwarding {
     }
 
     /// What is to be steered now. Own addresses come first: what is sent to them is never an answer to a client.
-    fn wanted(&mut self) -> Vec<Steered> {
+    fn wanted_steering(&mut self) -> Vec<Steered> {
         let locals = self.locals.iter().map(|addr| Steered::Local(*addr));
         let mut wanted: Vec<Steered> = locals.collect();
         wanted.extend(self.services.steer(&self.leaving));
@@ -592,7 +696,7 @@ impl Forwarding {
     /// Has what is wanted steered, and nothing else.
     fn steer(&mut self, voice: &mut Voice<'_>) {
         self.steering = Steering::Settled;
-        let wanted = self.wanted();
+        let wanted = self.wanted_steering();
         self.set_steering(&wanted, voice);
     }
 

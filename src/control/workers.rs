@@ -16,6 +16,7 @@ use crate::{
     dataplane::{
         handover::handovers,
         io::{FrameAccount, PacketIo},
+        ports::orders::Inbox,
         publish::Publisher,
         worker::{Worker, WorkerOptions},
     },
@@ -60,21 +61,20 @@ struct Ready {
 }
 
 impl Workers {
-    /// Starts a thread for each of `ios`. Each makes its own tables, so that they are where its processor
+    /// Starts a thread for each of `ios`, which opens and closes interfaces as its inbox says. Each makes its own tables, so that they are where its processor
     /// is.
     ///
     /// # Errors
     /// What the kernel refused.
     pub(super) fn start<Io>(
-        ios: Vec<Io>,
+        ios: Vec<(Io, Inbox<Io::Part>)>,
         publisher: &mut Publisher,
         start: Start<'_>,
     ) -> Result<Self, String>
     where
         Io: PacketIo + Send + 'static,
     {
-        let mut wakers = start.wakers;
-        wakers.truncate(ios.len());
+        let wakers = start.wakers;
         let count = ios.len();
         let mut ends = handovers(&wakers, start.division_seed).into_iter();
         let (stop, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
@@ -89,7 +89,7 @@ impl Workers {
         let (sender, ready) = mpsc::channel();
         let mut threads = Vec::with_capacity(count);
         let mut failure = None;
-        for (number, io) in ios.into_iter().enumerate() {
+        for (number, (io, inbox)) in ios.into_iter().enumerate() {
             let reader = publisher.reader();
             let handover = ends.next();
             let seen = others.get(number).cloned();
@@ -103,7 +103,8 @@ impl Workers {
                 });
                 let tied = cpu.map_or(Ok(()), affinity::pin_current_thread);
                 let stats = Arc::new(WorkerStats::new());
-                let mut worker = Worker::new(io, reader, Arc::clone(&stats), options);
+                let mut worker =
+                    Worker::new(io, reader, Arc::clone(&stats), options).with_inbox(inbox);
                 if let Some(handover) = handover {
                     worker = worker.with_handover(handover);
                 }
@@ -257,7 +258,7 @@ mod tests {
     use crate::{
         addr::PortId,
         balance::ServiceTable,
-        dataplane::memory::MemoryIo,
+        dataplane::{memory::MemoryIo, ports::orders},
         stats::{AllStats, DropReason},
     };
 
@@ -277,6 +278,7 @@ mod tests {
                 ended.fetch_add(1, Ordering::Relaxed);
             }),
         };
+        let ios = ios.into_iter().map(|io| (io, orders::ends().1)).collect();
         Workers::start(ios, &mut Publisher::new(ServiceTable::empty()), start).unwrap()
     }
 

@@ -3,22 +3,29 @@
 //! The kernel copies each of the balancer's packets to us and then, by the ingress filter, drops its
 //! own. Frames are buffers of ours, made once; a frame's token owns its buffer.
 
-use std::{io, mem, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    io, mem,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
-    af_xdp::{InterfaceReport, Level, Opened, notes_on, port_id},
+    af_xdp::notes_on,
     io::{BURST, FrameAccount, FrameBuf, PacketIo},
+    ports::{Attempt, Backend, InterfaceReport, Level, OpenPort},
 };
 use crate::{
     addr::PortId,
     stats::{IoDrop, IoDrops},
     sys::{
-        device::{self, InterfaceSpec},
+        device::InterfaceSpec,
         open_error::OpenError,
-        packet_socket::{PacketSocket, Received},
+        packet_socket::{self, PacketSocket, Received},
         poll::PollSet,
-        steer::{Hook, Steered, Steering},
+        steer::Hook,
         waker::Waker,
+        xsk::XskStatistics,
     },
     wire::{
         checksum, ethernet,
@@ -65,11 +72,23 @@ const fn buffer_size(mtu: u32) -> usize {
     HEADROOM + HEADROOM + mtu as usize + LINK_OVERHEAD
 }
 
-/// Packet I/O over AF_PACKET.
+/// Opens and closes interfaces over AF_PACKET.
+pub struct PacketBackend {
+    /// Bytes of an IP packet that every buffer holds.
+    largest: u32,
+}
+
+/// An interface's socket, and what was transmitted on it since the last flush, up to [`BURST`].
+pub struct PacketPort {
+    port: PortId,
+    socket: PacketSocket,
+    queued: Vec<PacketFrame>,
+}
+
+/// Packet I/O over AF_PACKET: the sockets of the one worker.
 pub struct AfPacket {
-    sockets: Vec<PacketSocket>,
-    /// For each socket, what was transmitted since the last flush, up to [`BURST`].
-    queued: Vec<Vec<PacketFrame>>,
+    /// In the order in which they came; with room for all that there can be.
+    ports: Vec<PacketPort>,
     /// Frames that could not be sent since the last flush.
     refused: u64,
     poll: PollSet,
@@ -83,97 +102,95 @@ pub struct AfPacket {
     receive_errors: u64,
 }
 
-impl AfPacket {
-    /// Opens `interfaces` (in port order) and sets the ingress filters. `matches` is what to take
-    /// from the first packet on, `waker` ends [`PacketIo::wait`].
-    ///
-    /// # Errors
-    /// [`OpenError`]; then no filter is set that was not before.
-    pub fn open(
-        interfaces: &[InterfaceSpec],
-        matches: &[Steered],
-        waker: Waker,
-    ) -> Result<Opened<Self>, OpenError> {
-        let mut steering = Steering::load(Hook::Ingress, interfaces, matches)?;
-        let opened = Self::open_sockets(interfaces, &mut steering, waker);
-        match opened {
-            Ok((io, report)) => Ok(Opened {
-                drops: vec![Arc::clone(&io.drops)],
-                io: vec![io],
-                steering,
-                report,
-                notes: Vec::new(),
-                deferrals: Vec::new(),
-            }),
-            Err(e) => {
-                steering.undo();
-                Err(e)
-            }
-        }
-    }
-
-    fn open_sockets(
-        interfaces: &[InterfaceSpec],
-        steering: &mut Steering,
-        waker: Waker,
-    ) -> Result<(Self, Vec<InterfaceReport>), OpenError> {
-        let mut poll = PollSet::new(waker);
-        let mut sockets = Vec::with_capacity(interfaces.len());
-        let mut report = Vec::with_capacity(interfaces.len());
-        let mut largest = SMALLEST_MTU;
-        for (index, spec) in interfaces.iter().enumerate() {
-            let properties = device::properties(spec)?;
-            let refused = |e| OpenError::from_errno(&spec.name, "set up AF_PACKET", e);
-            steering
-                .set_stations(spec.ifindex, &[properties.mac])
-                .complete()
-                .map_err(|refusal| refused(refusal.source))?;
-            let port = port_id(index);
-            let socket = PacketSocket::open(spec, properties.mac, steering, port)?;
-            steering
-                .set_socket(port, 0, socket.as_fd())
-                .map_err(refused)?;
-            poll.add(socket.as_fd());
-            sockets.push(socket);
-            largest = largest.max(properties.mtu);
-            let mut notes = steering.attach(port, None)?.notes;
-            notes.extend(notes_on(
-                steering,
-                port,
-                &properties,
-                Level::AfPacket,
-                largest,
-            ));
-            report.push(InterfaceReport {
-                interface: spec.name.clone(),
-                level: Level::AfPacket,
-                queues: 1,
-                notes,
-            });
-        }
-        let size = buffer_size(largest);
-        let queued = sockets.iter().map(|_| Vec::with_capacity(BURST)).collect();
-        let io = Self {
-            sockets,
-            queued,
+impl PacketBackend {
+    /// The two halves, the one that opens interfaces and the worker's, which `waker` wakes. Buffers are made for
+    /// packets of up to `mtu` bytes, the largest of the interfaces that there are.
+    pub fn new(mtu: u32, waker: Waker) -> (Self, AfPacket) {
+        let largest = mtu.max(SMALLEST_MTU);
+        let buffer = || vec![0; buffer_size(largest)].into_boxed_slice();
+        let io = AfPacket {
+            ports: Vec::with_capacity(PortId::COUNT),
             refused: 0,
-            poll,
-            free: (0..FRAMES)
-                .map(|_| vec![0; size].into_boxed_slice())
-                .collect(),
+            poll: PollSet::new(waker, PortId::COUNT),
+            free: (0..FRAMES).map(|_| buffer()).collect(),
             dropped: Vec::with_capacity(BURST),
             in_hand: 0,
             next: 0,
             drops: Arc::new(IoDrops::default()),
             receive_errors: 0,
         };
-        Ok((io, report))
+        (Self { largest }, io)
+    }
+}
+
+impl Backend for PacketBackend {
+    type Part = PacketPort;
+
+    const HOOK: Hook = Hook::Ingress;
+
+    fn open(&self, attempt: Attempt<'_>) -> Result<OpenPort<PacketPort>, OpenError> {
+        let (spec, properties, program) = (attempt.spec, attempt.properties, attempt.program);
+        let socket = PacketSocket::open(spec, properties.mac, program)?;
+        program
+            .set_socket(0, socket.as_fd())
+            .map_err(|e| OpenError::from_errno(&spec.name, "set up AF_PACKET", e))?;
+        let mut notes = program.attach(None)?.notes;
+        notes.extend(notes_on(program, properties, Level::AfPacket, self.largest));
+        Ok(OpenPort {
+            parts: vec![PacketPort {
+                port: attempt.port,
+                socket,
+                queued: Vec::with_capacity(BURST),
+            }],
+            report: InterfaceReport {
+                interface: spec.name.clone(),
+                level: Level::AfPacket,
+                queues: 1,
+                notes,
+            },
+            deferral: None,
+        })
+    }
+
+    /// The kernel copies: it has nothing of ours.
+    fn is_released(&self, _: &InterfaceSpec, _: u32) -> bool {
+        true
+    }
+
+    fn is_unbound(&self, socket: &OwnedFd) -> bool {
+        packet_socket::is_unbound(socket)
+    }
+
+    /// Asking makes the kernel's count zero.
+    fn count(&self, socket: &OwnedFd, drops: &IoDrops) -> Option<XskStatistics> {
+        let dropped = packet_socket::dropped(socket).unwrap_or(0);
+        drops.of(IoDrop::PacketSocketFull).add(dropped);
+        Some(XskStatistics::default())
+    }
+}
+
+impl AfPacket {
+    /// What goes wrong below the worker.
+    pub const fn drops(&self) -> &Arc<IoDrops> {
+        &self.drops
+    }
+
+    fn place(&self, port: PortId) -> Option<usize> {
+        self.ports.iter().position(|one| one.port == port)
+    }
+
+    fn watch_sockets(&mut self) {
+        self.poll.clear();
+        for port in &self.ports {
+            self.poll.add(port.socket.as_fd());
+        }
     }
 
     /// Takes up to `limit` packets from one socket.
     fn receive_from(&mut self, index: usize, burst: &mut Vec<PacketFrame>, limit: usize) {
         let at = self.free.len().saturating_sub(limit);
-        let Ok(got) = self.sockets[index].receive(&mut self.free[at..], HEADROOM) else {
+        let PacketPort { port, socket, .. } = &mut self.ports[index];
+        let Ok(got) = socket.receive(&mut self.free[at..], HEADROOM) else {
             self.receive_errors += 1;
             self.count_errors();
             return;
@@ -187,7 +204,7 @@ impl AfPacket {
                 buffer,
                 start: HEADROOM,
                 end: HEADROOM + received.len,
-                port: port_id(index),
+                port: *port,
             };
             let dropped = if received.truncated {
                 IoDrop::PacketOversized
@@ -207,7 +224,7 @@ impl AfPacket {
 
     /// Sends what is queued for one socket; what the kernel does not take is dropped.
     fn send_queued(&mut self, index: usize) {
-        let (socket, queued) = (&mut self.sockets[index], &mut self.queued[index]);
+        let PacketPort { socket, queued, .. } = &mut self.ports[index];
         let mut done = 0;
         while done < queued.len() {
             let (what, refused) = match socket.send(&queued[done..]) {
@@ -297,12 +314,36 @@ impl PacketIo for AfPacket {
     type Frame = PacketFrame;
     /// There is one worker only, as there is one socket an interface.
     type Parted = PacketFrame;
+    type Part = PacketPort;
+
+    fn open(&mut self, part: PacketPort) -> PortId {
+        let port = part.port;
+        self.ports.push(part);
+        self.watch_sockets();
+        port
+    }
+
+    fn close(&mut self, port: PortId) -> Option<PacketPort> {
+        let index = self.place(port)?;
+        self.send_queued(index);
+        let part = self.ports.remove(index);
+        self.next = 0;
+        self.watch_sockets();
+        Some(part)
+    }
+
+    /// The kernel has none.
+    fn recover(&mut self, _: PortId) {}
+
+    fn is_open(&self, port: PortId) -> bool {
+        self.place(port).is_some()
+    }
 
     /// Nothing to do: the kernel copies, and keeps no frame.
     fn reclaim(&mut self) {}
 
     fn receive(&mut self, burst: &mut Vec<PacketFrame>) {
-        let count = self.sockets.len();
+        let count = self.ports.len();
         let start = self.next;
         for step in 0..count {
             let room = BURST.saturating_sub(burst.len());
@@ -316,19 +357,18 @@ impl PacketIo for AfPacket {
     }
 
     fn transmit(&mut self, egress: PortId, frame: PacketFrame) -> Result<(), PacketFrame> {
-        let index = usize::from(egress.0);
-        let Some(queued) = self.queued.get(index) else {
+        let Some(index) = self.place(egress) else {
             return Err(frame);
         };
-        if queued.len() == BURST {
+        if self.ports[index].queued.len() == BURST {
             self.send_queued(index);
         }
-        self.queued[index].push(frame);
+        self.ports[index].queued.push(frame);
         Ok(())
     }
 
     fn flush(&mut self) -> u64 {
-        for index in 0..self.sockets.len() {
+        for index in 0..self.ports.len() {
             self.send_queued(index);
         }
         mem::take(&mut self.refused)

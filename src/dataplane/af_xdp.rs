@@ -1,30 +1,36 @@
 //! Packet I/O over AF_XDP: the steering program gives the balancer's packets to one socket a queue,
-//! and all sockets share one set of frames.
+//! and all sockets are on one set of frames.
 //!
-//! Opening chooses the best level that the interfaces take and says why not a better one. The
+//! Opening an interface chooses the best level that it takes and says why not a better one. The
 //! sockets go to the workers, the program and its tables to the control thread.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use super::io::{BURST, FrameAccount, FrameBuf, PacketIo};
+use super::{
+    io::{BURST, FrameAccount, FrameBuf, PacketIo},
+    ports::{Attempt, Backend, InterfaceReport, Level, OpenPort},
+};
 use crate::{
     addr::PortId,
     stats::{IoDrop, IoDrops},
     sys::{
         busy_poll::Deferral,
-        device::{self, InterfaceSpec, Properties},
+        device::{InterfaceSpec, Properties},
         open_error::OpenError,
         poll::PollSet,
-        steer::{Hook, Steered, Steering},
-        umem::{Frame, Parted, ROOM},
+        steer::{Hook, PortProgram},
+        umem::{Frame, FrameMemory, MOST_FRAMES, Parted, ROOM},
         waker::Waker,
         xdp_link::XdpMode,
-        xsk::{CopyMode, XskSet},
+        xsk::{self, CopyMode, PortQueues, XskSet, XskStatistics},
     },
 };
 
 /// Frames for each receive queue: a full fill ring, and as many in the other rings and in hand.
 const FRAMES_PER_QUEUE: u32 = 4096;
+/// Queues of a worker that there are frames for, whatever interfaces there are at the start: those of two. With
+/// more, each has a share.
+const QUEUES_PER_WORKER: u32 = 2;
 /// Receive queues that the steering program's map has places for (MAX_QUEUES of `steer.bpf.c`).
 const MAX_QUEUES: u32 = 256;
 /// Bytes of a frame beside its IP packet: Ethernet and two VLAN tags.
@@ -48,90 +54,16 @@ pub enum XdpWish {
     Generic,
 }
 
-/// How to open.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// How far to go.
-    pub wish: XdpWish,
-    /// What to steer from the first packet on. After a crash this must be all there is: what is not
-    /// named goes to the host as soon as the program is replaced.
-    pub matches: Vec<Steered>,
+/// Opens and closes interfaces over AF_XDP.
+pub struct XdpBackend {
+    memory: Arc<FrameMemory>,
+    wish: XdpWish,
     /// Whether the workers do the drivers' receive work (`--busy-poll`).
-    pub busy_poll: bool,
+    busy_poll: bool,
+    workers: u32,
 }
 
-/// How an interface's packets are got, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// AF_XDP; the driver writes into our frames.
-    ZeroCopy,
-    /// AF_XDP; the program runs in the driver, the kernel copies.
-    NativeCopy,
-    /// AF_XDP; the program runs in the kernel's receive path.
-    Generic,
-    /// AF_PACKET; the kernel copies, and an ingress filter drops its own copy.
-    AfPacket,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ZeroCopy => "AF_XDP zero-copy",
-            Self::NativeCopy => "AF_XDP native copy",
-            Self::Generic => "AF_XDP generic",
-            Self::AfPacket => "AF_PACKET",
-        })
-    }
-}
-
-/// What was reached on one interface. Shown as one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InterfaceReport {
-    /// The interface.
-    pub interface: String,
-    /// What was reached.
-    pub level: Level,
-    /// Receive queues served.
-    pub queues: u32,
-    /// Why it is not a better level, and what else to know.
-    pub notes: Vec<String>,
-}
-
-impl fmt::Display for InterfaceReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.queues == 1 { "" } else { "s" };
-        write!(
-            f,
-            "{}: {} on {} queue{plural}",
-            self.interface, self.level, self.queues
-        )?;
-        if self.notes.is_empty() {
-            return Ok(());
-        }
-        write!(f, " ({})", self.notes.join("; "))
-    }
-}
-
-/// What was reached, an entry an interface, in port order.
-pub type Report = Vec<InterfaceReport>;
-
-/// The two halves of opened packet I/O, and what was reached.
-pub struct Opened<Io> {
-    /// For the workers, one each; at least one.
-    pub io: Vec<Io>,
-    /// For the control thread.
-    pub steering: Steering,
-    /// To be told.
-    pub report: Report,
-    /// What else to know, that is of no interface.
-    pub notes: Vec<String>,
-    /// What each worker's half counts of what goes wrong.
-    pub drops: Vec<Arc<IoDrops>>,
-    /// What is to be ended at a clean stop.
-    pub deferrals: Vec<Deferral>,
-}
-
-/// Packet I/O over AF_XDP.
+/// Packet I/O over AF_XDP: one worker's sockets.
 pub struct AfXdp {
     poll: PollSet,
     sockets: XskSet,
@@ -168,144 +100,178 @@ impl Unsent {
     }
 }
 
-impl AfXdp {
-    /// Opens `interfaces` (in port order) and attaches the steering program. Each of `wakers` ends the
-    /// [`PacketIo::wait`] of one worker; of more than the most queues of an interface, some find no work.
+impl XdpBackend {
+    /// The frames, for workers of which each is woken by one of `wakers`: the halves that open interfaces, and
+    /// the workers'. There are frames for so many `queues`, of all interfaces together, or for those of two
+    /// interfaces, whichever is more.
     ///
     /// # Errors
-    /// [`OpenError`]; then nothing is attached that was not before.
-    pub fn open(
-        interfaces: &[InterfaceSpec],
-        options: &Options,
+    /// What the kernel refused.
+    pub fn new(
+        wish: XdpWish,
+        busy_poll: bool,
+        queues: u32,
         wakers: &[Waker],
-    ) -> Result<Opened<Self>, OpenError> {
-        let mut ports = Vec::with_capacity(interfaces.len());
-        for spec in interfaces {
-            ports.push((spec.clone(), checked_properties(spec)?));
-        }
-        let mut steering = Steering::load(Hook::Xdp, interfaces, &options.matches)?;
-        for (spec, properties) in &ports {
-            steering
-                .set_stations(spec.ifindex, &[properties.mac])
-                .complete()
-                .map_err(|e| OpenError::from_errno(&spec.name, "set its address", e.source))?;
-        }
+    ) -> Result<(Self, Vec<AfXdp>), OpenError> {
         let workers = u32::try_from(wakers.len()).unwrap_or(u32::MAX);
-        let opened = Self::bind_and_attach(&ports, options.wish, workers, &mut steering);
-        let (mut sets, mut report) = match opened {
-            Ok(opened) => opened,
-            Err(e) => {
-                steering.undo();
-                return Err(e);
-            }
-        };
-        let deferrals = if options.busy_poll {
-            start_busy_polling(interfaces, &mut sets, &mut report)
-        } else {
-            Vec::new()
-        };
-        let huge = sets.iter().any(XskSet::is_huge);
-        let io: Vec<_> = sets
-            .into_iter()
-            .zip(wakers)
-            .map(|(sockets, waker)| Self::new(sockets, waker.clone()))
-            .collect();
-        let size = if huge { "huge" } else { "small" };
-        Ok(Opened {
-            drops: io.iter().map(|io| Arc::clone(&io.drops)).collect(),
-            io,
-            steering,
-            report,
-            notes: vec![format!("frames in {size} pages")],
-            deferrals,
-        })
-    }
-
-    fn new(sockets: XskSet, waker: Waker) -> Self {
-        let mut poll = PollSet::new(waker);
-        for (_, _, socket) in sockets.sockets() {
-            poll.add(socket);
-        }
-        Self {
-            poll,
-            sockets,
+        let queues = queues.max(workers.saturating_mul(QUEUES_PER_WORKER));
+        let frames = queues.saturating_mul(FRAMES_PER_QUEUE).min(MOST_FRAMES);
+        let (memory, pools) = FrameMemory::new(frames, workers)?;
+        let ios = pools.into_iter().zip(wakers);
+        let ios = ios.map(|(pool, waker)| AfXdp {
+            poll: PollSet::new(waker.clone(), MAX_QUEUES as usize),
+            sockets: XskSet::new(pool),
             unsent: Unsent::default(),
             left: 0,
             drops: Arc::default(),
+        });
+        let ios = ios.collect();
+        let backend = Self {
+            memory,
+            wish,
+            busy_poll,
+            workers,
+        };
+        Ok((backend, ios))
+    }
+
+    /// What is to know of the frames.
+    pub fn note(&self) -> String {
+        let size = if self.memory.is_huge() {
+            "huge"
+        } else {
+            "small"
+        };
+        format!("frames in {size} pages")
+    }
+
+    /// The best sockets that the interface takes, and whether they are zero-copy ones.
+    fn bind(&self, attempt: &mut Attempt<'_>) -> Result<(Vec<PortQueues>, bool), OpenError> {
+        let (spec, place) = (attempt.spec, (attempt.port, attempt.properties.queues));
+        let bind = |mode| xsk::bind(&self.memory, spec, place, mode, self.workers);
+        match self.wish {
+            XdpWish::ZeroCopy => Ok((bind(CopyMode::ZeroCopy)?, true)),
+            XdpWish::Auto if attempt.no_zero_copy.is_none() => match bind(CopyMode::ZeroCopy) {
+                Ok(parts) => Ok((parts, true)),
+                Err(OpenError::Refused { action, source }) => {
+                    *attempt.no_zero_copy = Some(format!("zero-copy: {action}: {source}"));
+                    Ok((bind(CopyMode::Copy)?, false))
+                }
+                Err(error) => Err(error),
+            },
+            XdpWish::Auto | XdpWish::Native | XdpWish::Generic => {
+                Ok((bind(CopyMode::Copy)?, false))
+            }
         }
     }
 
+    /// Has the workers do the driver's receive work, as far as the kernel lets them: without it all works the
+    /// same. What is to be ended some day, or why not.
+    fn start_busy_polling(spec: &InterfaceSpec, parts: &mut [PortQueues]) -> io::Result<Deferral> {
+        parts
+            .iter_mut()
+            .try_for_each(PortQueues::prefer_busy_polling)?;
+        Deferral::begin(spec)
+    }
+}
+
+impl Backend for XdpBackend {
+    type Part = PortQueues;
+
+    const HOOK: Hook = Hook::Xdp;
+
     /// Sockets first: their queues are the proof that no other engine runs, before its program is
     /// replaced.
-    fn bind_and_attach(
-        ports: &[(InterfaceSpec, Properties)],
-        wish: XdpWish,
-        workers: u32,
-        steering: &mut Steering,
-    ) -> Result<(Vec<XskSet>, Report), OpenError> {
-        let queues: Vec<_> = ports
-            .iter()
-            .map(|(spec, properties)| (spec.clone(), properties.queues))
-            .collect();
-        let bind = |mode| XskSet::bind(&queues, mode, FRAMES_PER_QUEUE, workers);
-        let mut no_zero_copy = None;
-        let mut sockets = match wish {
-            XdpWish::Native | XdpWish::Generic => bind(CopyMode::Copy)?,
-            XdpWish::ZeroCopy => bind(CopyMode::ZeroCopy)?,
-            XdpWish::Auto => match bind(CopyMode::ZeroCopy) {
-                Ok(sockets) => sockets,
-                Err(OpenError::Refused { action, source }) => {
-                    no_zero_copy = Some(format!("zero-copy: {action}: {source}"));
-                    bind(CopyMode::Copy)?
-                }
-                Err(e) => return Err(e),
-            },
-        };
-        let mut zero_copy =
-            wish == XdpWish::ZeroCopy || (wish == XdpWish::Auto && no_zero_copy.is_none());
-        connect(&sockets, steering)?;
-        let mode = match wish {
+    fn open(&self, mut attempt: Attempt<'_>) -> Result<OpenPort<PortQueues>, OpenError> {
+        let (spec, properties) = (attempt.spec, attempt.properties);
+        if properties.queues > MAX_QUEUES {
+            return Err(OpenError::TooManyQueues {
+                interface: spec.name.clone(),
+                queues: properties.queues,
+            });
+        }
+        let (mut parts, zero_copy) = self.bind(&mut attempt)?;
+        for (queue, socket) in parts.iter().flat_map(PortQueues::sockets) {
+            let given = attempt.program.set_socket(queue, socket);
+            given.map_err(|source| OpenError::Refused {
+                action: format!("{spec}: give queue {queue} to its socket"),
+                source,
+            })?;
+        }
+        let mode = match self.wish {
             XdpWish::Auto => None,
             XdpWish::ZeroCopy | XdpWish::Native => Some(XdpMode::Native),
             XdpWish::Generic => Some(XdpMode::Generic),
         };
-        let mut attached = Vec::with_capacity(ports.len());
-        for index in 0..ports.len() {
-            attached.push(steering.attach(port_id(index), mode)?);
+        let attached = attempt.program.attach(mode)?;
+        if zero_copy && attached.mode == Some(XdpMode::Generic) {
+            // A driver that does not run the program does not fill the rings either. The queues are free
+            // for others when these sockets are closed.
+            *attempt.no_zero_copy = Some("zero-copy: not with a generic program".to_owned());
+            return Err(OpenError::QueueBusy {
+                interface: spec.name.clone(),
+                queue: 0,
+            });
         }
-        if zero_copy && attached.iter().any(|a| a.mode == Some(XdpMode::Generic)) {
-            // A driver that does not run the program does not fill the rings either.
-            zero_copy = false;
-            no_zero_copy = Some("zero-copy: not with a generic program".to_owned());
-            steering.forget_sockets();
-            drop(sockets);
-            sockets = bind(CopyMode::Copy)?;
-            connect(&sockets, steering)?;
+        let level = match attached.mode {
+            Some(XdpMode::Native) if zero_copy => Level::ZeroCopy,
+            Some(XdpMode::Native) => Level::NativeCopy,
+            Some(XdpMode::Generic) | None => Level::Generic,
+        };
+        let mut notes: Vec<_> = attempt.no_zero_copy.iter().cloned().collect();
+        notes.extend(attached.notes);
+        notes.extend(notes_on(
+            attempt.program,
+            properties,
+            level,
+            ROOM - LINK_OVERHEAD,
+        ));
+        let mut deferral = None;
+        if self.busy_poll {
+            match Self::start_busy_polling(spec, &mut parts) {
+                Ok(begun) => {
+                    deferral = Some(begun);
+                    notes.push("busy polling".to_owned());
+                }
+                Err(error) => notes.push(format!("no busy polling: {error}")),
+            }
         }
-        let mut report = Vec::with_capacity(ports.len());
-        for (index, ((spec, properties), attached)) in ports.iter().zip(attached).enumerate() {
-            let level = match attached.mode {
-                Some(XdpMode::Native) if zero_copy => Level::ZeroCopy,
-                Some(XdpMode::Native) => Level::NativeCopy,
-                Some(XdpMode::Generic) | None => Level::Generic,
-            };
-            let mut notes: Vec<_> = no_zero_copy.iter().cloned().collect();
-            notes.extend(attached.notes);
-            notes.extend(notes_on(
-                steering,
-                port_id(index),
-                properties,
-                level,
-                ROOM - LINK_OVERHEAD,
-            ));
-            report.push(InterfaceReport {
+        Ok(OpenPort {
+            parts,
+            report: InterfaceReport {
                 interface: spec.name.clone(),
                 level,
                 queues: properties.queues,
                 notes,
-            });
+            },
+            deferral,
+        })
+    }
+
+    fn is_released(&self, spec: &InterfaceSpec, queues: u32) -> bool {
+        xsk::is_released(spec, queues)
+    }
+
+    fn is_unbound(&self, socket: &OwnedFd) -> bool {
+        xsk::is_unbound(socket)
+    }
+
+    fn count(&self, socket: &OwnedFd, _: &IoDrops) -> Option<XskStatistics> {
+        xsk::statistics(socket).ok()
+    }
+}
+
+impl AfXdp {
+    /// What goes wrong below the worker.
+    pub const fn drops(&self) -> &Arc<IoDrops> {
+        &self.drops
+    }
+
+    fn watch_sockets(&mut self) {
+        self.poll.clear();
+        for (_, socket) in self.sockets.ports().flat_map(PortQueues::sockets) {
+            self.poll.add(socket);
         }
-        Ok((sockets, report))
     }
 
     fn count_errors(&self) {
@@ -315,63 +281,10 @@ impl AfXdp {
     }
 }
 
-/// Has the workers do the drivers' receive work, as far as the kernel lets them: without it all works the
-/// same. What is to be ended some day.
-fn start_busy_polling(
-    interfaces: &[InterfaceSpec],
-    sets: &mut [XskSet],
-    report: &mut Report,
-) -> Vec<Deferral> {
-    let preferred = sets
-        .iter_mut()
-        .try_for_each(XskSet::prefer_busy_polling)
-        .map_err(|error| error.to_string());
-    let mut deferrals = Vec::new();
-    for (spec, report) in interfaces.iter().zip(report) {
-        let deferral = preferred
-            .clone()
-            .and_then(|()| Deferral::begin(spec).map_err(|error| error.to_string()));
-        report.notes.push(match deferral {
-            Ok(deferral) => {
-                deferrals.push(deferral);
-                "busy polling".to_owned()
-            }
-            Err(error) => format!("no busy polling: {error}"),
-        });
-    }
-    deferrals
-}
-
-/// What the interface is, if packets can be had from it.
-fn checked_properties(spec: &InterfaceSpec) -> Result<Properties, OpenError> {
-    let properties = device::properties(spec)?;
-    if properties.queues > MAX_QUEUES {
-        return Err(OpenError::TooManyQueues {
-            interface: spec.name.clone(),
-            queues: properties.queues,
-        });
-    }
-    Ok(properties)
-}
-
-/// Tells the steering program which socket serves which queue.
-fn connect(sets: &[XskSet], steering: &mut Steering) -> Result<(), OpenError> {
-    for (port, queue, socket) in sets.iter().flat_map(XskSet::sockets) {
-        steering
-            .set_socket(port, queue, socket)
-            .map_err(|source| OpenError::Refused {
-                action: format!("give queue {queue} of port {} to its socket", port.0),
-                source,
-            })?;
-    }
-    Ok(())
-}
-
 /// What is to know of an interface whose packets are got in this way. Where merged packets would hurt,
 /// merging is switched off first, if the kernel lets us.
 pub(super) fn notes_on(
-    steering: &mut Steering,
-    port: PortId,
+    program: &mut PortProgram,
     properties: &Properties,
     level: Level,
     largest: u32,
@@ -379,7 +292,7 @@ pub(super) fn notes_on(
     let mut notes = notes_about(properties, level, largest);
     // Before the kernel's receive path, in the driver, nothing is merged yet.
     if properties.merges && level >= Level::Generic {
-        notes.push(steering.stop_merging(port).unwrap_or_else(|error| {
+        notes.push(program.stop_merging().unwrap_or_else(|error| {
             format!("merged packets are dropped: `ethtool -K … gro off lro off` ({error})")
         }));
     }
@@ -404,10 +317,6 @@ fn notes_about(properties: &Properties, level: Level, largest: u32) -> Vec<Strin
             .push("VLAN tags are taken off before XDP sees them: `ethtool -K … rxvlan off`".into());
     }
     notes
-}
-
-pub(super) fn port_id(index: usize) -> PortId {
-    PortId(u8::try_from(index).unwrap_or(u8::MAX))
 }
 
 impl FrameBuf for Frame {
@@ -442,6 +351,29 @@ impl FrameBuf for Frame {
 impl PacketIo for AfXdp {
     type Frame = Frame;
     type Parted = Parted;
+    type Part = PortQueues;
+
+    fn open(&mut self, part: PortQueues) -> PortId {
+        let port = part.port();
+        self.sockets.open(part);
+        self.watch_sockets();
+        port
+    }
+
+    fn close(&mut self, port: PortId) -> Option<PortQueues> {
+        let (part, lost) = self.sockets.close(port)?;
+        self.drops.of(IoDrop::XskClosedUnsent).add(lost);
+        self.watch_sockets();
+        Some(part)
+    }
+
+    fn recover(&mut self, port: PortId) {
+        self.sockets.recover(port);
+    }
+
+    fn is_open(&self, port: PortId) -> bool {
+        self.sockets.is_open(port)
+    }
 
     fn reclaim(&mut self) {
         self.sockets.reclaim();
@@ -564,22 +496,5 @@ mod tests {
         assert!(about(&properties, Level::Generic).contains("interface is down"));
         assert!(!about(&properties, Level::ZeroCopy).contains("interface is down"));
         assert!(about(&properties, Level::AfPacket).contains("the MTU is 9000"));
-    }
-
-    #[test]
-    fn a_report_is_one_line_with_the_reasons() {
-        let mut report = InterfaceReport {
-            interface: "eth1".to_owned(),
-            level: Level::NativeCopy,
-            queues: 4,
-            notes: Vec::new(),
-        };
-        assert_eq!(report.to_string(), "eth1: AF_XDP native copy on 4 queues");
-        report.queues = 1;
-        report.notes = vec!["zero-copy: not supported".to_owned(), "b".to_owned()];
-        assert_eq!(
-            report.to_string(),
-            "eth1: AF_XDP native copy on 1 queue (zero-copy: not supported; b)"
-        );
     }
 }

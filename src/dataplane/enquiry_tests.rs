@@ -17,8 +17,8 @@ use super::*;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        ConnEntry, ConnFilter, Environment, LbKind, Limits, MarkRule, Match, NextHop, Persistence,
-        RealId, RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable,
+        ConnEntry, ConnFilter, Environment, Hop, HopId, LbKind, Limits, MarkRule, Match, NextHop,
+        Persistence, RealId, RealSpec, Scheduler, ServiceId, ServiceKey, ServiceSpec, TableBuilder,
     },
     dataplane::{
         memory::MemoryIo,
@@ -42,19 +42,14 @@ fn real(id: u32, addr: &str) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
-        next_hop: Some(NextHop {
-            port: PORT,
-            source: MacAddr([2; 6]),
-            destination: MacAddr([4; 6]),
-            mtu: 1500,
-        }),
-        local: None,
+        hop: HopId(0),
     }
 }
 
 fn service(id: u32, protocol: L4Proto, vip: &str, port: u16, reals: Vec<RealSpec>) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(id),
+        epoch: NonZeroU32::MIN,
         matches: vec![Match::Address(ServiceKey {
             protocol,
             endpoint: Endpoint::new(vip.parse().unwrap(), port),
@@ -63,6 +58,7 @@ fn service(id: u32, protocol: L4Proto, vip: &str, port: u16, reals: Vec<RealSpec
         scheduler: Scheduler::Rr,
         persistence: None,
         reals,
+        draining: Vec::new(),
     }
 }
 
@@ -150,7 +146,21 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new(workers: usize) -> Self {
-        let table = ServiceTable::build(1, &services(), marks()).unwrap();
+        let mut tables = TableBuilder::new();
+        tables.set_environment(marks());
+        tables.apply(&[], &services()).unwrap();
+        let next = NextHop {
+            port: PORT,
+            source: MacAddr([2; 6]),
+            destination: MacAddr([4; 6]),
+            mtu: 1500,
+        };
+        let hop = Hop {
+            next: Some(next),
+            local: None,
+        };
+        tables.set_hop(HopId(0), hop);
+        let table = tables.build(1);
         let calls = Arc::new(AtomicUsize::new(0));
         let call = Arc::clone(&calls);
         let mut publisher = Publisher::with_call(table, move || {

@@ -38,30 +38,30 @@ pub(super) const SHARE: usize = BURST / 2;
 
 /// What is to be done with a frame by the worker that it is handed to.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(super) enum Purpose {
     /// To be decided on. So many workers have looked for its flow before.
     Decide {
-        /// [`Errand::OWNED`] when it comes to its owner.
+        /// [`Purpose::OWNED`] when it comes to its owner.
         hops: u16,
     },
     /// To be transmitted as it is.
     Transmit(PortId),
 }
 
-impl Errand {
+impl Purpose {
     /// More hops than workers: the frame goes no further.
     pub(super) const OWNED: u16 = u16::MAX;
 }
 
 /// A frame on its way.
 #[derive(Debug)]
-pub(super) struct Parcel<P> {
+pub(super) struct Handoff<P> {
     pub(super) parted: P,
-    pub(super) errand: Errand,
+    pub(super) purpose: Purpose,
 }
 
 /// How one worker is woken.
-struct Bed {
+struct Sleeper {
     /// Whether it sleeps or is about to.
     asleep: CachePadded<AtomicBool>,
     waker: Waker,
@@ -69,20 +69,20 @@ struct Bed {
 
 /// The way to one other worker.
 struct Outlet<P> {
-    ring: Producer<Parcel<P>>,
+    ring: Producer<Handoff<P>>,
     /// What this burst has for it, with room for a whole one.
-    kept: Vec<Parcel<P>>,
+    kept: Vec<Handoff<P>>,
 }
 
 /// One worker's end of the hand-over.
 pub struct Handover<P> {
-    beds: Arc<[Bed]>,
+    sleepers: Arc<[Sleeper]>,
     number: u32,
     ownership: Ownership,
     /// To each worker; that to itself is never used.
     outlets: Box<[Outlet<P>]>,
     /// From each worker.
-    inlets: Box<[Consumer<Parcel<P>>]>,
+    inlets: Box<[Consumer<Handoff<P>>]>,
     /// The one to look at first next time, so that none starves.
     first: usize,
 }
@@ -103,11 +103,11 @@ pub fn handovers<P>(wakers: &[Waker], seed: u64) -> Vec<Handover<P>> {
         return Vec::new();
     };
     let size = ring_size(wakers.len());
-    let bed = |waker: &Waker| Bed {
+    let sleeper = |waker: &Waker| Sleeper {
         asleep: CachePadded::default(),
         waker: waker.clone(),
     };
-    let beds: Arc<[Bed]> = wakers.iter().map(bed).collect();
+    let sleepers: Arc<[Sleeper]> = wakers.iter().map(sleeper).collect();
     let mut inlets: Vec<Vec<_>> = wakers.iter().map(|_| Vec::new()).collect();
     let mut outlets = |_| {
         let outlet = |inlets: &mut Vec<_>| {
@@ -123,7 +123,7 @@ pub fn handovers<P>(wakers: &[Waker], seed: u64) -> Vec<Handover<P>> {
     let outlets: Vec<Box<[_]>> = (0..workers).map(&mut outlets).collect();
     let ends = outlets.into_iter().zip(inlets).zip(0..);
     let end = |((outlets, inlets), number): ((_, Vec<_>), _)| Handover {
-        beds: Arc::clone(&beds),
+        sleepers: Arc::clone(&sleepers),
         number,
         ownership: Ownership::new(workers, seed),
         outlets,
@@ -150,7 +150,7 @@ impl<P> Handover<P> {
     }
 
     /// Gives frames that others handed over to `take`, at most `most`.
-    pub(super) fn take(&mut self, most: usize, mut take: impl FnMut(Parcel<P>)) {
+    pub(super) fn take(&mut self, most: usize, mut take: impl FnMut(Handoff<P>)) {
         let (late, early) = self.inlets.split_at_mut(self.first);
         let mut inlets = early.iter_mut().chain(late);
         let mut left = most;
@@ -158,26 +158,31 @@ impl<P> Handover<P> {
             && let Some(inlet) = inlets.next()
         {
             while left > 0
-                && let Ok(parcel) = inlet.pop()
+                && let Ok(handoff) = inlet.pop()
             {
                 left -= 1;
-                take(parcel);
+                take(handoff);
             }
         }
         self.first = (self.first + 1) % self.inlets.len();
+    }
+
+    /// Whether nothing that others have handed over waits to be taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.inlets.iter().all(Consumer::is_empty)
     }
 
     /// Keeps a frame for worker `to` until [`Self::dispatch`].
     ///
     /// # Errors
     /// The frame, when there is no such worker.
-    pub(super) fn put(&mut self, to: u32, parcel: Parcel<P>) -> Result<(), P> {
+    pub(super) fn put(&mut self, to: u32, handoff: Handoff<P>) -> Result<(), P> {
         match self.outlets.get_mut(to as usize) {
             Some(outlet) => {
-                outlet.kept.push(parcel);
+                outlet.kept.push(handoff);
                 Ok(())
             }
-            None => Err(parcel.parted),
+            None => Err(handoff.parted),
         }
     }
 
@@ -185,7 +190,7 @@ impl<P> Handover<P> {
     /// How many were handed over.
     pub(super) fn dispatch(&mut self, mut refused: impl FnMut(P)) -> u64 {
         let mut handed = 0;
-        for (outlet, bed) in self.outlets.iter_mut().zip(&*self.beds) {
+        for (outlet, sleeper) in self.outlets.iter_mut().zip(&*self.sleepers) {
             if outlet.kept.is_empty() {
                 continue;
             }
@@ -194,11 +199,13 @@ impl<P> Handover<P> {
             if let Ok(chunk) = outlet.ring.write_chunk_uninit(room) {
                 handed += chunk.fill_from_iter(kept.by_ref().take(room)) as u64;
             }
-            kept.for_each(|parcel| refused(parcel.parted));
+            kept.for_each(|handoff| refused(handoff.parted));
             // Either this sees that the other is about to sleep, or the other sees the frames.
             fence(Ordering::SeqCst);
-            if bed.asleep.load(Ordering::Relaxed) && bed.asleep.swap(false, Ordering::Relaxed) {
-                bed.waker.wake();
+            if sleeper.asleep.load(Ordering::Relaxed)
+                && sleeper.asleep.swap(false, Ordering::Relaxed)
+            {
+                sleeper.waker.wake();
             }
         }
         handed
@@ -206,11 +213,11 @@ impl<P> Handover<P> {
 
     /// Calls `sleep`, which the waker ends, unless another worker has handed frames over.
     pub(super) fn doze<T>(&self, sleep: impl FnOnce() -> T) -> Option<T> {
-        let bed = self.beds.get(self.number as usize)?;
-        bed.asleep.store(true, Ordering::Relaxed);
+        let sleeper = self.sleepers.get(self.number as usize)?;
+        sleeper.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let slept = self.inlets.iter().all(Consumer::is_empty).then(sleep);
-        bed.asleep.store(false, Ordering::Relaxed);
+        let slept = self.is_drained().then(sleep);
+        sleeper.asleep.store(false, Ordering::Relaxed);
         slept
     }
 }
@@ -235,9 +242,9 @@ mod tests {
         assert_eq!(ring_size(4), 341);
         let mut hand = |from: usize, count: u32| {
             for _ in 0..count {
-                let errand = Errand::Decide { hops: 0 };
+                let purpose = Purpose::Decide { hops: 0 };
                 let parted = u32::try_from(from).unwrap();
-                assert!(ends[from].put(3, Parcel { parted, errand }).is_ok());
+                assert!(ends[from].put(3, Handoff { parted, purpose }).is_ok());
             }
             let mut refused = 0;
             let handed = ends[from].dispatch(|_| refused += 1);
@@ -247,7 +254,7 @@ mod tests {
         assert_eq!((hand(0, 400), hand(1, 400), hand(2, 5)), (59, 59, 0));
         let mut got = [0; 3];
         for _ in 0..4 {
-            ends[3].take(SHARE, |parcel| got[parcel.parted as usize] += 1);
+            ends[3].take(SHARE, |handoff| got[handoff.parted as usize] += 1);
         }
         assert_eq!(got.iter().sum::<usize>(), 4 * SHARE);
         assert!(got[0] >= SHARE && got[1] >= SHARE, "{got:?}");
@@ -264,14 +271,14 @@ mod tests {
         // A ball goes to and fro; each end sleeps without it.
         let players = ends.into_iter().zip(wakers).map(|(mut end, waker)| {
             thread::spawn(move || {
-                let mut poll = PollSet::new(waker);
+                let mut poll = PollSet::new(waker, 0);
                 let serve = |end: &mut Handover<u32>, ball| {
-                    let errand = Errand::Decide { hops: 0 };
-                    let parcel = Parcel {
+                    let purpose = Purpose::Decide { hops: 0 };
+                    let handoff = Handoff {
                         parted: ball,
-                        errand,
+                        purpose,
                     };
-                    assert!(end.put(end.next(), parcel).is_ok());
+                    assert!(end.put(end.next(), handoff).is_ok());
                     assert_eq!(end.dispatch(|_| panic!("no room")), 1);
                 };
                 if end.number() == 0 {
@@ -280,7 +287,7 @@ mod tests {
                 let mut slept = 0_u32;
                 loop {
                     let mut ball = None;
-                    end.take(1, |parcel| ball = Some(parcel.parted));
+                    end.take(1, |handoff| ball = Some(handoff.parted));
                     if let Some(ball) = ball {
                         if ball < ROUNDS {
                             serve(&mut end, ball + 1);

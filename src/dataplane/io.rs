@@ -91,6 +91,22 @@ pub trait PacketIo {
     /// A frame between two workers.
     type Parted: Send;
 
+    /// What a worker has of an interface.
+    type Part: Send;
+
+    /// Receives from and transmits on one more interface from now on; which port it is. It was not open.
+    fn open(&mut self, part: Self::Part) -> PortId;
+
+    /// Leaves an interface, and gives back what there was of it. The frames that the kernel has of it stay its
+    /// own until [`Self::recover`]. `None` when the port is not open.
+    fn close(&mut self, port: PortId) -> Option<Self::Part>;
+
+    /// Takes back the frames that the kernel had of a port that was closed: it has let go of them.
+    fn recover(&mut self, port: PortId);
+
+    /// Whether an interface has this port.
+    fn is_open(&self, port: PortId) -> bool;
+
     /// Takes back frames whose transmission is complete and hands the kernel empty ones to fill.
     fn reclaim(&mut self);
 

@@ -171,6 +171,8 @@ pub struct MemoryIo {
     in_hand: u64,
     /// For each port, the worker that transmits on it for this one.
     carriers: Vec<Option<u32>>,
+    /// Ports that were closed; all others are open.
+    closed: Vec<PortId>,
     waits: u64,
 }
 
@@ -191,6 +193,7 @@ impl MemoryIo {
             parted: 0,
             in_hand: 0,
             carriers: Vec::new(),
+            closed: Vec::new(),
             waits: 0,
         }
     }
@@ -252,6 +255,25 @@ impl MemoryIo {
 impl PacketIo for MemoryIo {
     type Frame = MemoryFrame;
     type Parted = MemoryFrame;
+    /// There is nothing to have but its number.
+    type Part = PortId;
+
+    fn open(&mut self, part: PortId) -> PortId {
+        self.closed.retain(|port| *port != part);
+        part
+    }
+
+    fn close(&mut self, port: PortId) -> Option<PortId> {
+        let was_open = self.is_open(port);
+        was_open.then(|| self.closed.push(port)).map(|()| port)
+    }
+
+    fn recover(&mut self, _: PortId) {}
+
+    #[inline]
+    fn is_open(&self, port: PortId) -> bool {
+        !self.closed.contains(&port)
+    }
 
     fn reclaim(&mut self) {}
 
@@ -265,7 +287,10 @@ impl PacketIo for MemoryIo {
 
     #[inline]
     fn transmit(&mut self, egress: PortId, mut frame: MemoryFrame) -> Result<(), MemoryFrame> {
-        if self.transmitted.len() == self.ring || self.carrier(egress).is_some() {
+        if self.transmitted.len() == self.ring
+            || self.carrier(egress).is_some()
+            || !self.is_open(egress)
+        {
             return Err(frame);
         }
         frame.place = Place::new(frame.place.start(), frame.place.end(), egress);

@@ -9,6 +9,7 @@ mod limit;
 pub mod memory;
 mod output;
 mod parking;
+pub mod ports;
 pub mod publish;
 mod stages;
 pub mod worker;

@@ -2,7 +2,7 @@
 //! dropped.
 
 use super::{
-    handover::{Errand, Handover, Parcel},
+    handover::{Handoff, Handover, Purpose},
     io::{FrameBuf, PacketIo},
     limit::ReplyLimit,
     parking::Parking,
@@ -82,14 +82,14 @@ impl<Io: PacketIo> Output<'_, Io> {
                 Ok(()) => return 1 + self.send_second(port),
                 Err(frame) => match self.io.carrier(port) {
                     Some(worker) => {
-                        self.hand_over(frame, worker, Errand::Transmit(port));
+                        self.hand_over(frame, worker, Purpose::Transmit(port));
                         if let Some(second) = self.second.take() {
                             self.turn.stats.cut.add(1);
-                            self.hand_over(second, worker, Errand::Transmit(port));
+                            self.hand_over(second, worker, Purpose::Transmit(port));
                         }
                         return 0;
                     }
-                    None => (frame, DropReason::TransmitFull),
+                    None => (frame, untransmitted(self.io, port)),
                 },
             },
             Err(Stop::Drop(reason)) => (frame, reason),
@@ -119,7 +119,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         match self.io.transmit(port, second) {
             Ok(()) => 1,
             Err(second) => {
-                self.drop_frame(second, DropReason::TransmitFull);
+                self.drop_frame(second, untransmitted(self.io, port));
                 0
             }
         }
@@ -127,14 +127,14 @@ impl<Io: PacketIo> Output<'_, Io> {
 
     /// Keeps a frame for another worker.
     #[cold]
-    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, errand: Errand) {
+    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, purpose: Purpose) {
         let Some(handover) = &mut self.handover else {
             self.turn.stats.drops(DropReason::HandoverFull).add(1);
             self.io.release(frame);
             return;
         };
         let parted = self.io.part(frame);
-        if let Err(parted) = handover.put(worker, Parcel { parted, errand }) {
+        if let Err(parted) = handover.put(worker, Handoff { parted, purpose }) {
             self.turn.stats.drops(DropReason::HandoverFull).add(1);
             let frame = self.io.take_over(parted);
             self.io.release(frame);
@@ -158,9 +158,9 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         id: RealId,
     ) -> Result<PortId, Stop> {
-        let reader = self.reader;
-        let real = reader.table().in_slot(id);
-        let Some((real, hop)) = real.and_then(|real| Some((real, real.next_hop.as_ref()?))) else {
+        let table = self.reader.table();
+        let real = table.in_slot(id);
+        let Some((real, hop)) = real.and_then(|real| Some((real, table.next_hop(real)?))) else {
             return Err(self.wait_for_real(packet, id));
         };
         match real.method {
@@ -203,9 +203,10 @@ impl<Io: PacketIo> Output<'_, Io> {
         kind: TunnelKind,
         hop: &NextHop,
     ) -> Result<PortId, Stop> {
-        let policy = self.reader.table().policy();
+        let table = self.reader.table();
+        let policy = table.policy();
         let (spread, sources) = (packet.home.spread(), policy.tunnel_sources);
-        let ends = match (real.local, real.addr) {
+        let ends = match (table.local(real), real.addr) {
             (Some(IpAddr::V4(own)), IpAddr::V4(destination)) => Ends::V4 {
                 source: sources.v4.map_or(own, |(network, prefix)| {
                     rewrite::spread_source_v4(network, prefix, spread)
@@ -414,7 +415,8 @@ impl<Io: PacketIo> Output<'_, Io> {
         id: RealId,
     ) -> Result<PortId, Stop> {
         let quote = Stop::Drop(DropReason::IcmpQuote);
-        let Some(real) = self.reader.table().in_slot(id) else {
+        let table = self.reader.table();
+        let Some(real) = table.in_slot(id) else {
             return Err(quote);
         };
         let bytes = frame.bytes().get(usize::from(packet.network)..);
@@ -425,7 +427,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         if error.destination != real.addr {
             return Err(Stop::Drop(DropReason::IcmpUnknownFlow));
         }
-        let mut mtu = real.next_hop.map_or(u16::MAX, |hop| hop.mtu);
+        let mut mtu = table.next_hop(real).map_or(u16::MAX, |hop| hop.mtu);
         if let Some(said) = error.mtu {
             let real_ref = RealRef {
                 id,
@@ -533,6 +535,16 @@ impl<Io: PacketIo> Output<'_, Io> {
         frame.truncate(length.ok_or(Stop::Drop(DropReason::ReplyImpossible))?);
         self.turn.stats.replies(reason).add(1);
         Ok(frame.ingress())
+    }
+}
+
+/// Why a frame could not be transmitted on `port`.
+#[cold]
+pub(super) fn untransmitted(io: &impl PacketIo, port: PortId) -> DropReason {
+    if io.is_open(port) {
+        DropReason::TransmitFull
+    } else {
+        DropReason::PortGone
     }
 }
 

@@ -75,6 +75,24 @@ impl<F> Queue<F> {
 }
 
 impl<F> Parking<F> {
+    /// Gives the frames for which `is_meant` holds to `each`; the others go on waiting.
+    pub(super) fn remove(&mut self, is_meant: impl Fn(&F) -> bool, mut each: impl FnMut(F)) {
+        for queue in [&mut self.for_hops, &mut self.for_fragments] {
+            let due = std::mem::take(&mut queue.due);
+            for at in 0..queue.frames.len() {
+                let Some(parked) = queue.frames.pop_front() else {
+                    break;
+                };
+                if is_meant(&parked.frame) {
+                    each(parked.frame);
+                } else {
+                    queue.due += usize::from(at < due);
+                    queue.frames.push_back(parked);
+                }
+            }
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             for_hops: Queue::new(ROOM),

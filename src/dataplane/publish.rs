@@ -138,7 +138,8 @@ impl Publisher {
         self.retired.len()
     }
 
-    fn oldest_in_use(&self) -> u64 {
+    /// The generation of the oldest table that a worker uses; as high as can be when there is no worker.
+    pub fn oldest_in_use(&self) -> u64 {
         self.readers
             .iter()
             .map(|seen| seen.load(Ordering::Acquire))
@@ -191,8 +192,14 @@ impl Reader {
         // What has no room is asked for again by a later packet.
         let _ = self.shared.asked.push((port, neighbour));
         if first {
-            (self.shared.call.0)();
+            self.call();
         }
+    }
+
+    /// Tells control that there is something for it.
+    #[cold]
+    pub fn call(&self) {
+        (self.shared.call.0)();
     }
 
     /// Whether control wants to know about connections.
@@ -218,7 +225,7 @@ impl Reader {
         };
         let step = |listing: &mut Listing| listing.advance(balancer, table, turn, buckets);
         if self.answering.go_on(now, step) {
-            (self.shared.call.0)();
+            self.call();
         }
     }
 

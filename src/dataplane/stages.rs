@@ -2,7 +2,7 @@
 //! when the next needs it. None is inlined: a loop of its own has the registers to itself.
 
 use super::{
-    handover::{Errand, Handover},
+    handover::{Handover, Purpose},
     io::{BURST, FrameBuf, PacketIo},
     output::Output,
 };
@@ -23,7 +23,7 @@ pub(super) struct Metas {
     families: [Family; BURST],
     four: [Packet<Key4>; BURST],
     six: [Packet<Key6>; BURST],
-    /// Workers that looked for a frame's flow before this one, or [`Errand::OWNED`]. Only where there are
+    /// Workers that looked for a frame's flow before this one, or [`Purpose::OWNED`]. Only where there are
     /// several.
     pub(super) hops: [u16; BURST],
 }
@@ -110,7 +110,7 @@ pub(super) fn assign_burst<P>(
             Family::V6 => ownership.owner(&metas.six[at], table),
         };
         if let Some(owner) = owner {
-            metas.hops[at] = Errand::OWNED;
+            metas.hops[at] = Purpose::OWNED;
             if owner != this {
                 metas.verdicts[at] = Verdict::Elsewhere(owner);
             }
@@ -226,7 +226,7 @@ pub(super) fn rewrite_burst<Io: PacketIo>(
             .copied();
         let (verdict, hops) = (metas.verdicts[at], metas.hops[at]);
         if let Verdict::Elsewhere(worker) = verdict {
-            output.hand_over(frame, worker, Errand::Decide { hops });
+            output.hand_over(frame, worker, Purpose::Decide { hops });
             continue;
         }
         out += match metas.families[at] {

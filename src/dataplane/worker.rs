@@ -20,15 +20,17 @@ use std::{
 };
 
 use super::{
-    handover::{self, Errand, Handover},
-    io::{BURST, FrameAccount, PacketIo},
+    handover::{self, Handover, Purpose},
+    io::{BURST, FrameAccount, FrameBuf, PacketIo},
     limit::ReplyLimit,
-    output::Output,
+    output::{Output, untransmitted},
     parking::Parking,
+    ports::orders::{Inbox, Order},
     publish::Reader,
     stages::{self, Metas},
 };
 use crate::{
+    addr::PortId,
     balance::{Balancer, Others, PathMtus, Turn},
     stats::{DropReason, Stage, WorkerStats},
     sys::huge_pages,
@@ -103,6 +105,8 @@ pub struct Worker<Io: PacketIo> {
     to_sweep: usize,
     /// Where there are other workers: the way to them and from them.
     handover: Option<Handover<Io::Parted>>,
+    /// Where control tells of interfaces, unless those of the start are all.
+    inbox: Option<Inbox<Io::Part>>,
     /// Bursts until the next that is timed.
     untimed: u32,
     spin: Duration,
@@ -156,6 +160,7 @@ impl<Io: PacketIo> Worker<Io> {
             swept_to: None,
             to_sweep: 0,
             handover: None,
+            inbox: None,
             untimed: FIRST_TIMED,
             spin: options.spin,
         }
@@ -165,6 +170,13 @@ impl<Io: PacketIo> Worker<Io> {
     #[must_use]
     pub fn with_handover(mut self, handover: Handover<Io::Parted>) -> Self {
         self.handover = Some(handover);
+        self
+    }
+
+    /// Has it open and close interfaces as control says.
+    #[must_use]
+    pub fn with_inbox(mut self, inbox: Inbox<Io::Part>) -> Self {
+        self.inbox = Some(inbox);
         self
     }
 
@@ -206,6 +218,10 @@ impl<Io: PacketIo> Worker<Io> {
     #[inline]
     fn pass(&mut self, now: Instant, watch: &mut impl Watch, receiving: bool) -> usize {
         self.reader.refresh();
+        // After the table: what control says before it publishes one is heard before that one is used.
+        if self.inbox.as_ref().is_some_and(Inbox::has_work) {
+            self.obey();
+        }
         let generation = self.reader.table().generation();
         self.io.reclaim();
         let (taken, relayed) = match &mut self.handover {
@@ -374,6 +390,58 @@ impl<Io: PacketIo> Worker<Io> {
         &self.balancer
     }
 
+    /// Opens and closes interfaces as control says.
+    #[cold]
+    fn obey(&mut self) {
+        let Some(mut inbox) = self.inbox.take() else {
+            return;
+        };
+        let mut answered = false;
+        while let Some(order) = inbox.next() {
+            match order {
+                Order::Open(part) => {
+                    let port = self.io.open(part);
+                    inbox.opened(port);
+                    answered = true;
+                }
+                Order::Close(port) => {
+                    let part = self.io.close(port);
+                    self.drop_parked_of(port);
+                    inbox.closed(port, part);
+                    answered = true;
+                }
+                Order::Recover(port) => {
+                    self.io.recover(port);
+                    inbox.recovered(port);
+                }
+            }
+        }
+        // All workers have closed the port by now, so that nothing of it is handed over any more.
+        if self.handover.as_ref().is_none_or(Handover::is_drained) {
+            while let Some(port) = inbox.left() {
+                // What came from another worker since it was closed.
+                self.drop_parked_of(port);
+                answered = true;
+            }
+        }
+        self.inbox = Some(inbox);
+        if answered {
+            self.reader.call();
+        }
+    }
+
+    /// Drops the parked frames that came in on a port that is gone.
+    fn drop_parked_of(&mut self, port: PortId) {
+        let (io, gone) = (&mut self.io, self.stats.drops(DropReason::PortGone));
+        self.parking.remove(
+            |frame| frame.ingress() == port,
+            |frame| {
+                gone.add(1);
+                io.release(frame);
+            },
+        );
+    }
+
     /// Takes parked frames for another look if what they wait for may have come, oldest first.
     fn unpark(&mut self, version: (u64, u64)) {
         if self.parking.is_empty() {
@@ -437,25 +505,25 @@ fn take_over<Io: PacketIo>(
     stats: &WorkerStats,
 ) -> (usize, usize) {
     let mut relayed = 0;
-    handover.take(handover::SHARE, |parcel| {
-        let frame = io.take_over(parcel.parted);
-        match (parcel.errand, hops_of.get_mut(frames.len())) {
-            (Errand::Decide { hops }, Some(place)) => {
+    handover.take(handover::SHARE, |handoff| {
+        let frame = io.take_over(handoff.parted);
+        match (handoff.purpose, hops_of.get_mut(frames.len())) {
+            (Purpose::Decide { hops }, Some(place)) => {
                 *place = hops;
                 frames.push(frame);
             }
-            (Errand::Transmit(port), _) => {
+            (Purpose::Transmit(port), _) => {
                 relayed += 1;
                 match io.transmit(port, frame) {
                     Ok(()) => stats.frames_out.add(1),
                     Err(frame) => {
-                        stats.drops(DropReason::TransmitFull).add(1);
+                        stats.drops(untransmitted(io, port)).add(1);
                         io.release(frame);
                     }
                 }
             }
             // There are as many as fit in a burst.
-            (Errand::Decide { .. }, None) => io.release(frame),
+            (Purpose::Decide { .. }, None) => io.release(frame),
         }
     });
     stats.taken_over.add((frames.len() + relayed) as u64);

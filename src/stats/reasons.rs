@@ -105,6 +105,8 @@ reasons! {
         /// The transmit ring was full, or the kernel refused to send the frame; `io_drops` tells why. Or
         /// there was no free frame for the second one of a packet that had to be cut in two.
         TransmitFull => "transmit-full",
+        /// The interface that the frame was to leave by is gone, or it had come in on one that is.
+        PortGone => "port-gone",
         /// The frame was another worker's to decide on or to send, and the ring to that one was full.
         HandoverFull => "handover-full",
     }
@@ -163,6 +165,9 @@ reasons! {
         XskInvalidDescriptors => "xsk-invalid-descriptors",
         /// AF_XDP: the kernel refused to look at a transmit ring, as the interface is gone.
         XskWakeErrors => "xsk-wake-errors",
+        /// AF_XDP: frames that were in the transmit ring of an interface when it was closed, and may not have been
+        /// sent.
+        XskClosedUnsent => "xsk-closed-unsent",
         /// AF_PACKET: the socket's queue was full, as the worker is too slow.
         PacketSocketFull => "packet-socket-full",
         /// AF_PACKET: larger than a buffer, as it was merged (GRO) or the MTU grew.

@@ -4,6 +4,7 @@
 //! one it was mounted in.
 
 use std::{
+    ffi::CStr,
     fmt, fs, io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
@@ -107,10 +108,6 @@ pub fn properties(spec: &InterfaceSpec) -> Result<Properties, OpenError> {
             interface: spec.name.clone(),
         });
     }
-    let mut mac = [0; 6];
-    for (to, from) in mac.iter_mut().zip(address.sa_data) {
-        *to = from.to_ne_bytes()[0];
-    }
     // SAFETY: SIOCGIFMTU filled `ifru_mtu`, and every bit pattern is an integer.
     let mtu = unsafe { ask(libc::SIOCGIFMTU)?.ifr_ifru.ifru_mtu };
     // SAFETY: SIOCGIFFLAGS filled `ifru_flags`, and every bit pattern is an integer.
@@ -119,7 +116,7 @@ pub fn properties(spec: &InterfaceSpec) -> Result<Properties, OpenError> {
     let gro = socket.ethtool_value(&spec.name, ETHTOOL_GGRO) != 0;
     let vlans = fs::read_to_string(VLAN_DEVICES).unwrap_or_default();
     Ok(Properties {
-        mac: MacAddr(mac),
+        mac: mac_of(&address),
         mtu: u32::try_from(mtu).unwrap_or(0),
         up: i32::from(state) & libc::IFF_UP != 0,
         queues: socket.queues(&spec.name),
@@ -128,12 +125,43 @@ pub fn properties(spec: &InterfaceSpec) -> Result<Properties, OpenError> {
     })
 }
 
+/// The name that the interface of this index has now; `None` when there is none.
+pub fn name(ifindex: u32) -> Option<String> {
+    let socket = Query::new().ok()?;
+    // SAFETY: ifreq is plain integers, and a union of them, for which zero is a value.
+    let mut ifr: libc::ifreq = unsafe { mem::zeroed() };
+    ifr.ifr_ifru.ifru_ifindex = i32::try_from(ifindex).ok()?;
+    socket.ioctl(libc::SIOCGIFNAME, &mut ifr).ok()?;
+    let bytes = ifr.ifr_name.map(|byte| byte.to_ne_bytes()[0]);
+    let name = CStr::from_bytes_until_nul(&bytes).ok()?;
+    name.to_str().ok().map(str::to_owned)
+}
+
+/// The Ethernet address that `spec`'s interface has now.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn address(spec: &InterfaceSpec) -> io::Result<MacAddr> {
+    let mut ifr = request_for(&spec.name).map_err(|_| io::ErrorKind::NotFound)?;
+    Query::new()?.ioctl(libc::SIOCGIFHWADDR, &mut ifr)?;
+    // SAFETY: SIOCGIFHWADDR filled `ifru_hwaddr`, a plain sockaddr.
+    Ok(mac_of(&unsafe { ifr.ifr_ifru.ifru_hwaddr }))
+}
+
 /// Receive queues that `spec`'s interface has now, at least 1.
 ///
 /// # Errors
 /// What socket(2) reported.
 pub fn queues(spec: &InterfaceSpec) -> io::Result<u32> {
     Ok(Query::new()?.queues(&spec.name))
+}
+
+/// Waits until a change of an interface that is under way is done: an ethtool command takes the lock that the
+/// kernel changes interfaces under (rtnl).
+pub(super) fn wait_for_changes() {
+    if let Ok(socket) = Query::new() {
+        socket.ethtool_value("lo", ETHTOOL_GFLAGS);
+    }
 }
 
 /// Switches off GRO and LRO on `spec`'s interface: merged packets are larger than the buffers, and
@@ -206,6 +234,14 @@ fn carries_vlans(config: &str, parent: &str) -> bool {
         .lines()
         .filter_map(|line| line.rsplit_once('|'))
         .any(|(_, name)| name.trim() == parent)
+}
+
+fn mac_of(address: &libc::sockaddr) -> MacAddr {
+    let mut mac = [0; 6];
+    for (to, from) in mac.iter_mut().zip(address.sa_data) {
+        *to = from.to_ne_bytes()[0];
+    }
+    MacAddr(mac)
 }
 
 fn no_interface(name: &str) -> OpenError {

@@ -2,6 +2,8 @@
 
 use std::{error, fmt, io};
 
+use crate::addr::PortId;
+
 /// A failure to get at an interface's packets. Each message says what to do.
 #[derive(Debug)]
 pub enum OpenError {
@@ -58,6 +60,11 @@ pub enum OpenError {
         interface: String,
         /// How many it has.
         queues: u32,
+    },
+    /// All ports are taken.
+    TooManyInterfaces {
+        /// The one that is too many.
+        interface: String,
     },
     /// The interface is down, and what was asked of it takes one that is up.
     Down {
@@ -175,10 +182,15 @@ impl fmt::Display for OpenError {
                 "{interface}: {queues} receive queues are more than the steering program serves; \
                  lower them (`ethtool -L {interface} combined 64`)"
             ),
+            Self::TooManyInterfaces { interface } => write!(
+                f,
+                "{interface}: no more than {} interfaces can be open at a time",
+                PortId::COUNT
+            ),
             Self::Down { interface } => write!(
                 f,
                 "{interface}: the interface is down, and its driver gives no packets before it is \
-                 up; `ip link set {interface} up`, then start xvs"
+                 up; `ip link set {interface} up`"
             ),
             Self::Refused { action, source } => write!(f, "{action}: {source}"),
         }

@@ -14,8 +14,8 @@ use std::{
 
 use pnet_datalink::{Config, NetworkInterface};
 
-use super::{device::InterfaceSpec, open_error::OpenError, steer::Steering};
-use crate::addr::{MacAddr, PortId};
+use super::{device::InterfaceSpec, open_error::OpenError, steer::PortProgram};
+use crate::addr::MacAddr;
 
 /// Packets taken or sent in one call.
 pub const BATCH: usize = 64;
@@ -52,16 +52,15 @@ pub struct PacketSocket {
 unsafe impl Send for PacketSocket {}
 
 impl PacketSocket {
-    /// Opens a socket on `spec`'s interface that gets just what `steering`'s filter for `port` lets
-    /// through, and nothing that this host sends.
+    /// Opens a socket on `spec`'s interface that gets just what `program`'s filter lets through, and
+    /// nothing that this host sends.
     ///
     /// # Errors
     /// Missing CAP_NET_RAW, or what the kernel refused.
     pub fn open(
         spec: &InterfaceSpec,
         mac: MacAddr,
-        steering: &Steering,
-        port: PortId,
+        program: &PortProgram,
     ) -> Result<Self, OpenError> {
         let refused = |e: io::Error| match e.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => OpenError::Privilege {
@@ -71,7 +70,7 @@ impl PacketSocket {
             _ => OpenError::from_errno(&spec.name, "open an AF_PACKET socket", e),
         };
         let fd = new_socket().map_err(refused)?;
-        if let Some(tap) = steering.tap(port) {
+        if let Some(tap) = program.tap() {
             set_option(&fd, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, tap).map_err(refused)?;
         }
         set_option(&fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1).map_err(refused)?;
@@ -188,6 +187,19 @@ impl AsFd for PacketSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Whether a socket of [`PacketSocket::open`] has lost its interface, which was deleted or went to another network
+/// namespace. It does not come back to life with it.
+pub fn is_unbound(socket: &OwnedFd) -> bool {
+    // SAFETY: the structure is integers, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    let mut len = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or(0);
+    // SAFETY: `address` is writable for `len` bytes, and both are alive for the call.
+    let code =
+        unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut address).cast(), &mut len) };
+    // The kernel notes the loss as index -1.
+    code == 0 && address.sll_ifindex <= 0
 }
 
 /// Packets that the kernel dropped as the socket's queue was full, since the last call.

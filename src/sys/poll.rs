@@ -9,8 +9,7 @@ use std::{
 
 use super::waker::Waker;
 
-/// The descriptors that one worker sleeps on: its sockets and its waker. Filled once, so that
-/// sleeping allocates nothing.
+/// The descriptors that one worker sleeps on: its sockets and its waker. Sleeping allocates nothing.
 #[derive(Debug)]
 pub struct PollSet {
     waker: Waker,
@@ -21,12 +20,13 @@ pub struct PollSet {
 }
 
 impl PollSet {
-    /// A set that only `waker` wakes.
-    pub fn new(waker: Waker) -> Self {
-        let entry = readable(waker.as_fd().as_raw_fd());
+    /// A set that only `waker` wakes, with room for so many sockets: adding them allocates nothing.
+    pub fn new(waker: Waker, sockets: usize) -> Self {
+        let mut entries = Vec::with_capacity(1 + sockets);
+        entries.push(readable(waker.as_fd().as_raw_fd()));
         Self {
             waker,
-            entries: vec![entry],
+            entries,
             errors: 0,
         }
     }
@@ -35,6 +35,11 @@ impl PollSet {
     /// longer names a socket is noticed and ignored, not trusted.
     pub fn add(&mut self, socket: BorrowedFd<'_>) {
         self.entries.push(readable(socket.as_raw_fd()));
+    }
+
+    /// Takes all sockets out.
+    pub fn clear(&mut self) {
+        self.entries.truncate(1);
     }
 
     /// Sleeps until a socket is readable, the waker fired or `timeout` passed. An error of a socket
@@ -124,7 +129,7 @@ mod tests {
         drop(gone);
         // On loopback the refusal is there before the call returns.
         socket.send(b"x").unwrap();
-        let mut poll = PollSet::new(Waker::new().unwrap());
+        let mut poll = PollSet::new(Waker::new().unwrap(), 1);
         poll.add(socket.as_fd());
         poll.wait(Duration::from_secs(60)).unwrap();
         assert_eq!(poll.errors(), 1);

@@ -11,7 +11,7 @@ mod tables;
 
 use std::{
     ffi::CStr,
-    io,
+    io, ops,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
     time::Duration,
 };
@@ -63,6 +63,14 @@ pub struct SteerCounters {
     pub dropped: u64,
 }
 
+impl ops::AddAssign for SteerCounters {
+    fn add_assign(&mut self, other: Self) {
+        self.steered += other.steered;
+        self.passed += other.passed;
+        self.dropped += other.dropped;
+    }
+}
+
 /// Whether an instance is on its interface.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -72,86 +80,133 @@ enum State {
     TookOver,
 }
 
-/// One interface's instance of the program.
-struct PortProgram {
-    spec: InterfaceSpec,
+/// The program as it was loaded for one interface, with its own sockets and counters.
+struct Instance {
     program: Program,
     tap: Option<Program>,
     xsks: Map,
     counters: Map,
+    /// Last: closing the object frees what nothing above or on the interface holds.
+    object: Object,
+}
+
+impl Instance {
+    /// Loads `object`, which was opened for `hook`.
+    fn load(hook: Hook, mut object: Object) -> Result<Self, OpenError> {
+        let programs = hook.programs();
+        object.load()?;
+        if hook == Hook::Ingress {
+            object.set_judge()?;
+        }
+        Ok(Self {
+            program: object.program(programs[0])?,
+            tap: programs
+                .get(1)
+                .map(|name| object.program(name))
+                .transpose()?,
+            xsks: object.map(c"xsks")?,
+            counters: object.map(c"counters")?,
+            object,
+        })
+    }
+}
+
+/// A port's instance of the program before it is loaded, which takes milliseconds and needs nothing else.
+pub struct Unloaded {
+    hook: Hook,
+    object: Object,
+}
+
+impl Unloaded {
+    /// Loads it for `spec`'s interface, without attaching it.
+    ///
+    /// # Errors
+    /// Missing capabilities, or a kernel that does not take the program.
+    pub fn load(self, spec: &InterfaceSpec) -> Result<PortProgram, OpenError> {
+        Ok(PortProgram {
+            hook: self.hook,
+            spec: spec.clone(),
+            instance: Instance::load(self.hook, self.object)?,
+            state: State::Loaded,
+            sockets: Vec::new(),
+            merging: None,
+        })
+    }
+}
+
+/// One interface's instance of the program. It stays attached when this is dropped.
+pub struct PortProgram {
+    hook: Hook,
+    spec: InterfaceSpec,
+    instance: Instance,
     state: State,
     /// Keeps the descriptors of the sockets that packets go to, to ask them for their statistics.
     sockets: Vec<OwnedFd>,
     /// What was switched off on the interface, to be switched on again.
     merging: Option<Merging>,
-    /// Last: closing the object frees what nothing above or on the interface holds.
-    _object: Object,
 }
 
-/// The steering program on every port of the data plane, and its tables. Owned by the control thread.
+/// The steering program's tables, and its instances on the ports of the data plane. Owned by the control thread.
 pub struct Steering {
     hook: Hook,
-    ports: Vec<PortProgram>,
+    /// An instance that is on no interface: the proof that the kernel takes the program, and what decisions are
+    /// asked of. The tables are its.
+    own: Instance,
+    /// By the number of the port.
+    ports: Vec<Option<PortProgram>>,
     tables: Tables,
 }
 
+impl Hook {
+    const fn programs(self) -> &'static [&'static CStr] {
+        match self {
+            Self::Xdp => &[c"xvs_steer"],
+            Self::Ingress => &[c"xvs_ingress", c"xvs_tap", c"xvs_judge"],
+        }
+    }
+}
+
 impl Steering {
-    /// Loads the program once for every interface, with `matches` in its tables, and attaches
-    /// nothing yet: sockets come first, or a takeover would lose packets.
+    /// Loads the program, with `matches` in its tables, for no interface yet.
     ///
     /// # Errors
     /// Missing capabilities, or a kernel that does not take the program.
-    pub fn load(
-        hook: Hook,
-        interfaces: &[InterfaceSpec],
-        matches: &[Steered],
-    ) -> Result<Self, OpenError> {
-        let programs: &[&CStr] = match hook {
-            Hook::Xdp => &[c"xvs_steer"],
-            Hook::Ingress => &[c"xvs_ingress", c"xvs_tap", c"xvs_judge"],
-        };
-        let mut tables: Option<Tables> = None;
-        let mut ports = Vec::with_capacity(interfaces.len());
-        for spec in interfaces {
-            let mut object = Object::open(programs)?;
-            if let Some(tables) = &tables {
-                tables.share_with(&mut object)?;
-            }
-            object.load()?;
-            if tables.is_none() {
-                tables = Some(Tables::of(&object)?);
-            }
-            if hook == Hook::Ingress {
-                object.set_judge()?;
-            }
-            ports.push(PortProgram {
-                spec: spec.clone(),
-                program: object.program(programs[0])?,
-                tap: programs
-                    .get(1)
-                    .map(|name| object.program(name))
-                    .transpose()?,
-                xsks: object.map(c"xsks")?,
-                counters: object.map(c"counters")?,
-                state: State::Loaded,
-                sockets: Vec::new(),
-                merging: None,
-                _object: object,
-            });
-        }
-        let Some(tables) = tables else {
-            return Err(OpenError::NoInterface {
-                interface: "(none named)".to_owned(),
-            });
-        };
+    pub fn load(hook: Hook, matches: &[Steered]) -> Result<Self, OpenError> {
+        let object = Object::open(hook.programs())?;
+        let own = Instance::load(hook, object)?;
         let mut steering = Self {
             hook,
-            ports,
-            tables,
+            tables: Tables::of(&own.object)?,
+            own,
+            ports: (0..PortId::COUNT).map(|_| None).collect(),
         };
         let done = steering.set(matches).complete();
         done.map_err(|Refusal { action, source }| OpenError::Refused { action, source })?;
         Ok(steering)
+    }
+
+    /// Opens an instance of the program for one more port. It is on the same tables.
+    ///
+    /// # Errors
+    /// What libbpf said.
+    pub fn another(&self) -> Result<Unloaded, OpenError> {
+        let mut object = Object::open(self.hook.programs())?;
+        self.tables.share_with(&mut object)?;
+        Ok(Unloaded {
+            hook: self.hook,
+            object,
+        })
+    }
+
+    /// Makes `program` that of `port`; the former one is given back.
+    pub fn set_port(&mut self, port: PortId, program: Option<PortProgram>) -> Option<PortProgram> {
+        let place = self.ports.get_mut(usize::from(port.0))?;
+        std::mem::replace(place, program)
+    }
+
+    /// The program of `port`.
+    pub fn port(&self, port: PortId) -> Option<&PortProgram> {
+        self.ports.get(usize::from(port.0))?.as_ref()
     }
 
     /// From now on `wanted` is steered to the balancer, or, with [`Steered::Local`], left to the host, and
@@ -190,131 +245,17 @@ impl Steering {
         self.tables.missing()
     }
 
-    /// Gives the packets of receive queue `queue` of `port` to `socket`: an AF_XDP socket bound to
-    /// it, or an AF_PACKET socket (whose queue number is of no matter). A descriptor of it is kept for
-    /// its statistics, which keeps the queue bound until [`Self::forget_sockets`].
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn set_socket(
-        &mut self,
-        port: PortId,
-        queue: u32,
-        socket: BorrowedFd<'_>,
-    ) -> io::Result<()> {
-        let hook = self.hook;
-        let program = self.port_mut(port)?;
-        if hook == Hook::Xdp {
-            let value = u32::try_from(socket.as_raw_fd()).unwrap_or(u32::MAX);
-            program
-                .xsks
-                .set(&queue.to_ne_bytes(), &value.to_ne_bytes())?;
-        }
-        program.sockets.push(socket.try_clone_to_owned()?);
-        Ok(())
-    }
-
-    /// Forgets the sockets of [`Self::set_socket`], so that they close with their other owner.
-    pub fn forget_sockets(&mut self) {
-        for port in &mut self.ports {
-            port.sockets.clear();
-        }
-    }
-
-    /// The sockets of [`Self::set_socket`], to ask for their statistics.
-    pub fn sockets(&self, port: PortId) -> &[OwnedFd] {
-        self.ports
-            .get(usize::from(port.0))
-            .map_or(&[], |port| &port.sockets)
-    }
-
-    /// Attaches the program to `port`, in the place of one that a previous run left. `wish` picks an
-    /// XDP mode; without one it is the best that the interface takes.
-    ///
-    /// # Errors
-    /// [`OpenError::Foreign`] when somebody else's program is there, or what the kernel refused.
-    pub fn attach(&mut self, port: PortId, wish: Option<XdpMode>) -> Result<Attached, OpenError> {
-        let hook = self.hook;
-        let program = self.port_mut(port).map_err(|source| OpenError::Refused {
-            action: format!("attach to port {}", port.0),
-            source,
-        })?;
-        let spec = &program.spec;
-        let mut attached = match hook {
-            Hook::Xdp => xdp_link::attach(spec, &program.program, wish)?,
-            Hook::Ingress => ingress_filter::attach(spec, &program.program)?,
-        };
-        program.state = if attached.took_over {
-            State::TookOver
-        } else {
-            State::Attached
-        };
-        // A previous run may have used the other hook, and would keep packets from us or the host.
-        let other = match hook {
-            Hook::Xdp => remove_ingress(spec),
-            Hook::Ingress => remove_xdp(spec),
-        };
-        attached.notes.extend(other?);
-        Ok(attached)
-    }
-
-    /// Switches off what merges received packets (GRO, LRO) on the interface of `port`, until the
-    /// program is detached. What was done, to be told. After a crash it stays off.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn stop_merging(&mut self, port: PortId) -> io::Result<String> {
-        let program = self.port_mut(port)?;
-        let merging = device::stop_merging(&program.spec)?;
-        let text = merging.to_string();
-        program.merging = Some(merging);
-        Ok(text)
-    }
-
     /// Detaches the program everywhere, unless something else has taken its place: the host sees all
     /// packets again. Every interface is tried; one that is gone is no error.
     ///
     /// # Errors
     /// The first that an interface reported.
     pub fn detach(&mut self) -> Result<(), OpenError> {
-        let hook = self.hook;
         let mut result = Ok(());
-        self.restore_merging();
-        for port in self.ports.iter_mut().filter(|p| p.state != State::Loaded) {
-            match port.detach(hook) {
-                Ok(()) | Err(OpenError::NoInterface { .. }) => port.state = State::Loaded,
-                Err(e) => result = result.and(Err(e)),
-            }
+        for port in self.ports.iter_mut().flatten() {
+            result = result.and(port.detach());
         }
         result
-    }
-
-    /// Takes back what a failed start attached. Where it took over from a previous run it stays, and
-    /// drops what that one dropped: the host is not to see those packets because of our failure.
-    pub fn undo(&mut self) {
-        let hook = self.hook;
-        self.restore_merging();
-        for port in self.ports.iter_mut().filter(|p| p.state == State::Attached) {
-            // The failure of the start is the one to tell.
-            let _ = port.detach(hook);
-            port.state = State::Loaded;
-        }
-    }
-
-    /// The counters of `port`.
-    ///
-    /// # Errors
-    /// What the kernel answered.
-    pub fn counters(&self, port: PortId) -> io::Result<SteerCounters> {
-        let port = self
-            .ports
-            .get(usize::from(port.0))
-            .ok_or(io::ErrorKind::NotFound)?;
-        Ok(SteerCounters {
-            steered: port.counters.sum(COUNT_STEERED)?,
-            passed: port.counters.sum(COUNT_PASSED)?,
-            dropped: port.counters.sum(COUNT_DROPPED)?,
-        })
     }
 
     /// What the program says of `packet`, an Ethernet frame, when it comes in on interface 1 (the
@@ -323,8 +264,7 @@ impl Steering {
     /// # Errors
     /// What the kernel answered; it refuses frames shorter than an Ethernet header.
     pub fn judge(&self, packet: &[u8]) -> io::Result<Decision> {
-        let port = self.ports.first().ok_or(io::ErrorKind::NotFound)?;
-        let verdict = port.program.run(packet, 1)?.verdict;
+        let verdict = self.own.program.run(packet, 1)?.verdict;
         let pass = match self.hook {
             Hook::Xdp => libbpf_sys::XDP_PASS,
             Hook::Ingress => u32::MAX,
@@ -342,35 +282,179 @@ impl Steering {
     /// # Errors
     /// Those of [`Self::judge`].
     pub fn cost(&self, packet: &[u8], times: u32) -> io::Result<Duration> {
-        let port = self.ports.first().ok_or(io::ErrorKind::NotFound)?;
-        port.program.run(packet, times).map(|run| run.each)
-    }
-
-    /// The socket filter for `port`'s AF_PACKET socket; none with [`Hook::Xdp`].
-    pub(super) fn tap(&self, port: PortId) -> Option<RawFd> {
-        let port = self.ports.get(usize::from(port.0))?;
-        port.tap.as_ref().map(AsRawFd::as_raw_fd)
-    }
-
-    fn restore_merging(&mut self) {
-        for merging in self.ports.iter_mut().filter_map(|port| port.merging.take()) {
-            merging.restore();
-        }
-    }
-
-    fn port_mut(&mut self, port: PortId) -> io::Result<&mut PortProgram> {
-        self.ports
-            .get_mut(usize::from(port.0))
-            .ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.own.program.run(packet, times).map(|run| run.each)
     }
 }
 
 impl PortProgram {
+    /// The interface that it is for.
+    pub const fn spec(&self) -> &InterfaceSpec {
+        &self.spec
+    }
+
+    /// Notes that the interface has another name now.
+    pub fn rename(&mut self, name: &str) {
+        name.clone_into(&mut self.spec.name);
+    }
+
+    /// Gives the packets of receive queue `queue` to `socket`: an AF_XDP socket bound to it, or an AF_PACKET
+    /// socket (whose queue number is of no matter). A descriptor of it is kept for its statistics, which
+    /// keeps the queue bound until [`Self::take_sockets`].
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn set_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
+        if self.hook == Hook::Xdp {
+            let value = u32::try_from(socket.as_raw_fd()).unwrap_or(u32::MAX);
+            let xsks = &self.instance.xsks;
+            xsks.set(&queue.to_ne_bytes(), &value.to_ne_bytes())?;
+        }
+        self.sockets.push(socket.try_clone_to_owned()?);
+        Ok(())
+    }
+
+    /// The descriptors that were kept of the sockets. They close when they are dropped, which takes the kernel
+    /// some ten milliseconds each where they are the last.
+    pub fn take_sockets(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.sockets)
+    }
+
+    /// The sockets of [`Self::set_socket`], to ask for their statistics.
+    pub fn sockets(&self) -> &[OwnedFd] {
+        &self.sockets
+    }
+
+    /// The socket filter for the AF_PACKET socket; none with [`Hook::Xdp`].
+    pub(super) fn tap(&self) -> Option<RawFd> {
+        self.instance.tap.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Attaches the program, in the place of one that a previous run left; if it is attached already, it stays.
+    /// `wish` picks an XDP mode; without one it is the best that the interface takes.
+    ///
+    /// # Errors
+    /// [`OpenError::Foreign`] when somebody else's program is there, or what the kernel refused.
+    pub fn attach(&mut self, wish: Option<XdpMode>) -> Result<Attached, OpenError> {
+        if let Some(mode) = self.mode_if_attached()? {
+            return Ok(Attached {
+                mode,
+                took_over: false,
+                notes: Vec::new(),
+            });
+        }
+        let spec = &self.spec;
+        let program = &self.instance.program;
+        let mut attached = match self.hook {
+            Hook::Xdp => xdp_link::attach(spec, program, wish)?,
+            Hook::Ingress => ingress_filter::attach(spec, program)?,
+        };
+        self.state = if attached.took_over {
+            State::TookOver
+        } else {
+            State::Attached
+        };
+        // A previous run may have used the other hook, and would keep packets from us or the host.
+        let other = match self.hook {
+            Hook::Xdp => remove_ingress(spec),
+            Hook::Ingress => remove_xdp(spec),
+        };
+        attached.notes.extend(other?);
+        Ok(attached)
+    }
+
+    /// Whether this instance is on the interface.
+    ///
+    /// # Errors
+    /// [`OpenError::Foreign`] when somebody else's is there; what the kernel refused.
+    pub fn is_attached(&self) -> Result<bool, OpenError> {
+        Ok(self.mode_if_attached()?.is_some())
+    }
+
+    /// The mode that this instance is attached in, if it is; an ingress filter has none.
+    fn mode_if_attached(&self) -> Result<Option<Option<XdpMode>>, OpenError> {
+        let id = (self.instance.program.id())
+            .map_err(|e| OpenError::from_errno(&self.spec.name, "ask for its program", e))?;
+        Ok(match self.hook {
+            Hook::Xdp => xdp_link::leftover(&self.spec)?
+                .filter(|found| found.id == id)
+                .map(|found| Some(found.mode)),
+            Hook::Ingress => ingress_filter::leftover(&self.spec)?
+                .filter(|found| *found == id)
+                .map(|_| None),
+        })
+    }
+
+    /// Switches off what merges received packets (GRO, LRO) on the interface, until the program is
+    /// detached. What was done, to be told. After a crash it stays off.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn stop_merging(&mut self) -> io::Result<String> {
+        let merging = device::stop_merging(&self.spec)?;
+        let text = merging.to_string();
+        // What was switched off before is still to be switched on.
+        self.merging.get_or_insert(merging);
+        Ok(text)
+    }
+
+    /// Detaches the program, unless something else has taken its place: the host sees all packets again. That
+    /// the interface is gone is no error.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn detach(&mut self) -> Result<(), OpenError> {
+        if let Some(merging) = self.merging.take() {
+            merging.restore();
+        }
+        if self.state == State::Loaded {
+            return Ok(());
+        }
+        match self.take_off() {
+            Ok(()) | Err(OpenError::NoInterface { .. } | OpenError::Foreign { .. }) => {
+                self.state = State::Loaded;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back what a failed start attached. Where it took over from a previous run it stays, and
+    /// drops what that one dropped: the host is not to see those packets because of our failure.
+    pub fn undo(&mut self) {
+        if self.state == State::Attached {
+            // The failure of the start is the one to tell.
+            let _ = self.detach();
+        } else if let Some(merging) = self.merging.take() {
+            merging.restore();
+        }
+    }
+
+    /// Has the program stay where it is attached when a later try to open the interface fails: it drops what is
+    /// the balancer's until one succeeds, as a reset by the host would end connections that go on then.
+    pub fn keep_attached(&mut self) {
+        if self.state == State::Attached {
+            self.state = State::TookOver;
+        }
+    }
+
+    /// The counters of the port.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn counters(&self) -> io::Result<SteerCounters> {
+        let counters = &self.instance.counters;
+        Ok(SteerCounters {
+            steered: counters.sum(COUNT_STEERED)?,
+            passed: counters.sum(COUNT_PASSED)?,
+            dropped: counters.sum(COUNT_DROPPED)?,
+        })
+    }
+
     /// Detaches this instance, unless another has taken its place.
-    fn detach(&self, hook: Hook) -> Result<(), OpenError> {
+    fn take_off(&self) -> Result<(), OpenError> {
         let refused = |e| OpenError::from_errno(&self.spec.name, "detach the steering program", e);
-        let id = self.program.id().map_err(refused)?;
-        match hook {
+        let id = self.instance.program.id().map_err(refused)?;
+        match self.hook {
             Hook::Xdp => match xdp_link::leftover(&self.spec)? {
                 Some(found) if found.id == id => xdp_link::detach(&self.spec, &found),
                 _ => Ok(()),

@@ -1,35 +1,36 @@
-//! The frames of AF_XDP: one umem for all sockets, and the token that stands for one frame.
+//! The memory for frames, and the token that stands for one frame.
 //!
-//! xsk-rs's descriptors are `Copy`, so that nothing stops a program from sending a frame and writing
-//! to it meanwhile. Here each descriptor is in exactly one of these places, and moves between them
-//! by value:
+//! There is one piece of memory for all interfaces, so that a frame goes out on any of them without a
+//! copy. The kernel is told of it once an interface: each registers the same memory as a umem of its
+//! own (`xsk`). One umem for all would tie them together: the kernel shares a umem only through a socket
+//! that is bound, and libxdp always takes the first, so that after the first interface is deleted
+//! nothing can be opened any more; and all would have the copy mode of the first.
+//!
+//! A chunk is 2 KiB of that memory. Each is in exactly one of these places, and moves between them by
+//! value:
 //!
 //! - the free list of a pool (one a worker), or the spare ones that pools share;
-//! - a ring, or the kernel's hands (which a pool counts);
-//! - one [`Frame`] (or [`Parted`], between two pools), which is not `Copy` or `Clone` and is minted only from a descriptor that the
-//!   kernel just gave up.
+//! - a ring, or the kernel's hands: then the pool that lent it has noted the port that it went to,
+//!   so that all that an interface had is found when it goes away, also what only its driver saw;
+//! - one [`Frame`] (or [`Parted`], between two pools), which is not `Copy` or `Clone` and is minted only for
+//!   a chunk that the kernel just gave up.
 //!
 //! So the holder of a `Frame` is the only one who can reach its chunk: that is what makes
-//! [`Frame::bytes_mut`] sound. The umem outlives every `Frame`, as the last pool frees it only when
+//! [`Frame::bytes_mut`] sound. The memory outlives every `Frame`, as the last pool frees it only when
 //! none is out, and leaks it otherwise.
 
 use std::{
     io,
-    num::NonZeroU32,
-    ptr::NonNull,
+    ptr::{self, NonNull},
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
 };
 
 use crossbeam::queue::ArrayQueue;
-use xsk_rs::{
-    FrameDesc, Umem,
-    config::{FrameSize, QueueSize, UmemConfig},
-};
 
-use super::{huge_pages, open_error::OpenError};
+use super::{huge_pages, limits, open_error::OpenError};
 use crate::addr::PortId;
 
 /// Bytes of a chunk: the smaller of the two sizes that every zero-copy driver takes. It holds a
@@ -38,8 +39,6 @@ pub const CHUNK: u32 = 2048;
 /// Bytes before the packet that are ours, beside the kernel's own 256 (XDP_PACKET_HEADROOM): room
 /// for an outer header where a driver uses up the kernel's.
 pub const HEADROOM: u32 = 64;
-/// Entries of each ring of each socket. A burst of 64 every 30 µs is 2 Mpps: this is 1 ms of that.
-pub const RING: u32 = 2048;
 /// Descriptors moved in one ring access.
 pub(super) const BATCH: usize = 64;
 /// Bytes that a received frame can have: what is left of a chunk.
@@ -48,75 +47,89 @@ const _: () = assert!(
     ROOM >= 1500 + 14 + 2 * 4,
     "a full-sized packet with two VLAN tags fits a chunk"
 );
+/// Chunks that there can be: 4 GiB, as their places are counted in 32 bits.
+pub const MOST_FRAMES: u32 = u32::MAX / CHUNK;
 
-/// A frame in the holder's hands: the right to one chunk of the umem. It is sent or released; one
+/// Bytes of a chunk that hold a packet: where in the memory they begin, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) at: u32,
+    pub(super) len: u16,
+}
+
+impl Span {
+    /// The number of its chunk.
+    const fn chunk(self) -> u32 {
+        self.at / CHUNK
+    }
+}
+
+/// A frame in the holder's hands: the right to one chunk of the memory. It is sent or released; one
 /// that is just dropped counts as in hand for ever.
 #[derive(Debug)]
 pub struct Frame {
-    /// `'static` by the region's promise to free the umem only when no frame is out.
-    umem: &'static Umem,
-    desc: FrameDesc,
+    /// Where the memory begins. It stays mapped as long as a frame is out.
+    memory: NonNull<u8>,
+    /// Where its bytes begin in the memory, and how many there are.
+    at: u32,
+    len: u16,
     port: PortId,
 }
+
+const _: () = assert!(size_of::<Frame>() == 16, "moved in two registers");
+
+// SAFETY: a frame is the only way to its chunk, so whoever has it may use it, on any thread.
+unsafe impl Send for Frame {}
 
 impl Frame {
     /// From the destination MAC address to the end of the payload.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `desc` is of this umem, lies within one chunk (the kernel wrote it, `grow_front`
-        // keeps it so), and this token is the only way to that chunk (module documentation).
-        unsafe { self.umem.data(&self.desc) }.contents()
+        let (at, len) = (self.at as usize, self.len.into());
+        // SAFETY: the bytes lie within one chunk of the memory (the kernel wrote it, `grow_front` and
+        // `resize` keep it so), and this token is the only way to that chunk (module documentation).
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(at), len) }
     }
 
     /// The same bytes, to be changed.
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let (at, len) = (self.at as usize, self.len.into());
         // SAFETY: as in `bytes`, and `&mut self` excludes other borrows of the token.
-        let mut data = unsafe { self.umem.data_mut(&mut self.desc) };
-        let bytes = data.contents_mut();
-        let (start, len) = (bytes.as_mut_ptr(), bytes.len());
-        // SAFETY: the same slice, whose borrow `data` would end with itself; the umem outlives the
-        // token, and the result borrows the token exclusively.
-        unsafe { std::slice::from_raw_parts_mut(start, len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr().add(at), len) }
     }
 
     /// Moves the start `by` bytes towards the start of the chunk; `false` when that is too far.
     #[must_use]
+    #[inline]
     pub fn grow_front(&mut self, by: usize) -> bool {
-        let start = self.desc.addr();
-        if by > start % CHUNK as usize {
+        let Ok(by) = u16::try_from(by) else {
+            return false;
+        };
+        if u32::from(by) > self.at % CHUNK {
             return false;
         }
-        let len = self.desc.lengths().data() + by;
-        set_addr(&mut self.desc, start - by);
-        // SAFETY: as in `bytes_mut`; the moved start is in the same chunk.
-        unsafe { self.umem.data_mut(&mut self.desc) }
-            .cursor()
-            .set_pos(len);
+        self.at -= u32::from(by);
+        self.len += by;
         true
     }
 
     /// Cuts it off behind its first `len` bytes; a shorter frame stays as it is.
+    #[inline]
     pub fn truncate(&mut self, len: usize) {
-        let len = len.min(self.desc.lengths().data());
-        // SAFETY: as in `bytes_mut`; the frame only becomes shorter.
-        unsafe { self.umem.data_mut(&mut self.desc) }
-            .cursor()
-            .set_pos(len);
+        self.len = u16::try_from(len).map_or(self.len, |len| len.min(self.len));
     }
 
     /// Makes it `len` bytes long; `false` when the chunk ends before that.
     #[must_use]
     pub fn resize(&mut self, len: usize) -> bool {
-        let room = CHUNK as usize - self.desc.addr() % CHUNK as usize;
-        if len > room {
-            return false;
+        match u16::try_from(len) {
+            Ok(len) if u32::from(len) <= CHUNK - self.at % CHUNK => {
+                self.len = len;
+                true
+            }
+            _ => false,
         }
-        // SAFETY: as in `bytes_mut`; the frame still ends in its chunk.
-        unsafe { self.umem.data_mut(&mut self.desc) }
-            .cursor()
-            .set_pos(len);
-        self.desc.lengths().data() == len
     }
 
     /// The port that it came in on.
@@ -126,254 +139,244 @@ impl Frame {
     }
 }
 
-/// The umem, and what its pools share.
-struct Region {
-    umem: NonNull<Umem>,
-    /// Frames that exist.
-    frames: u64,
+/// The memory of all frames, and what the pools on it share.
+pub struct FrameMemory {
+    start: NonNull<u8>,
+    /// Chunks that there are.
+    frames: u32,
     /// Whether it lies in huge pages.
     huge: bool,
-    /// Free descriptors of pools that have more than they need, for those that have fewer: frames move
+    /// Free chunks of pools that have more than they need, for those that have fewer: frames move
     /// to where they are sent from when workers hand them over. Room for all, so that giving never fails.
     /// None where there is one pool.
-    spare: Option<ArrayQueue<FrameDesc>>,
+    spare: Option<ArrayQueue<u32>>,
     /// Tokens that pools left behind when they were dropped.
     out: AtomicI64,
 }
 
-// SAFETY: the umem is `Send` and `Sync`, and the pointer to it is only changed by `drop`.
-unsafe impl Send for Region {}
+// SAFETY: the pointer is only followed by the holders of frames, and the mapping only changed by `drop`.
+unsafe impl Send for FrameMemory {}
 // SAFETY: as above; all else is made to be shared.
-unsafe impl Sync for Region {}
+unsafe impl Sync for FrameMemory {}
 
-impl Region {
-    /// The umem.
-    fn umem(&self) -> &'static Umem {
-        // SAFETY: the box is freed only by `drop`, and then only when no frame holds this reference;
-        // sockets keep handles of their own, not the reference.
-        unsafe { self.umem.as_ref() }
+impl FrameMemory {
+    /// Maps memory for so many frames, at most [`MOST_FRAMES`], divided among so many pools that begin
+    /// with all frames free. In huge pages, if there are enough.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn new(frames: u32, pools: u32) -> Result<(Arc<Self>, Vec<Pool>), OpenError> {
+        let (frames, pools) = (frames.min(MOST_FRAMES), pools.max(1));
+        let bytes = frames as usize * CHUNK as usize;
+        // Without CAP_IPC_LOCK what is registered counts. When we may not, an interface's error says so.
+        let _ = limits::raise_memlock();
+        let wanted = huge_pages::are_free_for(bytes as u64);
+        let (start, huge) = match map(bytes, wanted) {
+            Ok(start) => (start, wanted),
+            // Somebody else was faster: it goes without.
+            Err(_) if wanted => (map(bytes, false)?, false),
+            Err(error) => return Err(error),
+        };
+        let memory = Arc::new(Self {
+            start,
+            frames,
+            huge,
+            spare: (pools > 1).then(|| ArrayQueue::new(frames as usize)),
+            out: AtomicI64::new(0),
+        });
+        let (share, rest) = (frames / pools, frames % pools);
+        let mut from = 0;
+        let pool = |number| {
+            let chunks = from..from + share + u32::from(number < rest);
+            from = chunks.end;
+            Pool {
+                memory: Arc::clone(&memory),
+                ledger: FrameLedger::new(chunks, frames),
+            }
+        };
+        let pools = (0..pools).map(pool).collect();
+        Ok((memory, pools))
+    }
+
+    /// Where it begins, for the kernel.
+    pub(super) const fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Its size in bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.frames as u64 * CHUNK as u64
+    }
+
+    /// Whether it lies in huge pages.
+    pub const fn is_huge(&self) -> bool {
+        self.huge
     }
 }
 
-impl Drop for Region {
+impl Drop for FrameMemory {
     fn drop(&mut self) {
-        // A token that is still out may be used: its memory must stay. Then the umem is leaked. The last
+        // A token that is still out may be used: its memory must stay. Then it is leaked. The last
         // pool's `drop` came before this one, and with it (by the reference count) all others.
         if *self.out.get_mut() == 0 {
-            // SAFETY: made by `Box::leak` in `pools` and freed only here; no frame refers to it.
-            drop(unsafe { Box::from_raw(self.umem.as_ptr()) });
+            let bytes = self.frames as usize * CHUNK as usize;
+            // SAFETY: mapped in `new` with this length and unmapped only here; no frame refers to it. The
+            // kernel holds pages of its own of what a socket has registered.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), bytes) };
         }
     }
 }
 
-/// A frame on its way from one pool to another of the same umem.
+/// Maps so many bytes.
+fn map(bytes: usize, huge: bool) -> Result<NonNull<u8>, OpenError> {
+    let kind = if huge { libc::MAP_HUGETLB } else { 0 };
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that there is.
+    let start = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | kind,
+            -1,
+            0,
+        )
+    };
+    let refused = || OpenError::Refused {
+        action: "make the memory for packets".to_owned(),
+        source: io::Error::last_os_error(),
+    };
+    if start == libc::MAP_FAILED {
+        return Err(refused());
+    }
+    NonNull::new(start.cast()).ok_or_else(refused)
+}
+
+/// A frame on its way from one pool to another on the same memory.
 #[derive(Debug)]
 pub struct Parted(Frame);
 
-/// Frames of the umem that one worker is answerable for, and where each of them is.
-pub(super) struct Pool {
-    region: Arc<Region>,
-    books: Books,
-}
-
-/// Makes a umem for pools that begin with so many frames each, all free. In huge pages, if there are
-/// enough.
-pub(super) fn pools(frames: &[u32]) -> Result<Vec<Pool>, OpenError> {
-    let total = frames.iter().copied().fold(0, u32::saturating_add);
-    let Some(count) = NonZeroU32::new(total) else {
-        return Ok(Vec::new());
-    };
-    let needed = u64::from(total) * u64::from(CHUNK);
-    raise_memlock_limit();
-    let huge_wanted = huge_pages::are_free_for(needed);
-    let (umem, mut free, huge) = match create(count, huge_wanted) {
-        Ok((umem, free)) => (umem, free, huge_wanted),
-        // Somebody else was faster: it goes without.
-        Err(_) if huge_wanted => {
-            let (umem, free) = create(count, false)?;
-            (umem, free, false)
-        }
-        Err(error) => return Err(error),
-    };
-    if addr_offset().is_none() {
-        return Err(refused(io::Error::other(
-            "xsk-rs's descriptors are not as expected; build with xsk-rs 0.11",
-        )));
-    }
-    let region = Arc::new(Region {
-        umem: NonNull::from(Box::leak(Box::new(umem))),
-        frames: free.len() as u64,
-        huge,
-        spare: (frames.len() > 1).then(|| ArrayQueue::new(free.len())),
-        out: AtomicI64::new(0),
-    });
-    let pool = |share: &u32| {
-        let rest = free.len() - (*share as usize).min(free.len());
-        Pool {
-            region: Arc::clone(&region),
-            books: Books::new(free.split_off(rest)),
-        }
-    };
-    Ok(frames.iter().map(pool).collect())
-}
-
-fn create(frames: NonZeroU32, huge: bool) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
-    let size = |n| QueueSize::new(n).map_err(|e| refused(io::Error::other(e.to_string())));
-    let config = UmemConfig::builder()
-        .frame_size(FrameSize::new(CHUNK).map_err(|e| refused(io::Error::other(e.to_string())))?)
-        .frame_headroom(HEADROOM)
-        .fill_queue_size(size(RING)?)
-        .comp_queue_size(size(RING)?)
-        .build()
-        .map_err(|e| refused(io::Error::other(e.to_string())))?;
-    Umem::new(config, frames, huge).map_err(|e| {
-        let source = errno_of(&e);
-        match source.raw_os_error() {
-            // The kernel says ENOBUFS when the limit of locked memory is reached.
-            Some(libc::ENOBUFS) => OpenError::LockedMemory {
-                needed: u64::from(frames.get()) * u64::from(CHUNK),
-            },
-            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ENOPROTOOPT) => {
-                OpenError::NoAfXdp
-            }
-            Some(libc::EPERM | libc::EACCES) => OpenError::Privilege {
-                action: "open an AF_XDP socket",
-                needs: "CAP_NET_RAW",
-            },
-            _ => refused(source),
-        }
-    })
-}
-
-fn refused(source: io::Error) -> OpenError {
-    OpenError::Refused {
-        action: "make the memory for packets".to_owned(),
-        source,
-    }
+/// Frames of the memory that one worker is answerable for, and where each of them is.
+pub struct Pool {
+    memory: Arc<FrameMemory>,
+    ledger: FrameLedger,
 }
 
 impl Pool {
-    /// The umem, to bind sockets to.
-    pub(super) fn umem(&self) -> &'static Umem {
-        self.region.umem()
+    /// The memory that the frames are on.
+    pub const fn memory(&self) -> &Arc<FrameMemory> {
+        &self.memory
     }
 
-    /// The books, where descriptors are moved that stand for no token.
-    pub(super) const fn books(&mut self) -> &mut Books {
-        &mut self.books
+    /// The ledger, where chunks are moved that stand for no token.
+    pub(super) const fn ledger(&mut self) -> &mut FrameLedger {
+        &mut self.ledger
     }
 
     /// Evens out with the other pools: takes spare frames when short of free ones, gives when there are
     /// more than enough.
     #[inline]
     pub(super) fn even_out(&mut self) {
-        if let Some(spare) = &self.region.spare {
-            self.books.even_out(spare);
+        if let Some(spare) = &self.memory.spare {
+            self.ledger.even_out(spare);
         }
     }
 
-    /// The token for a descriptor that the kernel has filled.
+    /// The token for a chunk that the kernel has filled for `port`.
     #[inline]
-    pub(super) fn received(&mut self, desc: FrameDesc, port: PortId) -> Frame {
-        self.books.in_kernel -= 1;
-        self.books.in_hand += 1;
+    pub(super) fn received(&mut self, span: Span, port: PortId) -> Frame {
+        self.ledger.take_back(span);
+        self.ledger.in_hand += 1;
         Frame {
-            umem: self.umem(),
-            desc,
+            memory: self.memory.start,
+            at: span.at,
+            len: span.len,
             port,
         }
     }
 
-    /// The descriptor of a frame that is to be sent: the token ends here.
+    /// Where the bytes of a frame are that is to be sent on `egress`: the token ends here.
     #[inline]
-    pub(super) fn sent(&mut self, frame: Frame) -> FrameDesc {
-        let desc = self.redeem(frame);
-        self.books.in_kernel += 1;
-        desc
+    pub(super) fn sent(&mut self, frame: Frame, egress: PortId) -> Span {
+        let span = self.redeem(frame);
+        self.ledger.lend(span.chunk(), egress);
+        span
     }
 
     /// Makes a frame free again.
     pub(super) fn release(&mut self, frame: Frame) {
-        let desc = self.redeem(frame);
-        self.books.free.push(desc);
+        let span = self.redeem(frame);
+        self.ledger.free.push(span.chunk());
     }
 
     /// The token for a free frame, empty and with all its headroom, as if received on `port`.
     pub(super) fn blank(&mut self, port: PortId) -> Option<Frame> {
-        let mut desc = self.books.free.pop()?;
-        let start = desc.addr() - desc.addr() % CHUNK as usize;
-        set_addr(&mut desc, start + (CHUNK - ROOM) as usize);
-        desc.set_options(0);
-        self.books.in_hand += 1;
-        let mut frame = Frame {
-            umem: self.umem(),
-            desc,
+        let chunk = self.ledger.free.pop()?;
+        self.ledger.in_hand += 1;
+        Some(Frame {
+            memory: self.memory.start,
+            at: chunk * CHUNK + (CHUNK - ROOM),
+            len: 0,
             port,
-        };
-        frame.truncate(0);
-        Some(frame)
+        })
     }
 
-    /// Lets go of a frame that another pool of the umem is to take over.
+    /// Lets go of a frame that another pool on the memory is to take over.
     pub(super) fn part(&mut self, frame: Frame) -> Parted {
-        assert!(
-            std::ptr::eq(frame.umem, self.umem()),
-            "a frame of another umem"
-        );
-        self.books.in_hand -= 1;
-        self.books.parted += 1;
+        self.check(&frame);
+        self.ledger.in_hand -= 1;
+        self.ledger.parted += 1;
         Parted(frame)
     }
 
-    /// Takes over a frame that another pool of the umem has let go of.
+    /// Takes over a frame that another pool on the memory has let go of.
     pub(super) fn take_over(&mut self, parted: Parted) -> Frame {
-        assert!(
-            std::ptr::eq(parted.0.umem, self.umem()),
-            "a frame of another umem"
-        );
-        self.books.in_hand += 1;
-        self.books.parted -= 1;
+        self.check(&parted.0);
+        self.ledger.in_hand += 1;
+        self.ledger.parted -= 1;
         parted.0
     }
 
-    fn redeem(&mut self, frame: Frame) -> FrameDesc {
-        assert!(
-            std::ptr::eq(frame.umem, self.umem()),
-            "a frame of another umem"
-        );
-        self.books.in_hand -= 1;
-        frame.desc
+    fn redeem(&mut self, frame: Frame) -> Span {
+        self.check(&frame);
+        self.ledger.in_hand -= 1;
+        Span {
+            at: frame.at,
+            len: frame.len,
+        }
     }
 
-    /// Frames of the whole umem.
+    #[inline]
+    fn check(&self, frame: &Frame) {
+        assert!(frame.memory == self.memory.start, "a frame of other memory");
+    }
+
+    /// Frames of the whole memory.
     pub(super) fn whole(&self) -> u64 {
-        self.region.frames
+        self.memory.frames.into()
     }
 
     /// Frames that no pool is answerable for now, as one has given them away.
     pub(super) fn spare(&self) -> u64 {
-        let spare = self.region.spare.as_ref();
+        let spare = self.memory.spare.as_ref();
         spare.map_or(0, |spare| spare.len() as u64)
-    }
-
-    /// Whether the umem lies in huge pages.
-    pub(super) fn is_huge(&self) -> bool {
-        self.region.huge
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         // What a frame's last pool let go of, the next one took over: over all pools it is what is out.
-        let out = i64::try_from(self.books.in_hand).unwrap_or(i64::MAX) + self.books.parted;
-        self.region.out.fetch_add(out, Ordering::Relaxed);
+        let out = i64::try_from(self.ledger.in_hand).unwrap_or(i64::MAX) + self.ledger.parted;
+        self.memory.out.fetch_add(out, Ordering::Relaxed);
     }
 }
 
-/// A pool's counts, and its free frames. Each frame is in exactly one place:
+/// A pool's counts, its free chunks, and who has those that it lent. Each frame is in exactly one place:
 /// `total == in_kernel + free + in_hand` at any time.
-pub(super) struct Books {
-    free: Vec<FrameDesc>,
+pub(super) struct FrameLedger {
+    free: Vec<u32>,
+    /// For each chunk of the memory: 0, or one more than the port that this pool lent it to. The pool that
+    /// lent a chunk is the one that gets it back, as a queue is one worker's.
+    lent_to: Box<[u8]>,
     /// Frames that the pool began with.
     begun: u64,
     /// Spare frames taken, less those given.
@@ -384,15 +387,18 @@ pub(super) struct Books {
     in_hand: u64,
 }
 
-impl Books {
-    /// Books of a pool that begins with these frames.
-    fn new(mut free: Vec<FrameDesc>) -> Self {
-        let begun = free.len();
-        // What comes back between two times of evening out: full completion rings, and a burst.
-        free.reserve_exact(begun + 4 * BATCH);
+impl FrameLedger {
+    /// The ledger of a pool that begins with `chunks`, out of `all` that there are.
+    fn new(chunks: std::ops::Range<u32>, all: u32) -> Self {
+        let begun = u64::from(chunks.end - chunks.start);
+        // Any number of frames may come to it: from the others, and all at once from an interface.
+        let mut free = Vec::with_capacity(all as usize);
+        // The lowest are used first, so that what is not needed is never touched.
+        free.extend(chunks.rev());
         Self {
             free,
-            begun: begun as u64,
+            lent_to: vec![0; all as usize].into_boxed_slice(),
+            begun,
             drawn: 0,
             parted: 0,
             in_kernel: 0,
@@ -400,27 +406,62 @@ impl Books {
         }
     }
 
-    /// Takes up to `limit` free descriptors, to be given to the kernel.
-    pub(super) fn take_free(&mut self, limit: usize) -> std::vec::Drain<'_, FrameDesc> {
-        let keep = self.free.len().saturating_sub(limit);
-        self.in_kernel += (self.free.len() - keep) as u64;
-        self.free.drain(keep..)
+    /// Lends free chunks to `port`, one for each place of `chunks`. How many there were.
+    #[inline]
+    pub(super) fn lend_free(&mut self, port: PortId, chunks: &mut [u32]) -> usize {
+        let keep = self.free.len().saturating_sub(chunks.len());
+        let count = self.free.len() - keep;
+        for (to, chunk) in chunks.iter_mut().zip(self.free.drain(keep..)) {
+            *to = chunk;
+            self.lent_to[chunk as usize] = port.0 + 1;
+        }
+        self.in_kernel += count as u64;
+        count
     }
 
-    /// Takes back descriptors of [`Self::take_free`] that did not go into a ring, or those whose
-    /// transmission the kernel has completed.
-    pub(super) fn give_back(&mut self, descs: &[FrameDesc]) {
-        self.in_kernel -= descs.len() as u64;
-        self.free.extend_from_slice(descs);
+    /// Notes that `port` has a chunk now.
+    #[inline]
+    fn lend(&mut self, chunk: u32, port: PortId) {
+        self.lent_to[chunk as usize] = port.0 + 1;
+        self.in_kernel += 1;
+    }
+
+    /// Notes that the kernel has given a chunk up.
+    #[inline]
+    fn take_back(&mut self, span: Span) {
+        self.lent_to[span.chunk() as usize] = 0;
+        self.in_kernel -= 1;
+    }
+
+    /// Takes back a chunk that did not go into a ring, or that the kernel has sent: it is free.
+    #[inline]
+    pub(super) fn give_back(&mut self, chunk: u32) {
+        self.lent_to[chunk as usize] = 0;
+        self.in_kernel -= 1;
+        self.free.push(chunk);
+    }
+
+    /// Frees all chunks that `port` has, once the kernel has let go of them. How many.
+    pub(super) fn recover(&mut self, port: PortId) -> u64 {
+        let before = self.free.len();
+        for (chunk, lent_to) in (0..).zip(&mut self.lent_to) {
+            if *lent_to == port.0 + 1 {
+                *lent_to = 0;
+                self.free.push(chunk);
+            }
+        }
+        let recovered = (self.free.len() - before) as u64;
+        self.in_kernel -= recovered;
+        recovered
     }
 
     /// Frames that are free when all else is as it was meant: half of the share fills the fill rings.
-    const fn enough(&self) -> usize {
+    pub(super) const fn enough(&self) -> usize {
         // No more than fit in memory.
         (self.begun / 2) as usize
     }
 
-    fn even_out(&mut self, spare: &ArrayQueue<FrameDesc>) {
+    fn even_out(&mut self, spare: &ArrayQueue<u32>) {
         if self.free.len() < BATCH {
             // Two bursts: one is what the next turn takes, the other makes up leeway.
             let taken = std::iter::from_fn(|| spare.pop()).take(2 * BATCH);
@@ -429,10 +470,10 @@ impl Books {
             self.drawn += (self.free.len() - before).cast_signed() as i64;
         } else if self.free.len() >= self.enough() + BATCH {
             while self.free.len() > self.enough()
-                && let Some(desc) = self.free.pop()
+                && let Some(chunk) = self.free.pop()
             {
-                if let Err(desc) = spare.push(desc) {
-                    self.free.push(desc);
+                if let Err(chunk) = spare.push(chunk) {
+                    self.free.push(chunk);
                     return;
                 }
                 self.drawn -= 1;
@@ -440,7 +481,7 @@ impl Books {
         }
     }
 
-    /// Free descriptors there are.
+    /// Free chunks there are.
     pub(super) const fn free(&self) -> usize {
         self.free.len()
     }
@@ -461,154 +502,6 @@ impl Books {
     }
 }
 
-/// Moves a descriptor's start. xsk-rs offers no way to, though the kernel takes any start within a
-/// chunk, and an outer header before the packet is just that.
-fn set_addr(desc: &mut FrameDesc, addr: usize) {
-    let Some(offset) = addr_offset() else {
-        return;
-    };
-    // SAFETY: `offset` is where `FrameDesc` has its address (found below), an integer of this type.
-    unsafe {
-        (&raw mut *desc)
-            .cast::<u8>()
-            .add(offset)
-            .cast::<usize>()
-            .write(addr);
-    }
-}
-
-/// Where a `FrameDesc` has its address: the place that changes what `addr()` says when written to.
-/// Every field of the structure is an integer, so any value may be tried; none is read but by xsk-rs.
-fn addr_offset() -> Option<usize> {
-    const MARK: usize = 0x5a5a_1234;
-    static OFFSET: OnceLock<Option<usize>> = OnceLock::new();
-    *OFFSET.get_or_init(|| {
-        let places = 0..=size_of::<FrameDesc>().checked_sub(size_of::<usize>())?;
-        places.step_by(align_of::<usize>()).find(|offset| {
-            let mut desc = FrameDesc::default();
-            // SAFETY: the place is aligned and within the structure, whose fields are all integers.
-            unsafe {
-                (&raw mut desc)
-                    .cast::<u8>()
-                    .add(*offset)
-                    .cast::<usize>()
-                    .write(MARK);
-            }
-            desc.addr() == MARK && desc.lengths().data() == 0 && desc.options() == 0
-        })
-    })
-}
-
-/// The errno below an error of xsk-rs.
-pub(super) fn errno_of(error: &dyn std::error::Error) -> io::Error {
-    error
-        .source()
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .and_then(io::Error::raw_os_error)
-        .map_or_else(
-            || io::Error::other(error.to_string()),
-            io::Error::from_raw_os_error,
-        )
-}
-
-/// Raises the limit of locked memory as far as we may: without CAP_IPC_LOCK the umem counts against
-/// it. When we may not, making the umem fails and its error says what to do.
-fn raise_memlock_limit() {
-    for limit in [libc::RLIM_INFINITY, hard_memlock_limit()] {
-        let limit = libc::rlimit {
-            rlim_cur: limit,
-            rlim_max: limit,
-        };
-        // SAFETY: the limit is a valid structure, alive for the call.
-        if unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) } == 0 {
-            return;
-        }
-    }
-}
-
-fn hard_memlock_limit() -> libc::rlim_t {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: `limit` is writable and alive for the call.
-    unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
-    limit.rlim_max
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_descriptor_of_xsk_rs_can_be_moved() {
-        let mut desc = FrameDesc::default();
-        desc.set_options(7);
-        set_addr(&mut desc, 4096 + 20);
-        assert_eq!(desc.addr(), 4116);
-        assert_eq!((desc.options(), desc.lengths().data()), (7, 0));
-    }
-
-    fn books(frames: usize) -> Books {
-        Books::new(vec![FrameDesc::default(); frames])
-    }
-
-    fn conserved(books: &[&Books], spare: &ArrayQueue<FrameDesc>, whole: u64) -> bool {
-        let kept = |b: &&Books| b.total() == b.in_kernel() + b.free() as u64 + b.in_hand();
-        let total: u64 = books.iter().map(|books| books.total()).sum();
-        books.iter().all(kept) && total + spare.len() as u64 == whole
-    }
-
-    #[test]
-    fn frames_that_pile_up_in_one_pool_come_back_to_the_other() {
-        // What one receives the other sends: without evening out, the first would run dry.
-        const SHARE: usize = 1024;
-        let (mut receiver, mut sender) = (books(SHARE), books(SHARE));
-        let spare = ArrayQueue::new(2 * SHARE);
-        // Both fill their rings, as at start.
-        receiver.take_free(SHARE / 2);
-        sender.take_free(SHARE / 2);
-        for turn in 0..1000 {
-            receiver.even_out(&spare);
-            sender.even_out(&spare);
-            assert_eq!(receiver.take_free(BATCH).len(), BATCH, "turn {turn}");
-            // A burst comes in, is handed over, and sent.
-            receiver.in_kernel -= BATCH as u64;
-            receiver.parted += BATCH as i64;
-            sender.parted -= BATCH as i64;
-            sender.in_kernel += BATCH as u64;
-            sender.give_back(&[FrameDesc::default(); BATCH]);
-            let all = [&receiver, &sender];
-            assert!(conserved(&all, &spare, 2 * SHARE as u64), "turn {turn}");
-        }
-        // The surplus is for whoever needs it, and none is with one that has enough.
-        assert!(sender.free() < sender.enough() + 2 * BATCH);
-        assert!(!spare.is_empty());
-    }
-
-    #[test]
-    fn a_pool_that_has_enough_and_not_too_much_leaves_the_others_alone() {
-        let mut books = books(1024);
-        let spare = ArrayQueue::new(1024);
-        books.take_free(512);
-        books.even_out(&spare);
-        assert_eq!((books.free(), spare.len()), (512, 0));
-        books.take_free(512 - BATCH);
-        books.even_out(&spare);
-        assert_eq!((books.free(), spare.len()), (BATCH, 0));
-        // Short, and nobody has any: it stays so.
-        books.take_free(1);
-        books.even_out(&spare);
-        assert_eq!(books.free(), BATCH - 1);
-        assert!(conserved(&[&books], &spare, 1024));
-    }
-
-    #[test]
-    fn what_nobody_has_room_for_is_kept() {
-        let mut books = books(1024);
-        let spare = ArrayQueue::new(3);
-        books.even_out(&spare);
-        assert_eq!((books.free(), spare.len()), (1021, 3));
-        assert!(conserved(&[&books], &spare, 1024));
-    }
-}
+#[path = "umem_tests.rs"]
+mod tests;

@@ -14,11 +14,12 @@ use std::{net::IpAddr, num::NonZeroU32};
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use super::{
-    Ask, Choice, View,
+    Ask, Choice, View, index,
     least::{self, Share},
 };
 use crate::{
     balance::{RealId, RealRef},
+    stats::MAX_REALS,
     time::Tick,
 };
 
@@ -271,37 +272,47 @@ impl Set<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Member {
     real: RealRef,
-    seen_at: u16,
+    /// 0 too where it was further behind than a word has room for.
+    seen_at: u32,
 }
+
+/// Bits of a packed member that say where it was seen; above them is the slot, then the epoch.
+const SEEN_BITS: u32 = 14;
+
+const _: () = assert!(MAX_REALS <= 1 << (u32::BITS - SEEN_BITS), "a slot fits");
 
 impl Member {
     fn new(real: RealRef, at: usize) -> Self {
+        let seen_at = index(at);
         Self {
             real,
-            seen_at: u16::try_from(at).unwrap_or_default(),
+            seen_at: if seen_at >> SEEN_BITS == 0 {
+                seen_at
+            } else {
+                0
+            },
         }
     }
 
-    /// Slots of real servers are below 2^16.
     const fn pack(self) -> u64 {
-        (self.real.epoch.get() as u64) << 32 | (self.real.id.0 as u64) << 16 | self.seen_at as u64
+        let place = self.real.id.0 << SEEN_BITS | self.seen_at;
+        (self.real.epoch.get() as u64) << 32 | place as u64
     }
 
     fn unpack(word: u64) -> Option<Self> {
-        let epoch = NonZeroU32::new(half(word >> 32))?;
-        let [_, _, _, _, id @ .., high, low] = word.to_be_bytes();
+        let place = half(word);
         Some(Self {
             real: RealRef {
-                id: RealId(u32::from(u16::from_be_bytes(id))),
-                epoch,
+                id: RealId(place >> SEEN_BITS),
+                epoch: NonZeroU32::new(half(word >> 32))?,
             },
-            seen_at: u16::from_be_bytes([high, low]),
+            seen_at: place & ((1 << SEEN_BITS) - 1),
         })
     }
 
     /// Where it is in the list now.
     fn find(self, choices: &[Choice]) -> Option<usize> {
-        let at = usize::from(self.seen_at);
+        let at = self.seen_at as usize;
         match choices.get(at) {
             Some(choice) if choice.real == self.real => Some(at),
             _ => choices.iter().position(|c| c.real == self.real),

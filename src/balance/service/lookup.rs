@@ -7,13 +7,13 @@ use std::{
 
 use rapidhash::fast::SeedableState;
 
-use super::{BuildError, MarkRule, Match, ServiceKey};
+use super::{MarkRule, Match, ServiceKey};
 use crate::addr::PortId;
 
 type Map<K> = HashMap<K, u32, SeedableState<'static>>;
 
-/// Finds virtual servers by what their packets are. Values are places in a table.
-#[derive(Debug, Default)]
+/// Finds virtual servers by what their packets are. Values are their slots.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Lookup {
     v4: Map<u64>,
     v6: Map<(u128, u32)>,
@@ -22,8 +22,8 @@ pub(super) struct Lookup {
     /// By mark, and whether it is IPv6's.
     marks: HashMap<(u32, bool), u32>,
     rules: Vec<MarkRule>,
-    /// Whether any virtual server takes every port.
-    any_port: bool,
+    /// How many matches take every port.
+    any_port: usize,
 }
 
 /// What of a packet from a client is looked at.
@@ -43,7 +43,7 @@ pub struct Question {
     pub ingress: PortId,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Range {
     key: u32,
     first: u128,
@@ -51,26 +51,23 @@ struct Range {
     at: u32,
 }
 
-impl Lookup {
-    pub(super) fn new(rules: Vec<MarkRule>) -> Self {
-        Self {
-            rules,
-            ..Self::default()
-        }
-    }
+/// What a match is found by.
+enum Key {
+    V4(u64),
+    V6((u128, u32)),
+    /// Protocol and port, the lowest address and the highest.
+    Range(u32, u128, u128),
+    Mark((u32, bool)),
+}
 
-    /// The packets of `what` are those of the virtual server in place `at` from now on.
-    pub(super) fn add(&mut self, what: Match, at: u32) -> Result<(), BuildError> {
-        let taken = match what {
+impl Key {
+    fn of(what: &Match) -> Self {
+        match *what {
             Match::Address(ServiceKey { protocol, endpoint }) => {
-                self.any_port |= endpoint.port == 0;
                 let protocol = protocol.number();
                 match endpoint.addr {
-                    IpAddr::V4(vip) => self.v4.insert(pack(vip, protocol, endpoint.port), at),
-                    IpAddr::V6(vip) => {
-                        let key = (vip.to_bits(), tail(protocol, endpoint.port));
-                        self.v6.insert(key, at)
-                    }
+                    IpAddr::V4(vip) => Self::V4(pack(vip, protocol, endpoint.port)),
+                    IpAddr::V6(vip) => Self::V6((vip.to_bits(), tail(protocol, endpoint.port))),
                 }
             }
             Match::Range {
@@ -78,32 +75,101 @@ impl Lookup {
                 first,
                 last,
                 port,
-            } => {
-                if first.is_ipv4() != last.is_ipv4() || first > last {
-                    return Err(BuildError::Range(what));
-                }
-                self.any_port |= port == 0;
+            } => Self::Range(tail(protocol.number(), port), bits(first), bits(last)),
+            Match::Mark { mark, ipv6 } => Self::Mark((mark, ipv6)),
+        }
+    }
+}
+
+/// Whether it takes every port of its addresses.
+const fn takes_every_port(what: &Match) -> bool {
+    match what {
+        Match::Address(key) => key.endpoint.port == 0,
+        Match::Range { port, .. } => *port == 0,
+        Match::Mark { .. } => false,
+    }
+}
+
+impl Lookup {
+    /// The rules that give marks.
+    pub(super) fn rules(&self) -> &[MarkRule] {
+        &self.rules
+    }
+
+    /// Other rules give marks from now on.
+    pub(super) fn set_rules(&mut self, rules: Vec<MarkRule>) {
+        self.rules = rules;
+    }
+
+    /// The virtual servers whose packets, as far as they go by the same kind of match, are some of those of `what`.
+    pub(super) fn holders(&self, what: &Match) -> impl Iterator<Item = u32> {
+        let mut overlapping: &[Range] = &[];
+        let single = match Key::of(what) {
+            Key::V4(key) => self.v4.get(&key),
+            Key::V6(key) => self.v6.get(&key),
+            Key::Mark(key) => self.marks.get(&key),
+            Key::Range(key, first, last) => {
+                // They do not overlap: sorted by their first addresses they are by their last ones too.
+                let from = self
+                    .ranges
+                    .partition_point(|r| (r.key, r.last) < (key, first));
+                let to = self
+                    .ranges
+                    .partition_point(|r| (r.key, r.first) <= (key, last));
+                overlapping = self.ranges.get(from..to).unwrap_or_default();
+                None
+            }
+        };
+        (single.copied().into_iter()).chain(overlapping.iter().map(|range| range.at))
+    }
+
+    /// The virtual server that goes by this very match.
+    pub(super) fn holder(&self, what: &Match) -> Option<u32> {
+        match Key::of(what) {
+            Key::V4(key) => self.v4.get(&key).copied(),
+            Key::V6(key) => self.v6.get(&key).copied(),
+            Key::Mark(key) => self.marks.get(&key).copied(),
+            Key::Range(key, first, last) => {
+                let found = self.ranges.get(self.place(key, first))?;
+                ((found.key, found.first, found.last) == (key, first, last)).then_some(found.at)
+            }
+        }
+    }
+
+    /// The packets of `what`, which nobody has, are those of the virtual server in slot `at` from now on.
+    pub(super) fn insert(&mut self, what: &Match, at: u32) {
+        self.any_port += usize::from(takes_every_port(what));
+        match Key::of(what) {
+            Key::V4(key) => _ = self.v4.insert(key, at),
+            Key::V6(key) => _ = self.v6.insert(key, at),
+            Key::Mark(key) => _ = self.marks.insert(key, at),
+            Key::Range(key, first, last) => {
                 let range = Range {
-                    key: tail(protocol.number(), port),
-                    first: bits(first),
-                    last: bits(last),
+                    key,
+                    first,
+                    last,
                     at,
                 };
-                let place = self
-                    .ranges
-                    .partition_point(|r| (r.key, r.first) < (range.key, range.first));
-                let before = place.checked_sub(1).and_then(|n| self.ranges.get(n));
-                let overlaps = |other: &Range| {
-                    other.key == range.key && other.first <= range.last && range.first <= other.last
-                };
-                let neighbours = before.into_iter().chain(self.ranges.get(place));
-                let taken = neighbours.filter(|r| overlaps(r)).map(|r| r.at).next();
-                self.ranges.insert(place, range);
-                taken
+                self.ranges.insert(self.place(key, first), range);
             }
-            Match::Mark { mark, ipv6 } => self.marks.insert((mark, ipv6), at),
-        };
-        taken.map_or(Ok(()), |_| Err(BuildError::DuplicateService(what)))
+        }
+    }
+
+    /// The packets of `what`, which a virtual server goes by, are nobody's from now on.
+    pub(super) fn remove(&mut self, what: &Match) {
+        self.any_port -= usize::from(takes_every_port(what));
+        match Key::of(what) {
+            Key::V4(key) => _ = self.v4.remove(&key),
+            Key::V6(key) => _ = self.v6.remove(&key),
+            Key::Mark(key) => _ = self.marks.remove(&key),
+            Key::Range(key, first, _) => _ = self.ranges.remove(self.place(key, first)),
+        }
+    }
+
+    /// Where the range of this protocol and port that begins here is or would be.
+    fn place(&self, key: u32, first: u128) -> usize {
+        self.ranges
+            .partition_point(|r| (r.key, r.first) < (key, first))
     }
 
     /// The virtual server that takes connections to this address, protocol and port: marks first, then
@@ -121,7 +187,7 @@ impl Lookup {
             ..
         } = *question;
         self.by_address(vip, protocol, vport).or_else(|| {
-            self.any_port
+            (self.any_port > 0)
                 .then(|| self.by_address(vip, protocol, 0))
                 .flatten()
         })

@@ -1,11 +1,16 @@
 //! Virtual servers and their real servers, as the workers see them: an immutable table.
 //!
-//! Control describes what there is in [`ServiceSpec`]s and builds a [`ServiceTable`]; a change is
-//! a new table with the next generation number. What must survive a change refers to a real server
-//! by [`RealRef`]: the slot that control gave it for as long as it exists, and the epoch that tells
-//! one holder of the slot from the next.
+//! Control describes what there is in [`ServiceSpec`]s to a [`TableBuilder`]; a change is a new table
+//! with the next generation number, which shares with the one before all that is the same. What must
+//! survive a change refers to a real server by [`RealRef`]: the slot that control gave it for as long as
+//! it exists, and the epoch that tells one holder of the slot from the next. The ways to real servers
+//! change more often than they do, and stand apart from them: see [`HopId`].
 
+mod builder;
+#[cfg(test)]
+mod builder_tests;
 mod lookup;
+mod returns;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,6 +24,7 @@ use std::{
 };
 
 pub use self::{
+    builder::TableBuilder,
     lookup::Question,
     table::{Real, Service, ServiceTable},
 };
@@ -154,6 +160,20 @@ pub struct NextHop {
     pub mtu: u16,
 }
 
+/// The slot of a way to real servers, allotted by control: one for each address that any of them has. Below
+/// [`MAX_REALS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HopId(pub u32);
+
+/// A way to real servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    /// How frames get there; `None` while the MAC address is unknown.
+    pub next: Option<NextHop>,
+    /// This host's address on the way: where tunnels start. `None` while there is no way.
+    pub local: Option<IpAddr>,
+}
+
 /// A real server as control describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RealSpec {
@@ -175,10 +195,8 @@ pub struct RealSpec {
     pub limits: Limits,
     /// Whether its checks succeed. When not: no new connections at all, existing ones go on.
     pub available: bool,
-    /// The way to it; `None` while its MAC address is unknown.
-    pub next_hop: Option<NextHop>,
-    /// This host's address on the way to it: where tunnels start. `None` while there is no way.
-    pub local: Option<IpAddr>,
+    /// The way to it. As long as nothing is known of that there is none.
+    pub hop: HopId,
 }
 
 impl From<&RealSpec> for Entry {
@@ -202,6 +220,8 @@ impl From<&RealSpec> for Entry {
 pub struct ServiceSpec {
     /// Its slot.
     pub id: ServiceId,
+    /// Differs from the epoch of every former holder of the slot, whose schedulers' cursors it does not inherit.
+    pub epoch: NonZeroU32,
     /// What its packets are, at least one.
     pub matches: Vec<Match>,
     /// `lb_algo`.
@@ -212,6 +232,9 @@ pub struct ServiceSpec {
     pub one_packet: bool,
     /// The real servers in the order of the configuration, those that are down included.
     pub reals: Vec<RealSpec>,
+    /// Real servers that have left the configuration and keep the connections that they have. No scheduler
+    /// sees them and no persistent client comes back to them, whatever their weight and availability.
+    pub draining: Vec<RealSpec>,
 }
 
 /// A port of the data plane, for packets of our own.
@@ -281,26 +304,3 @@ impl fmt::Display for BuildError {
 }
 
 impl std::error::Error for BuildError {}
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HopId(pub u32);
-pub struct Hop {
-    pub next: Option<NextHop>,
-    pub local: Option<IpAddr>,
-}
-pub struct TableBuilder;
-impl TableBuilder {
-    pub fn new() -> Self {
-        Self
-    }
-    pub fn apply(&mut self, _: &[ServiceId], _: &[ServiceSpec]) -> Result<(), BuildError> {
-        Ok(())
-    }
-    pub fn set_hop(&mut self, _: HopId, _: Hop) -> bool {
-        true
-    }
-    pub fn set_environment(&mut self, _: Environment) {}
-    pub fn set_routes(&mut self, _: Arc<Routes>) {}
-    pub fn build(&mut self, _: u64) -> ServiceTable {
-        ServiceTable::empty()
-    }
-}

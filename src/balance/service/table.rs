@@ -1,27 +1,22 @@
-//! The table itself: built from specifications, never changed.
+//! The table itself: a snapshot of what a builder knows, never changed.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr},
-    num::NonZeroU32,
-};
+use std::{collections::HashSet, net::IpAddr, num::NonZeroU32, sync::Arc};
 
 use rapidhash::fast::SeedableState;
 
 use super::{
-    BuildError, Environment, LbKind, MAX_REALS, MAX_SERVICES, Match, NextHop, PortSpec, RealId,
-    RealRef, ServiceId, ServiceKey, ServiceSpec,
+    BuildError, Environment, HopId, LbKind, Match, NextHop, PortSpec, RealId, RealRef, RealSpec,
+    ServiceId, ServiceKey, ServiceSpec, TableBuilder,
     lookup::{Lookup, Question},
+    returns::Returns,
 };
 use crate::{
-    addr::{L4Proto, PortId},
-    balance::{
-        Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, rewrite::TunnelKind, state,
-    },
+    addr::PortId,
+    balance::{Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, state},
 };
 
 /// A real server in the table.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Real {
     /// Which holder of its slot it is.
     pub epoch: NonZeroU32,
@@ -29,23 +24,49 @@ pub struct Real {
     pub available: bool,
     /// Whether its weight is 0.
     pub quiescent: bool,
+    /// Whether it has left the configuration and only keeps the connections that it has. It is not available then.
+    pub draining: bool,
     /// How packets are rewritten for it.
     pub method: LbKind,
-    /// The way to it; `None` while its MAC address is unknown.
-    pub next_hop: Option<NextHop>,
+    /// The way to it: [`ServiceTable::next_hop`].
+    pub hop: HopId,
     /// Its address.
     pub addr: IpAddr,
     /// Its port; 0: the one that the client asked for.
     pub port: u16,
-    /// This host's address on the way to it.
-    pub local: Option<IpAddr>,
     /// Its thresholds.
     pub(in crate::balance) limits: Limits,
-    /// The place of its virtual server in [`ServiceTable::services`].
-    pub service: u32,
+    /// Its virtual server.
+    pub service: ServiceId,
 }
 
 impl Real {
+    /// One that is in the configuration.
+    pub(super) const fn configured(spec: &RealSpec, service: ServiceId) -> Self {
+        Self {
+            epoch: spec.epoch,
+            available: spec.available,
+            quiescent: spec.weight == 0,
+            draining: false,
+            method: spec.method,
+            hop: spec.hop,
+            addr: spec.endpoint.addr,
+            port: spec.endpoint.port,
+            limits: spec.limits,
+            service,
+        }
+    }
+
+    /// One that keeps its connections and gets no others.
+    pub(super) const fn draining(spec: &RealSpec, service: ServiceId) -> Self {
+        Self {
+            available: false,
+            quiescent: true,
+            draining: true,
+            ..Self::configured(spec, service)
+        }
+    }
+
     /// The port that it has connections to `vport` on, and answers them from.
     #[inline]
     pub const fn port_for(&self, vport: u16) -> u16 {
@@ -101,70 +122,36 @@ impl Service {
     }
 }
 
-/// Places of virtual servers by what their real servers answer from. Looked at for every packet from a client, so a
-/// key is one word, or three, as in [`Lookup`].
-#[derive(Debug, Default)]
-struct Returns {
-    /// The addresses of them all, with the protocols.
-    hosts: HashSet<(IpAddr, u8), SeedableState<'static>>,
-    v4: HashMap<u64, u32, SeedableState<'static>>,
-    v6: HashMap<(u128, u32), u32, SeedableState<'static>>,
-}
+/// Where our tunnels end: address, and destination port of GUE or 0.
+pub(super) type TunnelEnd = (IpAddr, u16);
 
-impl Returns {
-    fn add(&mut self, addr: IpAddr, protocol: u8, port: u16, at: u32) {
-        self.hosts.insert((addr, protocol));
-        let from = source(protocol, port);
-        match addr {
-            IpAddr::V4(addr) => self.v4.entry(word(addr, from)).or_insert(at),
-            IpAddr::V6(addr) => self.v6.entry((addr.to_bits(), from)).or_insert(at),
-        };
-    }
-
-    // Always: the caller knows the family.
-    #[inline(always)]
-    fn get(&self, addr: IpAddr, from: u32) -> Option<u32> {
-        match addr {
-            IpAddr::V4(addr) => self.v4.get(&word(addr, from)),
-            IpAddr::V6(addr) => self.v6.get(&(addr.to_bits(), from)),
-        }
-        .copied()
-    }
-
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
-    }
-}
-
-#[inline]
-fn word(addr: Ipv4Addr, from: u32) -> u64 {
-    u64::from(addr.to_bits()) << 32 | u64::from(from)
-}
-
-/// Every virtual server, at one moment of the configuration.
-#[derive(Debug)]
+/// Every virtual server, at one moment of the configuration. Tables share what they have in common: all big parts
+/// are behind an [`Arc`].
+#[derive(Clone, Debug)]
 pub struct ServiceTable {
-    generation: u64,
-    environment: Environment,
-    services: Box<[Service]>,
-    lookup: Lookup,
-    /// Whose packets are answers that get a virtual server's address: real servers behind NAT. Each
-    /// with the place of its virtual server.
-    returns: Returns,
-    /// Whether any of them answers from every port.
-    any_return: bool,
+    pub(super) generation: u64,
+    pub(super) timeouts: Timeouts,
+    pub(super) policy: Policy,
+    pub(super) ports: Arc<[PortSpec]>,
+    pub(super) routes: Arc<Routes>,
+    /// By their slots.
+    pub(super) services: Arc<[Option<Arc<Service>>]>,
+    pub(super) lookup: Arc<Lookup>,
+    pub(super) returns: Arc<Returns>,
     /// Whether any virtual server's flows have an owner among several workers.
-    owned: bool,
+    pub(super) owned: bool,
     /// Of IPv4 and IPv6: the shortest client prefix of persistent virtual servers with NAT.
-    nat_prefixes: [Option<u8>; 2],
-    reals: Box<[Option<Real>]>,
-    /// Where our tunnels end: address, and destination port of GUE or 0.
-    tunnels: HashSet<(IpAddr, u16), SeedableState<'static>>,
+    pub(super) nat_prefixes: [Option<u8>; 2],
+    /// By their slots.
+    pub(super) reals: Arc<[Option<Real>]>,
+    /// By [`HopId`], as are the addresses of this host, which tunnels alone need.
+    pub(super) next_hops: Arc<[Option<NextHop>]>,
+    pub(super) locals: Arc<[Option<IpAddr>]>,
+    pub(super) tunnels: Arc<HashSet<TunnelEnd, SeedableState<'static>>>,
 }
 
 impl ServiceTable {
-    /// The table of `services`. Generations are numbered upwards by whoever publishes.
+    /// The table of `services`, without ways to their real servers: [`TableBuilder`] gives them.
     ///
     /// # Errors
     /// [`BuildError`] names the first virtual or real server that cannot be in a table.
@@ -173,89 +160,29 @@ impl ServiceTable {
         services: &[ServiceSpec],
         environment: Environment,
     ) -> Result<Self, BuildError> {
-        Self::build_with(
-            generation,
-            services,
-            environment,
-            &mut MaglevTables::default(),
-        )
-    }
-
-    /// As [`Self::build`], without filling tables of `mh` anew that are in use.
-    ///
-    /// # Errors
-    /// As [`Self::build`].
-    pub fn build_with(
-        generation: u64,
-        services: &[ServiceSpec],
-        environment: Environment,
-        known: &mut MaglevTables,
-    ) -> Result<Self, BuildError> {
-        let mut built = Vec::with_capacity(services.len());
-        let mut reals = Vec::new();
-        let mut slots = vec![false; MAX_SERVICES];
-        let mut lookup = Lookup::new(environment.marks.clone());
-        let (mut returns, mut any_return) = (Returns::default(), false);
-        let mut tunnels = HashSet::with_hasher(SeedableState::fixed());
-        for spec in services {
-            match slots.get_mut(spec.id.0 as usize) {
-                None => return Err(BuildError::ServiceSlot(spec.id)),
-                Some(true) => return Err(BuildError::DuplicateServiceSlot(spec.id)),
-                Some(taken) => *taken = true,
-            }
-            let at = u32::try_from(built.len()).unwrap_or(u32::MAX);
-            for what in &spec.matches {
-                lookup.add(*what, at)?;
-            }
-            add_reals(&mut reals, spec, at)?;
-            let behind_nat = spec.reals.iter().filter(|real| real.method.sees_answers());
-            for real in behind_nat {
-                for protocol in spec.protocols() {
-                    let (addr, port) = (real.endpoint.addr, real.endpoint.port);
-                    returns.add(addr, protocol.number(), port, at);
-                    any_return |= real.endpoint.port == 0;
-                }
-            }
-            tunnels.extend(spec.reals.iter().filter_map(|real| match real.method {
-                LbKind::Tun(TunnelKind::Gue { port, .. }) => Some((real.endpoint.addr, port)),
-                LbKind::Tun(_) => Some((real.endpoint.addr, 0)),
-                LbKind::Dr | LbKind::Nat => None,
-            }));
-            built.push(Service::build(spec, known)?);
-        }
-        Ok(Self {
-            generation,
-            environment,
-            services: built.into(),
-            lookup,
-            any_return,
-            nat_prefixes: [false, true].map(|ipv6| {
-                let family = services.iter().filter(|spec| spec.has_family(ipv6));
-                let nat = family.filter(|spec| spec.sees_answers());
-                nat.filter_map(|spec| Some(spec.persistence?.prefix)).min()
-            }),
-            owned: services
-                .iter()
-                .any(|spec| spec.persistence.is_some() || spec.sees_answers()),
-            returns,
-            reals: reals.into(),
-            tunnels,
-        })
+        let mut builder = TableBuilder::new();
+        builder.set_environment(environment);
+        builder.apply(&[], services)?;
+        Ok(builder.build(generation))
     }
 
     /// The table without virtual servers, generation 0.
     pub fn empty() -> Self {
         Self {
             generation: 0,
-            environment: Environment::default(),
-            services: Box::default(),
-            lookup: Lookup::default(),
-            returns: Returns::default(),
-            any_return: false,
+            timeouts: Timeouts::default(),
+            policy: Policy::default(),
+            ports: Arc::default(),
+            routes: Arc::default(),
+            services: Arc::default(),
+            lookup: Arc::default(),
+            returns: Arc::default(),
             owned: false,
             nat_prefixes: [None; 2],
-            reals: Box::default(),
-            tunnels: HashSet::with_hasher(SeedableState::fixed()),
+            reals: Arc::default(),
+            next_hops: Arc::default(),
+            locals: Arc::default(),
+            tunnels: Arc::new(HashSet::with_hasher(SeedableState::fixed())),
         }
     }
 
@@ -265,21 +192,21 @@ impl ServiceTable {
         self.generation
     }
 
-    /// Every virtual server.
-    pub const fn services(&self) -> &[Service] {
-        &self.services
+    /// Every virtual server, in the order of their slots.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter().flatten().map(Arc::as_ref)
     }
 
     /// How long connections may idle.
     #[inline]
     pub const fn timeouts(&self) -> &Timeouts {
-        &self.environment.timeouts
+        &self.timeouts
     }
 
     /// What becomes of packets that are odd.
     #[inline]
     pub const fn policy(&self) -> &Policy {
-        &self.environment.policy
+        &self.policy
     }
 
     /// Whether any flow has an owner among several workers ([`Ownership::owner`]); else each flow is
@@ -300,12 +227,12 @@ impl ServiceTable {
     /// The ways to clients.
     #[inline]
     pub fn routes(&self) -> &Routes {
-        &self.environment.routes
+        &self.routes
     }
 
     /// A port of the data plane.
     pub fn port(&self, port: PortId) -> PortSpec {
-        let found = self.environment.ports.get(usize::from(port.0));
+        let found = self.ports.get(usize::from(port.0));
         found.copied().unwrap_or_default()
     }
 
@@ -313,7 +240,7 @@ impl ServiceTable {
     #[inline]
     pub fn service(&self, question: &Question) -> Option<&Service> {
         let at = self.lookup.find(question)?;
-        self.services.get(at as usize)
+        self.services.get(at as usize)?.as_deref()
     }
 
     /// Whether any packet may be an answer that gets a virtual server's address.
@@ -322,20 +249,17 @@ impl ServiceTable {
         !self.returns.is_empty()
     }
 
-    /// The virtual server whose real server, behind NAT, answers from this address and port.
+    /// The virtual server whose real server, behind NAT, answers from this address and port; that with the lowest slot
+    /// when the real server is several ones'.
     #[inline(always)]
     pub fn returns(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
-        let at = self.returns.get(addr, source(protocol, port)).or_else(|| {
-            self.any_return
-                .then(|| self.returns.get(addr, source(protocol, 0)))
-                .flatten()
-        });
-        self.services.get(at? as usize)
+        let at = self.returns.find(addr, protocol, port)?;
+        self.services.get(at as usize)?.as_deref()
     }
 
     /// Whether a real server behind NAT has this address and answers by this protocol.
     pub fn has_returns_from(&self, addr: IpAddr, protocol: u8) -> bool {
-        self.returns.hosts.contains(&(addr, protocol))
+        self.returns.has_host(addr, protocol)
     }
 
     /// Whether any real server is behind a tunnel.
@@ -360,39 +284,22 @@ impl ServiceTable {
     pub fn in_slot(&self, id: RealId) -> Option<&Real> {
         self.reals.get(id.0 as usize)?.as_ref()
     }
-}
 
-impl ServiceSpec {
-    /// The protocols that its packets may have.
-    fn protocols(&self) -> impl Iterator<Item = L4Proto> {
-        let all = [L4Proto::Tcp, L4Proto::Udp, L4Proto::Sctp];
-        all.into_iter().filter(|protocol| {
-            self.matches.iter().any(|what| match what {
-                Match::Address(key) => key.protocol == *protocol,
-                Match::Range { protocol: p, .. } => p == protocol,
-                Match::Mark { .. } => true,
-            })
-        })
+    /// How frames reach a real server; `None` while that is unknown.
+    #[inline]
+    pub fn next_hop(&self, real: &Real) -> Option<&NextHop> {
+        self.next_hops.get(real.hop.0 as usize)?.as_ref()
     }
 
-    /// Whether answers of any of its real servers pass here.
-    fn sees_answers(&self) -> bool {
-        self.reals.iter().any(|real| real.method.sees_answers())
-    }
-
-    /// Whether any of its packets are of this family.
-    fn has_family(&self, ipv6: bool) -> bool {
-        self.matches.iter().any(|what| what.is_ipv6() == ipv6)
-    }
-
-    /// Whether its packets are IPv6's.
-    fn is_ipv6(&self) -> bool {
-        self.matches.first().is_some_and(Match::is_ipv6)
+    /// This host's address on the way to a real server; `None` while there is no way.
+    #[inline]
+    pub fn local(&self, real: &Real) -> Option<IpAddr> {
+        *self.locals.get(real.hop.0 as usize)?
     }
 }
 
 impl Service {
-    fn build(spec: &ServiceSpec, known: &mut MaglevTables) -> Result<Self, BuildError> {
+    pub(super) fn build(spec: &ServiceSpec, known: &mut MaglevTables) -> Result<Self, BuildError> {
         let whole = if spec.has_family(true) { 128 } else { 32 };
         let persistence = match spec.persistence {
             Some(p) if p.prefix > whole => return Err(BuildError::Prefix(spec.id)),
@@ -417,7 +324,7 @@ impl Service {
             _ => None,
         };
         // Not 0: that is a cursor's before its first pick.
-        let owner = u64::from(spec.id.0) + 1;
+        let owner = u64::from(spec.epoch.get()) << 32 | u64::from(spec.id.0);
         Ok(Self {
             id: spec.id,
             first,
@@ -429,46 +336,4 @@ impl Service {
             sees_answers: spec.sees_answers(),
         })
     }
-}
-
-fn add_reals(
-    reals: &mut Vec<Option<Real>>,
-    spec: &ServiceSpec,
-    service: u32,
-) -> Result<(), BuildError> {
-    for real in &spec.reals {
-        let slot = real.id.0 as usize;
-        if slot >= MAX_REALS {
-            return Err(BuildError::RealSlot(real.id));
-        }
-        let tunnel = matches!(real.method, LbKind::Tun(_));
-        if !tunnel && real.endpoint.addr.is_ipv6() != spec.is_ipv6() {
-            return Err(BuildError::Family(spec.id, real.id));
-        }
-        if reals.len() <= slot {
-            reals.resize(slot + 1, None);
-        }
-        let built = Real {
-            epoch: real.epoch,
-            available: real.available,
-            quiescent: real.weight == 0,
-            next_hop: real.next_hop,
-            method: real.method,
-            addr: real.endpoint.addr,
-            port: real.endpoint.port,
-            local: real.local,
-            limits: real.limits,
-            service,
-        };
-        if reals[slot].replace(built).is_some() {
-            return Err(BuildError::DuplicateRealSlot(real.id));
-        }
-    }
-    Ok(())
-}
-
-/// Protocol and port of a real server's answers.
-#[inline]
-fn source(protocol: u8, port: u16) -> u32 {
-    u32::from(port) << 16 | u32::from(protocol)
 }

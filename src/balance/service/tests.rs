@@ -37,6 +37,7 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
     let addr = if ipv6 { "2001:db8::9" } else { "10.0.0.1" };
     ServiceSpec {
         id: ServiceId(slot),
+        epoch: EPOCH,
         matches: matches.to_vec(),
         scheduler: Scheduler::Rr,
         persistence: None,
@@ -52,10 +53,10 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
                 last_weight: 1,
                 limits: Limits::default(),
                 available: true,
-                next_hop: None,
-                local: None,
+                hop: HopId(0),
             })
             .collect(),
+        draining: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the control socket is answered.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::SystemTime};
 
 use mio::Registry;
 
@@ -37,7 +37,19 @@ impl Engine {
         turn(&mut admin, &registry, &mut |ticket, request| {
             self.answer(ticket, request)
         });
+        while let Some(line) = admin.poll_line() {
+            self.say(line);
+        }
         self.admin = Some(admin);
+    }
+
+    /// Sees to what others may have removed, and says what could not be said.
+    pub(super) fn keep_files(&mut self, now: Instant, wall: SystemTime) {
+        self.log.tell_loss(wall);
+        if let Some(line) = self.lock_file.keep(now) {
+            self.say(line);
+        }
+        self.with_admin(|admin, registry, _| admin.keep(now, registry));
     }
 
     /// Gives the answers that are known by now.
@@ -96,7 +108,7 @@ impl Engine {
             count: stats.sum(|worker| worker.drops(*reason).get()),
         });
         ServiceList {
-            io: data_plane.report().to_vec(),
+            io: data_plane.report(),
             connection_table_size: data_plane.connections() as u64,
             table: TableCounts {
                 connections: stats.sum(|worker| worker.connections.get()),

@@ -619,6 +619,9 @@ impl Service {
                 hop: real.hop,
             }
         };
+        let drains = |real: &&Real| real.role == Role::Draining;
+        let listed = self.reals.iter().filter(|real| !drains(real));
+        let draining = self.reals.iter().filter(drains);
         ServiceSpec {
             id: self.id,
             epoch: self.epoch,
@@ -626,7 +629,8 @@ impl Service {
             one_packet: self.config.ops,
             scheduler: self.config.lb_algo,
             persistence: translate::persistence(&self.config),
-            reals: self.reals.iter().map(real).collect(),
+            reals: listed.map(real).collect(),
+            draining: draining.map(real).collect(),
         }
     }
 }

@@ -269,8 +269,10 @@ impl State {
     fn reals(&self) -> Vec<(u8, RealRef, u32)> {
         let id = self.services.order[0];
         let spec = self.services.spec(id, &self.health, &self.hops, &ports());
-        let reals = spec.unwrap().reals.into_iter();
+        let spec = spec.unwrap();
+        let reals = spec.reals.into_iter();
         reals
+            .chain(spec.draining)
             .map(|real| {
                 let IpAddr::V4(addr) = real.endpoint.addr else {
                     panic!("{real:?}")

@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{
+    super::repeats::Reports,
     Env,
     put_back::{Missing, PutBacks},
-    repeats::Reports,
 };
 use crate::{
     addr::IpPrefix,

@@ -74,7 +74,7 @@ fn every_frame_that_goes_nowhere_is_counted_by_its_reason() {
         Lab::new(service(vec![real(11)])).assert_dropped(&frame, reason);
     }
     let unresolved = RealSpec {
-        next_hop: None,
+        hop: NOWHERE,
         ..real(11)
     };
     let mut lab = Lab::new(service(vec![unresolved]));

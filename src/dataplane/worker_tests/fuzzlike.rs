@@ -162,7 +162,7 @@ proptest! {
         prop_assert!(lab.worker.account().is_settled());
         let mut specs = everything();
         specs[3].reals[0].available = false;
-        specs[4].reals[0].next_hop = None;
+        specs[4].reals[0].hop = NOWHERE;
         lab.publish_with(&specs, |environment| {
             environment.policy.reset_on_failure = reset_on_failure;
         });

@@ -30,7 +30,7 @@ impl Crew {
     }
 
     fn with_frames(workers: usize, spec: ServiceSpec, frames: usize) -> Self {
-        let table = ServiceTable::build(1, &[spec], Environment::default()).unwrap();
+        let table = table(1, &[spec], Environment::default());
         Self::with_table(workers, table, frames)
     }
 
@@ -233,7 +233,7 @@ fn an_icmp_error_is_scheduled_when_nobody_knows_its_flow() {
     let mut environment = Environment::default();
     environment.policy.schedule_icmp = true;
     let spec = service(vec![real(11), real(12), real(13)]);
-    let table = ServiceTable::build(1, &[spec], environment).unwrap();
+    let table = table(1, &[spec], environment);
     let mut crew = Crew::with_table(3, table, FRAMES);
     let homes = [0, 1].map(|worker| {
         let first = segment(CLIENT, 4000 + worker, Say::Syn);

@@ -147,9 +147,7 @@ fn a_packet_that_is_too_large_for_its_real_server_is_told_so_or_cut() {
         for six in [false, true] {
             let mut narrow = one_real(six);
             narrow.method = method;
-            if let Some(hop) = &mut narrow.next_hop {
-                hop.mtu = 1400;
-            }
+            narrow.hop = hop_to(narrow.id.0, None, 1400);
             let addr = narrow.endpoint.addr;
             let mut lab = Lab::full(&[spec(six, vec![narrow])]);
             let header = if six {

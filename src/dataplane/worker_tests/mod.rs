@@ -29,9 +29,9 @@ use crate::balance::Timeouts;
 use crate::{
     addr::{Endpoint, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, FlowKey, Key4, Key6, LbKind, Limits, Match, NextHop, Persistence, PortSpec,
-        RealId, RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec,
-        ServiceTable, State, rewrite::TunnelKind,
+        Environment, FlowKey, Hop, HopId, Key4, Key6, LbKind, Limits, Match, NextHop, Persistence,
+        PortSpec, RealId, RealSpec, Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec,
+        ServiceTable, State, TableBuilder, rewrite::TunnelKind,
     },
     dataplane::{memory::MemoryIo, publish::Publisher},
     stats::{DropReason, ReplyReason},
@@ -77,14 +77,52 @@ fn real(id: u32) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
-        next_hop: Some(NextHop {
-            port: EGRESS,
-            source: MacAddr(EGRESS_MAC),
-            destination: MacAddr(real_mac(id)),
-            mtu: 1500,
-        }),
-        local: None,
+        hop: hop_to(id, None, 1500),
     }
+}
+
+/// No way at all.
+const NOWHERE: HopId = HopId(u32::MAX);
+
+/// The MTUs of the ways to real servers.
+const MTUS: [u16; 3] = [1500, 1400, 600];
+
+/// The slot of the way to real server `id`, on which this host has the address `local`.
+fn hop_to(id: u32, local: Option<&str>, mtu: u16) -> HopId {
+    let local = LOCALS.iter().position(|own| *own == local).unwrap();
+    let mtu = MTUS.iter().position(|one| *one == mtu).unwrap();
+    HopId(u32::try_from(mtu * LOCALS.len() + local).unwrap() << 8 | id)
+}
+
+const LOCALS: [Option<&str>; 3] = [None, Some(US4), Some(US6)];
+
+/// A table of these virtual servers, with the ways to their real servers.
+fn table(generation: u64, specs: &[ServiceSpec], environment: Environment) -> ServiceTable {
+    let mut tables = TableBuilder::new();
+    tables.set_environment(environment);
+    tables.apply(&[], specs).unwrap();
+    for mtu in MTUS {
+        for local in LOCALS {
+            for id in specs
+                .iter()
+                .flat_map(|spec| spec.reals.iter().chain(&spec.draining))
+                .map(|real| real.id.0)
+            {
+                let next = NextHop {
+                    port: EGRESS,
+                    source: MacAddr(EGRESS_MAC),
+                    destination: MacAddr(real_mac(id)),
+                    mtu,
+                };
+                let hop = Hop {
+                    next: Some(next),
+                    local: local.map(|own| own.parse().unwrap()),
+                };
+                tables.set_hop(hop_to(id, local, mtu), hop);
+            }
+        }
+    }
+    tables.build(generation)
 }
 
 /// A real server anywhere, behind the port [`EGRESS`].
@@ -93,7 +131,7 @@ fn real_at(id: u32, addr: &str, port: u16, method: LbKind) -> RealSpec {
     RealSpec {
         endpoint: Endpoint::new(addr, port),
         method,
-        local: Some(if addr.is_ipv4() { US4 } else { US6 }.parse().unwrap()),
+        hop: hop_to(id, Some(if addr.is_ipv4() { US4 } else { US6 }), 1500),
         ..real(id)
     }
 }
@@ -168,6 +206,7 @@ fn environment() -> Environment {
 fn service(reals: Vec<RealSpec>) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(0),
+        epoch: NonZeroU32::MIN,
         matches: vec![Match::Address(ServiceKey {
             protocol: L4Proto::Tcp,
             endpoint: Endpoint::new(VIP.into(), 80),
@@ -176,6 +215,7 @@ fn service(reals: Vec<RealSpec>) -> ServiceSpec {
         scheduler: Scheduler::Rr,
         persistence: None,
         reals,
+        draining: Vec::new(),
     }
 }
 
@@ -194,8 +234,7 @@ impl Lab {
     }
 
     fn with_connections(spec: ServiceSpec, connections: usize) -> Self {
-        let table = ServiceTable::build(1, &[spec], Environment::default()).unwrap();
-        let mut publisher = Publisher::new(table);
+        let mut publisher = Publisher::new(table(1, &[spec], Environment::default()));
         let stats = Arc::new(WorkerStats::new());
         let options = WorkerOptions {
             connections,
@@ -227,8 +266,7 @@ impl Lab {
         self.generation += 1;
         let mut environment = environment();
         edit(&mut environment);
-        let table = ServiceTable::build(self.generation, specs, environment).unwrap();
-        self.publisher.publish(table);
+        (self.publisher).publish(table(self.generation, specs, environment));
     }
 
     /// What comes out for frames that arrive at once.
@@ -326,8 +364,7 @@ impl Lab {
 
     fn publish(&mut self, specs: &[ServiceSpec]) {
         self.generation += 1;
-        let table = ServiceTable::build(self.generation, specs, Environment::default()).unwrap();
-        self.publisher.publish(table);
+        (self.publisher).publish(table(self.generation, specs, Environment::default()));
     }
 
     fn advance(&mut self, seconds: u64) {

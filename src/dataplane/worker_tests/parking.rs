@@ -7,7 +7,7 @@ use super::{
 
 fn unresolved(id: u32) -> RealSpec {
     RealSpec {
-        next_hop: None,
+        hop: NOWHERE,
         ..real(id)
     }
 }
@@ -97,7 +97,7 @@ fn a_real_server_that_fails_meanwhile_hands_what_waits_to_another() {
 fn a_tunnel_waits_for_an_address_of_ours() {
     let tunnel = real_at(11, REAL4, 80, LbKind::Tun(TunnelKind::Ipip));
     let without = RealSpec {
-        local: None,
+        hop: hop_to(11, None, 1500),
         ..tunnel
     };
     let mut lab = Lab::full(&[service(vec![without])]);

@@ -30,9 +30,7 @@ fn spec(inner: bool, outer: bool, kind: TunnelKind, mtu: u16) -> ServiceSpec {
         if outer { REAL6 } else { REAL4 },
     );
     let mut real = real_at(11, addr, 80, LbKind::Tun(kind));
-    if let Some(hop) = &mut real.next_hop {
-        hop.mtu = mtu;
-    }
+    real.hop = hop_to(11, Some(if outer { US6 } else { US4 }), mtu);
     served(0, address(L4Proto::Tcp, vip, 80), vec![real]).also(address(L4Proto::Udp, vip, 80))
 }
 
