@@ -17,6 +17,7 @@ mod health;
 mod hostile;
 mod ipv6;
 mod keepalived_peer;
+mod links;
 mod losses;
 mod marks;
 mod nat;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         reload::tests(),
         health::tests(),
         failover::tests(),
+        links::tests(),
         keepalived_peer::tests(),
         foreign_traffic::tests(),
         losses::tests(),

@@ -118,6 +118,16 @@ impl Lan {
         [router, far]
     }
 
+    /// Deletes the interface of `host`, with the other end of its cable.
+    pub(crate) fn delete(&self, host: &Host) {
+        host.ip("link del eth0");
+    }
+
+    /// Makes the interface of `host` anew, with the address that it has to have.
+    pub(crate) fn make_anew(&self, host: &Host, address: Ipv4Addr) {
+        cable(&self.switch, host, "eth0", &[format!("{address}/24")]);
+    }
+
     /// Pulls the cable of `host`, at the switch.
     pub(crate) fn unplug(&self, host: &Host) {
         self.switch.ip(&format!("link set {} down", host.role()));

@@ -32,6 +32,13 @@ impl Log {
         Self::on(LogOutput::stderr(), stamped)
     }
 
+    /// A log that nobody reads.
+    #[cfg(test)]
+    pub(super) fn unread() -> Self {
+        let nowhere = std::fs::File::options().write(true).open("/dev/null");
+        Self::on(LogOutput::reopen(&nowhere.unwrap()), false)
+    }
+
     const fn on(output: LogOutput, stamped: bool) -> Self {
         Self {
             stamped,
