@@ -103,50 +103,144 @@ static TABLE: Table<SettingsDraft> = Table {
 };
 
 static KEYWORDS: &[Keyword<SettingsDraft>] = &[
-    block("mark", APPLIED, "gives packets a firewall mark for `virtual_server fwmark`").only_here().read(|draft, stmt, drafts| {
+    block(
+        "mark",
+        APPLIED,
+        "gives packets a firewall mark for `virtual_server fwmark`",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
         draft.marks.extend(MarkDraft::read(stmt, drafts));
     }),
-    block("timeouts", APPLIED, "idle times of connections by IPVS's states, in seconds").only_here().read(|draft, stmt, drafts| {
+    block(
+        "timeouts",
+        APPLIED,
+        "idle times of connections by IPVS's states, in seconds",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
         stmt.no_more(0, drafts);
         timeouts(&mut draft.timeouts, stmt, drafts);
     }),
-    line("conn_reuse_mode", APPLIED, "when a SYN on a known connection starts a new one; bit 0: finished ones, bit 1: also closing ones").number(&defaults::REUSE_MODE).default(Value::Number(defaults::CONN_REUSE_MODE as u32)).read(|draft, stmt, drafts| {
+    line(
+        "conn_reuse_mode",
+        APPLIED,
+        "when a SYN on a known connection starts a new one; bit 0: finished, bit 1: closing",
+    )
+    .number(&defaults::REUSE_MODE)
+    .default(Value::Number(defaults::CONN_REUSE_MODE as u32))
+    .read(|draft, stmt, drafts| {
         if let Some(mode) = stmt.number(drafts) {
             draft.settings.ipvs.conn_reuse_mode = mode;
         }
     }),
-    line("expire_nodest_conn", APPLIED, "whether a connection to a real server that is gone ends with its next packet").number(&defaults::SWITCH).default(Value::Word("1")).read(|draft, stmt, drafts| {
+    line(
+        "expire_nodest_conn",
+        APPLIED,
+        "whether a connection to a real server that is gone ends with its next packet",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("1"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.expire_nodest_conn, stmt, drafts);
     }),
-    line("expire_quiescent_template", APPLIED, "whether persistent clients of a real server of weight 0 get another one").number(&defaults::SWITCH).default(Value::Word("0")).read(|draft, stmt, drafts| {
+    line(
+        "expire_quiescent_template",
+        APPLIED,
+        "whether persistent clients of a real server of weight 0 get another one",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         let field = &mut draft.settings.ipvs.expire_quiescent_template;
         switch(field, stmt, drafts);
     }),
-    line("sloppy_tcp", APPLIED, "whether any segment but a reset may start a connection").number(&defaults::SWITCH).default(Value::Word("0")).read(|draft, stmt, drafts| {
+    line(
+        "sloppy_tcp",
+        APPLIED,
+        "whether any segment but a reset may start a connection",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.sloppy_tcp, stmt, drafts);
     }),
-    line("sloppy_sctp", APPLIED, "whether any chunk but ABORT may start a connection").number(&defaults::SWITCH).default(Value::Word("0")).read(|draft, stmt, drafts| {
+    line(
+        "sloppy_sctp",
+        APPLIED,
+        "whether any chunk but ABORT may start a connection",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.sloppy_sctp, stmt, drafts);
     }),
-    line("pmtu_disc", APPLIED, "whether tunnelled packets that may not be fragmented make ones that may not either").number(&defaults::SWITCH).default(Value::Word("1")).read(|draft, stmt, drafts| {
+    line(
+        "pmtu_disc",
+        APPLIED,
+        "whether a tunnelled packet that may not be fragmented makes one like it",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("1"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.pmtu_disc, stmt, drafts);
     }),
-    line("schedule_icmp", APPLIED, "whether ICMP errors about unknown flows are scheduled").number(&defaults::SWITCH).default(Value::Word("0")).read(|draft, stmt, drafts| {
+    line(
+        "schedule_icmp",
+        APPLIED,
+        "whether ICMP errors about unknown flows are scheduled",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.schedule_icmp, stmt, drafts);
     }),
-    line("nat_icmp_send", APPLIED, "whether a real server whose packet answers no connection is told so").number(&defaults::SWITCH).default(Value::Word("0")).read(|draft, stmt, drafts| {
+    line(
+        "nat_icmp_send",
+        APPLIED,
+        "whether a real server whose packet answers no connection is told so",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.nat_icmp_send, stmt, drafts);
     }),
-    line("reset_on_failure", APPLIED, "whether TCP connections of a real server that fails are reset").words(BOOLEAN).default(Value::Word("no")).read(|draft, stmt, drafts| {
+    line(
+        "reset_on_failure",
+        APPLIED,
+        "whether TCP connections of a real server that fails are reset",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("no"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.reset_on_failure, stmt, drafts);
     }),
-    line("cut_removed", APPLIED, "whether connections of a real server that a reload removes are cut; else they go on until they end").words(BOOLEAN).default(Value::Word("no")).read(|draft, stmt, drafts| {
+    line(
+        "cut_removed",
+        APPLIED,
+        "whether connections of a real server that a reload removes are cut at once",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("no"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.cut_removed, stmt, drafts);
     }),
-    line("udp_move", APPLIED, "whether UDP flows of a real server that fails move to another one").words(BOOLEAN).default(Value::Word("yes")).read(|draft, stmt, drafts| {
+    line(
+        "udp_move",
+        APPLIED,
+        "whether UDP flows of a real server that fails move to another one",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("yes"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.udp_move, stmt, drafts);
     }),
-    line("tunnel_source", APPLIED, "a network of this host's, one a family, that tunnels' outer sources are drawn from").read(|draft, stmt, drafts| {
+    line(
+        "tunnel_source",
+        APPLIED,
+        "a network of this host's, one a family, that tunnels draw their sources from",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.one(drafts) else {
             return;
         };
@@ -164,7 +258,14 @@ static KEYWORDS: &[Keyword<SettingsDraft>] = &[
             own.push(network);
         }
     }),
-    line("maglev_table_size", APPLIED, "slots of the tables of `lb_algo mh`").number(&defaults::TABLE_SIZE).default(Value::Number(defaults::MAGLEV_TABLE_SIZE.slots())).read(|draft, stmt, drafts| {
+    line(
+        "maglev_table_size",
+        APPLIED,
+        "slots of the tables of `lb_algo mh`",
+    )
+    .number(&defaults::TABLE_SIZE)
+    .default(Value::Number(defaults::MAGLEV_TABLE_SIZE.slots()))
+    .read(|draft, stmt, drafts| {
         let Some(size) = stmt.number::<u32>(drafts) else {
             return;
         };
@@ -180,10 +281,21 @@ static KEYWORDS: &[Keyword<SettingsDraft>] = &[
             None => error,
         });
     }),
-    line("workers", APPLIED, "forwarding threads; default one a queue, as far as there are CPUs").number(&defaults::WORKERS).read(|draft, stmt, drafts| {
+    line(
+        "workers",
+        APPLIED,
+        "forwarding threads; default one a queue, as far as there are CPUs",
+    )
+    .number(&defaults::WORKERS)
+    .read(|draft, stmt, drafts| {
         draft.settings.workers = stmt.number(drafts);
     }),
-    line("cpus", APPLIED, "CPUs of the workers, like 0,2-5; default those that the process may use").read(|draft, stmt, drafts| {
+    line(
+        "cpus",
+        APPLIED,
+        "CPUs of the workers, like 0,2-5; default those that the process may use",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.one(drafts) else { return };
         match value::cpus(&word.text) {
             Some(cpus) => draft.settings.cpus = cpus,
@@ -195,12 +307,26 @@ static KEYWORDS: &[Keyword<SettingsDraft>] = &[
             }
         }
     }),
-    line("spin_us", APPLIED, "how long a worker looks for frames before it sleeps").number(&defaults::SPIN_US).default(Value::Number(defaults::SPIN.as_micros() as u32)).read(|draft, stmt, drafts| {
+    line(
+        "spin_us",
+        APPLIED,
+        "how long a worker looks for frames before it sleeps",
+    )
+    .number(&defaults::SPIN_US)
+    .default(Value::Number(defaults::SPIN.subsec_micros()))
+    .read(|draft, stmt, drafts| {
         if let Some(micros) = stmt.number(drafts) {
             draft.settings.spin = Duration::from_micros(micros);
         }
     }),
-    line("busy_poll", APPLIED, "whether the kernel polls the NIC for the workers").words(BOOLEAN).default(Value::Word("no")).read(|draft, stmt, drafts| {
+    line(
+        "busy_poll",
+        APPLIED,
+        "whether the kernel polls the NIC for the workers",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("no"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.busy_poll, stmt, drafts);
     }),
 ];
