@@ -355,7 +355,7 @@ impl<'a> Bytes<'a> {
     }
 
     /// A section of the ELF file that these bytes are, by its name.
-    fn section(self, name: &str) -> Result<Bytes<'a>, String> {
+    fn section(self, name: &str) -> Result<Self, String> {
         // Elf64_Ehdr: e_shoff, e_shentsize, e_shnum, e_shstrndx; Elf64_Shdr: sh_name, sh_offset, sh_size.
         let (table, size) = (self.number(40, 8)?, self.number(58, 2)?);
         let (count, names) = (self.number(60, 2)?, self.number(62, 2)?);

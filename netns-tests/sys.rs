@@ -16,6 +16,8 @@ use std::{
 mod common;
 #[path = "sys/guardian.rs"]
 mod guardian;
+#[path = "sys/local_link.rs"]
+mod local_link;
 #[path = "sys/netlink.rs"]
 mod netlink;
 #[path = "sys/sockets.rs"]
@@ -52,6 +54,10 @@ const TESTS: &[Test] = tests![
     sockets::a_gratuitous_arp_moves_the_vip,
     sockets::a_link_socket_receives_nothing,
     sockets::a_virtual_router_is_locked_within_its_namespace,
+    local_link::what_is_sent_to_it_reaches_the_host_and_is_answered_by_the_hosts_own_routes,
+    local_link::what_is_not_for_this_host_goes_no_further,
+    local_link::neither_end_has_an_address_or_says_anything,
+    local_link::a_pair_is_removed_when_nobody_owns_it,
     guardian::a_killed_engine_is_undone_within_milliseconds,
     guardian::a_large_engine_is_undone_as_well,
     guardian::an_engine_that_says_goodbye_is_left_in_peace,

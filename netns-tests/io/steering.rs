@@ -487,15 +487,40 @@ fn sixty_four_rules_are_walked_and_one_more_is_refused() {
     assert!(refused.contains("there are 64 rules"), "{refused}");
     assert_eq!(steering.missing().collect::<Vec<_>>(), [&rule(200, ports)]);
     // What is known is no more.
-    steering
-        .change(&[rule(100, ports)], &[])
-        .complete()
-        .unwrap();
+    assert_eq!(steering.change(&[rule(100, ports)], &[]).pending, 1);
     // There is a place now, and it is not forgotten who waits for one.
     let done = steering.change(&[], &[rule(CLIENT[3], ports)]);
     assert_eq!((done.pending, done.refused.len()), (0, 0));
     assert_eq!(steering.missing().count(), 0);
     assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
+}
+
+#[test]
+fn a_station_that_finds_no_place_comes_when_there_is_one() {
+    let mut steering = loaded(Hook::Xdp);
+    let packet = udp(VIP, 53);
+    let others: Vec<_> = (0..1024_u32)
+        .map(|n| {
+            let [_, _, high, low] = n.to_be_bytes();
+            MacAddr([6, 0, 0, 0, high, low])
+        })
+        .collect();
+    let macs = |station: &[MacAddr]| [&others[..1023], station, &others[1023..]].concat();
+    let ours = macs(&[MacAddr(MAC)]);
+    let done = steering.set_stations(IFINDEX, &ours);
+    assert_eq!((done.pending, done.refused.len()), (1, 1));
+    let refusal = done.complete().unwrap_err();
+    assert!(refusal.to_string().contains("table is full"), "{refusal}");
+    assert_eq!(steering.judge(&packet).unwrap(), Decision::Steer);
+    // The last of the others had to wait; ours goes, and has to wait when it comes back.
+    assert_eq!(steering.set_stations(IFINDEX, &macs(&[])).pending, 0);
+    assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
+    assert_eq!(steering.set_stations(IFINDEX, &ours).pending, 1);
+    assert_eq!(steering.reconcile().pending, 1);
+    assert_eq!(steering.judge(&packet).unwrap(), Decision::Pass);
+    let done = steering.set_stations(IFINDEX, &ours[1..]);
+    assert_eq!((done.pending, done.refused.len()), (0, 0));
+    assert_eq!(steering.judge(&packet).unwrap(), Decision::Steer);
 }
 
 /// How often the time of the plainest decision the dearest may take: 64 rules looked at in vain are

@@ -15,6 +15,7 @@ pub mod instance_lock;
 pub mod interface_conf;
 pub mod limits;
 pub mod link_socket;
+pub mod local_link;
 pub mod log_output;
 pub mod monitor;
 pub mod netlink;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
+    super::repeats::Reports,
     Env,
     host::Host,
     put_back::{Missing, PutBacks},
-    repeats::Reports,
 };
 use crate::{
     addr::IpPrefix,

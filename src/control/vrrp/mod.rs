@@ -13,7 +13,6 @@ mod host;
 mod interfaces;
 pub(super) mod last_will;
 mod put_back;
-mod repeats;
 mod status;
 
 use std::{
@@ -29,9 +28,8 @@ use self::{
     announcements::Announcements,
     host::Host,
     interfaces::Interface,
-    repeats::Reports,
 };
-use super::log::Log;
+use super::{log::Log, repeats::Reports};
 use crate::{
     sys::{instance_lock::VridLock, netlink::Netlink},
     time::Instant,

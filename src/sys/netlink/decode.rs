@@ -266,7 +266,7 @@ pub(super) fn primary_v4(addresses: &[Address], vips: &[Ipv4Addr]) -> Option<Ipv
 const HEADER: usize = 16;
 
 /// The attributes after a family's own header of `header` bytes, up to the first that is broken.
-fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
+pub(super) fn attributes(payload: &[u8], header: usize) -> impl Iterator<Item = NlaBuffer<&[u8]>> {
     NlasIterator::new(payload.get(header..).unwrap_or_default()).map_while(Result::ok)
 }
 

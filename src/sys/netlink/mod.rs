@@ -8,6 +8,7 @@ mod channel;
 pub(in crate::sys) mod decode;
 mod error;
 mod types;
+mod veth;
 
 use std::net::{IpAddr, Ipv4Addr};
 

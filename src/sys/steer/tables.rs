@@ -6,12 +6,9 @@
 //! want it are counted, and it goes with the last. What the kernel refuses is not forgotten: the item
 //! stays in the queue for the next [`Tables::reconcile`].
 
-use std::{
-    collections::{HashMap, HashSet, hash_map},
-    error,
-    ffi::CStr,
-    fmt, io, mem,
-};
+use std::{collections::hash_map, error, ffi::CStr, fmt, io, mem};
+
+use rapidhash::{RapidHashMap, RapidHashSet};
 
 use super::{
     abi::{Features, MAX_RULES},
@@ -119,11 +116,11 @@ impl Table for Map {
 pub(super) struct Tables<T = Map> {
     maps: [T; NAMES.len()],
     /// All that is wanted, and all that is not any more and has not left yet.
-    items: HashMap<Item, Standing>,
+    items: RapidHashMap<Item, Standing>,
     /// Items that are wanted, but for stations.
     wanted: usize,
-    stations: HashMap<u32, Vec<MacAddr>>,
-    entries: HashMap<Entry, Place>,
+    stations: RapidHashMap<u32, Vec<MacAddr>>,
+    entries: RapidHashMap<Entry, Place>,
     /// Items that may not be in the kernel as they should be, each once.
     queue: Vec<Item>,
     /// The rules that are walked; the place is the index in the map.
@@ -183,10 +180,10 @@ impl<T: Table> Tables<T> {
     fn new(maps: [T; NAMES.len()]) -> Self {
         Self {
             maps,
-            items: HashMap::new(),
+            items: RapidHashMap::default(),
             wanted: 0,
-            stations: HashMap::new(),
-            entries: HashMap::new(),
+            stations: RapidHashMap::default(),
+            entries: RapidHashMap::default(),
             queue: Vec::new(),
             rules: [None; MAX_RULES],
             flags: [0; u32::BITS as usize],
@@ -328,7 +325,7 @@ impl<T: Table> Tables<T> {
 
     /// Adds, then removes. What could not be done is left in the queue.
     fn bring(&mut self, queue: &mut Vec<Item>, pass: &mut Pass) {
-        let mut left = HashSet::new();
+        let mut left = RapidHashSet::default();
         for item in queue.iter() {
             if self.is_wanted(item) && !self.add(item, pass) {
                 left.insert(*item);

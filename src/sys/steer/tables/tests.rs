@@ -45,18 +45,25 @@ impl Kernel {
         Ok(())
     }
 
+    fn features(&self) -> Bytes {
+        let written = self.maps[FEATURES].get(0_u32.bytes()).cloned();
+        written.unwrap_or_else(|| vec![0; 16])
+    }
+
+    fn is_in_force(&self, rule: u32) -> bool {
+        let rules = u64::from_ne_bytes(self.features()[8..].try_into().unwrap());
+        rules >> rule & 1 == 1
+    }
+
     /// What packets see: rules in whatever place they are, and just those in force.
     fn effect(&self) -> (Vec<BTreeSet<Bytes>>, Bytes, BTreeSet<Bytes>) {
-        let features = self.maps[FEATURES].get(0_u32.bytes()).cloned();
-        let features = features.unwrap_or_else(|| vec![0; 16]);
-        let in_force = u64::from_ne_bytes(features[8..].try_into().unwrap());
-        let rules = (0..64_u32)
-            .filter(|index| in_force >> index & 1 == 1)
+        let rules = (0..64)
+            .filter(|index| self.is_in_force(*index))
             .map(|index| self.maps[RULES][index.bytes()].clone());
         let entries = self.maps[..RULES].iter();
         (
             entries.map(|map| map.keys().cloned().collect()).collect(),
-            features[..8].to_vec(),
+            self.features()[..8].to_vec(),
             rules.collect(),
         )
     }
@@ -79,6 +86,10 @@ impl Table for FakeMap {
     fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         let mut kernel = self.kernel.borrow_mut();
         kernel.fault()?;
+        if self.index == RULES {
+            let index = u32::from_ne_bytes(key.try_into().unwrap());
+            assert!(!kernel.is_in_force(index), "written while it is read");
+        }
         let places = kernel.places;
         let map = &mut kernel.maps[self.index];
         if places > 0 && map.len() >= places && self.index < RULES && !map.contains_key(key) {
@@ -156,8 +167,7 @@ fn steered() -> impl Strategy<Value = Steered> {
 fn expected(wanted: &[Steered]) -> (Vec<BTreeSet<Bytes>>, Bytes, BTreeSet<Bytes>) {
     let (mut tables, kernel) = tables();
     assert_eq!(tables.set(wanted).pending, 0);
-    let effect = kernel.borrow().effect();
-    effect
+    kernel.borrow().effect()
 }
 
 proptest! {
@@ -189,7 +199,7 @@ proptest! {
             kernel.borrow().assert_fragments();
             let all: Vec<_> = wanted.values().copied().collect();
             let is_right = kernel.borrow().effect() == expected(&all);
-            prop_assert_eq!(done.pending == 0, is_right, "{:?}", done);
+            prop_assert!(is_right || done.pending > 0, "{:?}", done);
             prop_assert_eq!(done.pending == 0, done.refused.is_empty());
         }
         let all: Vec<_> = wanted.values().copied().collect();
