@@ -165,6 +165,7 @@ fn environment() -> Environment {
     }
 }
 
+/// A virtual server whose scheduler has `reals` in this order: the first of them was added last.
 fn service(reals: Vec<RealSpec>) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(0),
@@ -175,7 +176,7 @@ fn service(reals: Vec<RealSpec>) -> ServiceSpec {
         one_packet: false,
         scheduler: Scheduler::Rr,
         persistence: None,
-        reals,
+        reals: reals.into_iter().rev().collect(),
     }
 }
 
