@@ -6,8 +6,9 @@
 //! share one cache of fixed size; when the places of a destination are taken, the one that was not
 //! asked for the longest gives way. IPVS forgets a destination after a day without a question, or,
 //! when it has too many, after six minutes; here that is a day, or when the place is needed. A set
-//! of `lblcr` has at most [`MEMBERS`] real servers; when one more is to join, the most loaded
-//! leaves.
+//! of `lblcr` has at most [`MEMBERS`] real servers; when one more is to join, those leave that are
+//! not in the list, or else the most loaded. One that comes back to the list before is still in
+//! its sets, as in IPVS.
 
 use std::{net::IpAddr, num::NonZeroU32};
 
@@ -93,7 +94,6 @@ impl Localities {
         let mut place = self.place(owner, ask)?;
         if let Some(mut set) = place.known() {
             set.ask(ask.tick);
-            set.keep(|member| member.find(choices).is_some());
             let least = set.least(choices, view);
             if set.len() > 1 && ask.tick.since(set.changed()) > EXPIRATION {
                 set.remove_most(choices, view, ask.tick);
@@ -107,9 +107,7 @@ impl Localities {
         let member = Member::new(choices.get(at)?.real, at);
         let mut set = place.known_or_new(ask.tick)?;
         if set.members().all(|m| m.real != member.real) {
-            if set.len() == MEMBERS {
-                set.remove_most(choices, view, ask.tick);
-            }
+            set.make_room(choices, view);
             set.add(member, ask.tick);
         }
         Some(at)
@@ -235,8 +233,30 @@ impl Set<'_> {
         self.change(now);
     }
 
-    /// Takes out the most loaded of the members with a weight; without any such the oldest.
+    /// Makes room for one more: without those that are not in the list, or else without the most
+    /// loaded, or where all have weight 0 without the oldest.
+    fn make_room(&mut self, choices: &[Choice], view: View<'_>) {
+        if self.len() == MEMBERS {
+            self.keep(|member| member.find(choices).is_some());
+        }
+        if self.len() == MEMBERS {
+            let oldest = || self.members().last();
+            let out = self.most(choices, view).or_else(oldest);
+            self.keep(|member| Some(member) != out);
+        }
+    }
+
+    /// Takes out the most loaded.
     fn remove_most(&mut self, choices: &[Choice], view: View<'_>, now: Tick) {
+        let out = self.most(choices, view);
+        if out.is_some() {
+            self.keep(|member| Some(member) != out);
+            self.change(now);
+        }
+    }
+
+    /// The most loaded of the members with a weight.
+    fn most(&self, choices: &[Choice], view: View<'_>) -> Option<Member> {
         let mut most: Option<(Member, Share)> = None;
         for member in self.members() {
             if let Some(share) = member.share(choices, view)
@@ -245,11 +265,7 @@ impl Set<'_> {
                 most = Some((member, share));
             }
         }
-        let out = most
-            .map(|(member, _)| member)
-            .or_else(|| self.members().last());
-        self.keep(|member| Some(member) != out);
-        self.change(now);
+        most.map(|(member, _)| member)
     }
 
     /// The least loaded of the members that take connections.

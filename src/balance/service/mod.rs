@@ -233,7 +233,9 @@ pub struct ServiceSpec {
     pub persistence: Option<Persistence>,
     /// `ops`: every UDP packet is scheduled by itself and nothing is remembered.
     pub one_packet: bool,
-    /// The real servers in the order of the configuration, those that are down included.
+    /// The real servers in the order in which they were added, those that are down included: first
+    /// in that of the configuration; one that a change of the configuration adds is the last, also
+    /// if there was one with its address before. Schedulers go by it.
     pub reals: Vec<RealSpec>,
     /// Real servers that have left the configuration and keep the connections that they have. No scheduler
     /// sees them and no persistent client comes back to them, whatever their weight and availability.

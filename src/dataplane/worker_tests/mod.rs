@@ -234,6 +234,7 @@ fn around() -> Around {
     }
 }
 
+/// A virtual server whose scheduler has `reals` in this order: the first of them was added last.
 fn service(reals: Vec<RealSpec>) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(0),
@@ -245,7 +246,7 @@ fn service(reals: Vec<RealSpec>) -> ServiceSpec {
         one_packet: false,
         scheduler: Scheduler::Rr,
         persistence: None,
-        reals,
+        reals: reals.into_iter().rev().collect(),
         draining: Vec::new(),
     }
 }
