@@ -47,6 +47,8 @@ use crate::{
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Least time between two looks at all addresses of this host: a MASTER adds its VIPs one by one.
 const ADDRESSES: Duration = Duration::from_millis(100);
+/// How soon addresses that the kernel did not tell are asked for again.
+const ADDRESSES_AGAIN: Duration = Duration::from_secs(1);
 /// How often several workers are told of each other's connections: their schedulers and thresholds lag by
 /// as much.
 const COMPARE: Duration = Duration::from_millis(100);
@@ -686,7 +688,12 @@ impl Forwarding {
                     }
                     self.learn_port(ifindex, &addresses);
                 }
-                Err(error) => view.say(error),
+                Err(error) => {
+                    // Half of the addresses would be worse than those of before.
+                    view.say(error);
+                    self.addresses.want(view.voice.now + ADDRESSES_AGAIN);
+                    return;
+                }
             }
         }
         self.interfaces_changed |= unmanaged != self.unmanaged;

@@ -35,7 +35,7 @@ use super::{
     log::Log,
     placement::CpuList,
     reload::Reload,
-    repeats::Repeats,
+    repeats::{Repeats, Reports},
     token::Part,
     vrrp::{Env, Vrrp, last_will},
 };
@@ -140,12 +140,23 @@ struct Engine {
     lateness: Histogram<u64>,
     /// What is said about notifications that were lost.
     overflows: Repeats,
+    /// What is said about what goes on failing.
+    reports: Reports<Trouble>,
+    /// Which interfaces there are could not be found out.
+    unseen: bool,
     /// When it is looked next whether files are where they should be.
     files_at: Instant,
     stopping: bool,
     failure: Option<String>,
     /// Given up last: then nothing of this engine is left.
     lock_file: LockFile,
+}
+
+/// What can go on failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    Guardian,
+    Links,
 }
 
 impl Engine {
@@ -212,6 +223,7 @@ impl Engine {
         if now >= self.files_at {
             self.files_at = now + HOUSEKEEPING;
             self.keep_files(now, wall);
+            self.make_up_for(now, wall);
         }
         let interfaces: BTreeSet<u32> = self.vrrp.vip_interfaces().collect();
         let ((forwarding, checks), mut view) = parts(self, now, wall);
@@ -290,10 +302,20 @@ impl Engine {
     /// Tells the guardian what is to be undone should this process die now.
     fn leave_will(&mut self) {
         let will = last_will::write(&self.vrrp, self.lock_file.path());
-        if will != self.will {
-            if let Err(error) = self.guardian.update(&will) {
-                self.say(format_args!("the guardian cannot be told: {error}"));
-            }
+        if will == self.will {
+            return;
+        }
+        let told = self.guardian.update(&will);
+        let outcome = told.as_ref().map(|()| ());
+        let what = "telling the guardian what to undo";
+        if let Some(line) = self
+            .reports
+            .note(clock::now(), Trouble::Guardian, outcome, what)
+        {
+            self.say(line);
+        }
+        // Otherwise it is told at the next occasion, and looked for one every second.
+        if told.is_ok() {
             self.will = will;
         }
     }
@@ -371,16 +393,39 @@ impl Engine {
                         )),
                     }
                 }
-                match self.netlink.links() {
-                    Ok(links) => {
-                        self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_links(env, &links));
-                        self.forwarding.handle_links(&links);
-                        touched.extend(links.iter().map(|link| link.index));
-                    }
-                    Err(error) => self.say(error),
-                }
+                touched.extend(self.look_at_links(now, wall));
             }
         }
+    }
+
+    /// Looks all interfaces up; what the kernel does not say now it is asked again in a second.
+    fn look_at_links(&mut self, now: Instant, wall: SystemTime) -> Vec<u32> {
+        let found = self.netlink.links();
+        let outcome = found.as_ref().map(|_| ());
+        let line = self
+            .reports
+            .note(now, Trouble::Links, outcome, "listing the interfaces");
+        if let Some(line) = line {
+            self.say(line);
+        }
+        self.unseen = found.is_err();
+        let links = found.unwrap_or_default();
+        if !self.unseen {
+            self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_links(env, &links));
+            self.forwarding.handle_links(&links);
+        }
+        links.iter().map(|link| link.index).collect()
+    }
+
+    /// Does again what the kernel or the guardian refused.
+    fn make_up_for(&mut self, now: Instant, wall: SystemTime) {
+        if self.unseen {
+            for ifindex in self.look_at_links(now, wall) {
+                self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_addresses(env, ifindex));
+            }
+            self.carry_out(now, wall);
+        }
+        self.leave_will();
     }
 
     /// Probes' results, checkers' timers, and what they change. Whether more probes are to start.

@@ -15,8 +15,16 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     super::{
-        admin::AdminSocket, checks::Checks, enquiries::Enquiries, forwarding::Forwarding,
-        lock_file::LockFile, log::Log, reload::Reload, repeats::Repeats, token::Part, vrrp::Vrrp,
+        admin::AdminSocket,
+        checks::Checks,
+        enquiries::Enquiries,
+        forwarding::Forwarding,
+        lock_file::LockFile,
+        log::Log,
+        reload::Reload,
+        repeats::{Repeats, Reports},
+        token::Part,
+        vrrp::Vrrp,
     },
     Engine, HOUSEKEEPING, Options,
 };
@@ -147,6 +155,8 @@ impl Engine {
             notified: true,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
             overflows: Repeats::default(),
+            reports: Reports::new(),
+            unseen: false,
             files_at: now + HOUSEKEEPING,
             stopping: false,
             failure: None,
