@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_finding_names_its_file_and_shows_its_line() {
-        let mut source = Source::new("first.conf", b"one\ntwo three\n");
+        let mut source = Source::new("first.conf", b"one and another\n three\n");
         let second = source.add("second.conf", b"four\n\n auth_pass S3cr3t\n five\n");
         let span = |file, start, end| Span { file, start, end };
         let mut drafts = Drafts::default();
@@ -246,12 +246,12 @@ mod tests {
         drafts.hide(span(second, 17, 23));
         drafts.push(Draft::error(span(second, 25, 29), "about `five`"));
         drafts.push(Draft::warning(span(second, 17, 23), "about `S3cr3t`"));
-        drafts.push(Draft::note(span(FileId::FIRST, 8, 13), "about `three`"));
+        drafts.push(Draft::note(span(FileId::FIRST, 17, 22), "about `three`"));
         let found = drafts.finish(&mut source);
         let shown: String = found.iter().map(|d| render(d, &source)).collect();
         assert_eq!(
             shown,
-            "first.conf:2:5: note: about `three`\n    2 | two three\n      |     ^^^^^\n\
+            "first.conf:2:2: note: about `three`\n    2 |  three\n      |  ^^^^^\n\
              second.conf:3:12: warning: about `****`\n    3 |  auth_pass ******\n      |            ^^^^^^\n\
              second.conf:4:2: error: about `five`\n    4 |  five\n      |  ^^^^\n"
         );
