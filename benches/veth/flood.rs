@@ -12,7 +12,7 @@ use std::{
 
 use etherparse::PacketBuilder;
 use xvs::{
-    addr::{MacAddr, PortId},
+    addr::MacAddr,
     sys::{
         affinity, clock, netns,
         packet_socket::{BATCH, PacketSocket},

@@ -204,7 +204,7 @@ fn forward(stop: &AtomicBool) {
     let opened = ports.open_now(&interfaces);
     opened.unwrap_or_else(|e| panic!("AF_XDP: {e}"));
     let mut io = ios.remove(0);
-    while let Some(order) = inboxes[0].next() {
+    while let Some(order) = inboxes[0].next_order() {
         if let Order::Open(part) = order {
             io.open(part);
         }

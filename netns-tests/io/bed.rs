@@ -496,7 +496,7 @@ fn serve<B: Backend, Io: PacketIo<Part = B::Part>>(
 ) {
     /// Frames whose bytes are told; more would drown the pipe.
     const TOLD: u64 = 16;
-    while let Some(order) = inbox.next() {
+    while let Some(order) = inbox.next_order() {
         match order {
             Order::Open(part) => drop(io.open(part)),
             Order::Close(_) | Order::Recover(_) => panic!("nothing closes"),

@@ -343,6 +343,9 @@ impl DataPlane {
     }
 }
 
+/// The interfaces, and each worker's end of what it is told of them.
+type Opened<B> = (Ports<B>, Vec<Inbox<<B as Backend>::Part>>);
+
 /// What workers begin with, whatever carries their frames.
 struct Begin<'a> {
     interfaces: &'a [InterfaceSpec],
@@ -361,7 +364,7 @@ impl Begin<'_> {
         backend: B,
         placement: &Placement,
         wakers: &[Waker],
-    ) -> Result<(Ports<B>, Vec<Inbox<B::Part>>), OpenError> {
+    ) -> Result<Opened<B>, OpenError> {
         let steering = Steering::load(B::HOOK, self.steered)?;
         let first = placement.0.first().copied().flatten();
         let asked = Arc::clone(&self.asked);

@@ -396,7 +396,7 @@ impl<Io: PacketIo> Worker<Io> {
             return;
         };
         let mut answered = false;
-        while let Some(order) = inbox.next() {
+        while let Some(order) = inbox.next_order() {
             match order {
                 Order::Open(part) => {
                     let port = self.io.open(part);

@@ -253,7 +253,8 @@ impl Steering {
     pub fn detach(&mut self) -> Result<(), OpenError> {
         let mut result = Ok(());
         for port in self.ports.iter_mut().flatten() {
-            result = result.and(port.detach());
+            let detached = port.detach();
+            result = result.and(detached);
         }
         result
     }

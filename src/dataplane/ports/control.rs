@@ -152,7 +152,8 @@ impl<B: Backend> PortControl for Ports<B> {
                 open.deferral.iter().for_each(Deferral::end);
             }
             if let Some(program) = &mut interface.program {
-                result = result.and(program.detach());
+                let detached = program.detach();
+                result = result.and(detached);
             }
         }
         result

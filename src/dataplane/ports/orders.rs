@@ -82,7 +82,7 @@ impl<P> Inbox<P> {
     }
 
     /// The next order.
-    pub fn next(&mut self) -> Option<Order<P>> {
+    pub fn next_order(&mut self) -> Option<Order<P>> {
         self.orders.pop().ok()
     }
 

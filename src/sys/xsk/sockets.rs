@@ -43,8 +43,9 @@ struct Rings {
 struct Sockets {
     umem: *mut xdp::xsk_umem,
     sockets: Vec<*mut xdp::xsk_socket>,
-    /// libxdp keeps the addresses of these, and looks there again when it closes a socket.
-    rings: Vec<Box<UnsafeCell<Rings>>>,
+    /// One for each queue, all from the start on: libxdp keeps the addresses of these, and looks there again when it
+    /// closes a socket.
+    rings: Vec<UnsafeCell<Rings>>,
     /// What the umem is made of.
     memory: Arc<FrameMemory>,
 }
@@ -90,7 +91,10 @@ pub(super) fn open(
     let mut all = Sockets {
         umem: ptr::null_mut(),
         sockets: Vec::new(),
-        rings: Vec::new(),
+        // SAFETY: rings are integers and pointers, for which zero is a value.
+        rings: (0..queues)
+            .map(|_| UnsafeCell::new(unsafe { mem::zeroed() }))
+            .collect(),
         memory: Arc::clone(memory),
     };
     // By its index, whatever its name is by now.
@@ -106,8 +110,8 @@ pub(super) fn open(
     }
     let all = Arc::new(all);
     let sockets = all.sockets.iter().zip(&all.rings);
-    let socket = |(socket, rings): (&*mut xdp::xsk_socket, &Box<UnsafeCell<Rings>>)| Socket {
-        // SAFETY: a pointer to what the box holds is not null.
+    let socket = |(socket, rings): (&*mut xdp::xsk_socket, &UnsafeCell<Rings>)| Socket {
+        // SAFETY: a pointer to what the vector holds is not null.
         rings: unsafe { NonNull::new_unchecked(rings.get()) },
         // SAFETY: libxdp made the socket, and it is not deleted.
         fd: unsafe { xdp::xsk_socket__fd(*socket) },
@@ -124,10 +128,7 @@ impl Sockets {
         queue: u32,
         mode: CopyMode,
     ) -> Result<(), OpenError> {
-        // SAFETY: rings are integers and pointers, for which zero is a value.
-        let rings = Box::new(UnsafeCell::new(unsafe { mem::zeroed::<Rings>() }));
-        let at = rings.get();
-        self.rings.push(rings);
+        let at = self.rings[queue as usize].get();
         if self.umem.is_null() {
             self.umem = self.register(at)?;
         }
@@ -143,7 +144,7 @@ impl Sockets {
         // Those that share the umem have the first one's.
         config.bind_flags = u16::try_from(copy | xdp::XDP_USE_NEED_WAKEUP).unwrap_or(0);
         let mut socket = ptr::null_mut();
-        // SAFETY: the umem is libxdp's and alive; the rings lie in a box that lives as long as the socket, and
+        // SAFETY: the umem is libxdp's and alive; the rings stay where they are as long as the socket, and
         // only this call writes them now. For the first socket, fill and completion ring are those that the
         // umem was made with.
         let code = unsafe {
@@ -189,8 +190,8 @@ impl Sockets {
         };
         let fd = new_socket().map_err(|source| self.refused(source))?;
         let mut umem = ptr::null_mut();
-        // SAFETY: the memory is mapped for its length and lives as long as the umem; the rings lie in a box
-        // that does, too. libxdp takes the descriptor over, also when it fails.
+        // SAFETY: the memory is mapped for its length and lives as long as the umem; the rings stay where they are
+        // as long, too. libxdp takes the descriptor over, also when it fails.
         let code = unsafe {
             xdp::xsk_umem__create_with_fd(
                 &mut umem,
@@ -265,7 +266,7 @@ impl PartialEq for Name {
 
 impl Socket {
     fn rings(&mut self) -> &mut Rings {
-        // SAFETY: the box lives as long as `of`; this is the only `Socket` of it (`open`), borrowed exclusively,
+        // SAFETY: the rings live as long as `of`; this is the only `Socket` of it (`open`), borrowed exclusively,
         // and libxdp looks at it only after this is gone.
         unsafe { self.rings.as_mut() }
     }
