@@ -26,8 +26,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use xvs::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
     balance::{
-        Environment, Hop, HopId, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec,
-        Route, Routes, Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
+        Hop, HopId, LbKind, Limits, Match, NextHop, Persistence, RealId, RealSpec, Route, Routes,
+        Scheduler, ServiceId, ServiceKey, ServiceSpec, ServiceTable, TableBuilder,
         rewrite::TunnelKind,
     },
     dataplane::{
@@ -135,6 +135,7 @@ fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {
         last_weight: 1 + n % 4,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: HopId(n),
     });
     let spec = ServiceSpec {
@@ -150,12 +151,8 @@ fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {
         reals: reals.collect(),
         draining: Vec::new(),
     };
-    let environment = Environment {
-        routes: Arc::new(routes()),
-        ..Environment::default()
-    };
     let mut tables = TableBuilder::new();
-    tables.set_environment(environment);
+    tables.set_routes(Arc::new(routes()));
     tables.set(&spec).expect("the virtual server is legal");
     let to_real = Hop {
         next: Some(hop(1)),

@@ -105,6 +105,7 @@ fn services() -> Vec<ServiceSpec> {
                         last_weight: 1,
                         limits: Limits::default(),
                         available: true,
+                        failed: false,
                         hop: if number != 4 || n == 0 {
                             HopId(2 * u32::from(outer6) + u32::from(n))
                         } else {
@@ -258,7 +259,6 @@ impl Lab {
             .map(|ipv6| (PortId(0), addresses(ipv6, 254), MacAddr([2, 0, 0, 0, 2, 1])));
         let environment = Environment {
             marks: [false, true].map(mark).to_vec(),
-            routes: Arc::new(Routes::new(routes, neighbours)),
             ports: vec![
                 PortSpec {
                     v4: Some(Ipv4Addr::new(10, 0, 0, 1)),
@@ -270,6 +270,7 @@ impl Lab {
         };
         let mut tables = TableBuilder::new();
         tables.set_environment(environment);
+        tables.set_routes(Arc::new(Routes::new(routes, neighbours)));
         tables.apply(&[], &services()).expect("legal ones");
         for (id, next, local) in ways() {
             tables.set_hop(id, Hop { next, local });

@@ -8,6 +8,8 @@
 
 #[path = "io/bed.rs"]
 mod bed;
+#[path = "io/interfaces.rs"]
+mod interfaces;
 #[path = "io/steering.rs"]
 mod steering;
 #[path = "io/steering_model.rs"]
@@ -480,7 +482,7 @@ fn missing_rights_are_named() {
             "--bounding-set=-ipc_lock,-sys_resource",
         ];
         let error = Engine::refused_under(bed, "native", &memory);
-        assert!(error.contains("may not lock 8 MiB"), "{error}");
+        assert!(error.contains("may not lock 16 MiB"), "{error}");
         assert!(error.contains("grant CAP_IPC_LOCK"), "{error}");
         let without = |backend, capability| {
             Engine::refused_under(bed, backend, &["setpriv", "--bounding-set", capability])

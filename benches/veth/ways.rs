@@ -14,12 +14,13 @@ use std::{
 use xvs::{
     addr::{Endpoint, L4Proto, PortId},
     dataplane::{
-        af_xdp::{AfXdp, Options, XdpWish},
+        af_xdp::{XdpBackend, XdpWish},
         io::{BURST, PacketIo as _},
+        ports::{PortControl as _, Ports, orders::Order},
     },
     sys::{
         affinity, netns,
-        steer::{Steered, Target},
+        steer::{Hook, Steered, Steering, Target},
         waker::Waker,
     },
 };
@@ -194,15 +195,20 @@ fn forward(stop: &AtomicBool) {
         let endpoint = Endpoint::new(VIP.into(), port);
         Steered::Service(Target { endpoint, proto })
     };
-    let options = Options {
-        wish: XdpWish::Auto,
-        matches: vec![service(UDP_PORT, L4Proto::Udp)],
-        busy_poll: false,
-    };
-    let waker = Waker::new().expect("a descriptor");
-    let opened = AfXdp::open(&interfaces, &options, &[waker]);
-    let mut opened = opened.unwrap_or_else(|e| panic!("AF_XDP: {e}"));
-    let mut io = opened.io.remove(0);
+    let matches = [service(UDP_PORT, L4Proto::Udp)];
+    let steering = Steering::load(Hook::Xdp, &matches).expect("the program loads");
+    let wakers = [Waker::new().expect("a descriptor")];
+    let made = XdpBackend::new(XdpWish::Auto, false, 2, &wakers);
+    let (backend, mut ios) = made.unwrap_or_else(|e| panic!("AF_XDP: {e}"));
+    let (mut ports, mut inboxes) = Ports::new(backend, steering, &wakers, None, Arc::new(|| ()));
+    let opened = ports.open_now(&interfaces);
+    opened.unwrap_or_else(|e| panic!("AF_XDP: {e}"));
+    let mut io = ios.remove(0);
+    while let Some(order) = inboxes[0].next() {
+        if let Order::Open(part) = order {
+            io.open(part);
+        }
+    }
     let (source, destination) = (bed::mac("l1"), bed::mac("s0"));
     let mut burst = Vec::with_capacity(BURST);
     let mut idle = 0;
@@ -228,5 +234,5 @@ fn forward(stop: &AtomicBool) {
         }
         io.flush();
     }
-    opened.steering.detach().expect("the program goes");
+    ports.detach().expect("the program goes");
 }

@@ -498,7 +498,7 @@ fn serve<B: Backend, Io: PacketIo<Part = B::Part>>(
     const TOLD: u64 = 16;
     while let Some(order) = inbox.next() {
         match order {
-            Order::Open(part) => io.open(part),
+            Order::Open(part) => drop(io.open(part)),
             Order::Close(_) | Order::Recover(_) => panic!("nothing closes"),
         }
     }

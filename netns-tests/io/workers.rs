@@ -84,7 +84,7 @@ where
     let call = move || drop(called.send(Event::Called));
     let (mut ports, inboxes) = Ports::new(backend, steering, wakers, None, Arc::new(call.clone()));
     ports.open_now(&specs(names)).unwrap();
-    let mut egress = egress(&ports);
+    let mut egress = egress(&ports, names);
     let mut publisher = Publisher::with_call(table(1, egress), call);
     let mut ends = handovers(wakers, 3).into_iter();
     let (stop, mut stats, mut threads) = (Arc::new(AtomicBool::new(false)), Vec::new(), Vec::new());
@@ -114,6 +114,7 @@ where
         // The test is gone.
         let _ = sender.send(Event::Command("stop".to_owned()));
     });
+    assert!(ports.wait_until_taken(Duration::from_secs(10)));
     let report: Vec<_> = ports.ports().iter().map(ToString::to_string).collect();
     println!("\n{MARK}ready {}; {note}", report.join(" | "));
     let mut slowest = Duration::ZERO;
@@ -126,8 +127,8 @@ where
             println!("{MARK}news {line}");
         }
         slowest = slowest.max(clock::now() - now);
-        if self::egress(&ports) != egress {
-            egress = self::egress(&ports);
+        if self::egress(&ports, names) != egress {
+            egress = self::egress(&ports, names);
             publisher.publish(table(publisher.generation() + 1, egress));
             wakers.iter().for_each(Waker::wake);
         }
@@ -173,9 +174,11 @@ where
     println!("{MARK}done");
 }
 
-/// The port of the last interface that is wanted, if it is open.
-fn egress(ports: &impl PortControl) -> Option<PortId> {
-    match ports.ports().last()?.state {
+/// The port of the last interface of these names, if it is open.
+fn egress(ports: &impl PortControl, names: &str) -> Option<PortId> {
+    let name = names.rsplit(' ').next()?;
+    let ports = ports.ports();
+    match ports.iter().find(|port| port.spec.name == name)?.state {
         PortState::Open(port, _) => Some(port),
         _ => None,
     }
@@ -252,23 +255,19 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
     let mut tables = TableBuilder::new();
     tables.apply(&[], &specs).unwrap();
     for id in 1..=4_u8 {
-        let next = NextHop {
-            port: PortId(egress),
+        let next = egress.map(|port| NextHop {
+            port,
             source: MacAddr(LB_MAC),
             destination: MacAddr(real_mac(id)),
             mtu: 1500,
-        };
-        let hop = Hop {
-            next: Some(next),
-            local: None,
-        };
-        tables.set_hop(HopId(id.into()), hop);
+        });
+        tables.set_hop(HopId(id.into()), Hop { next, local: None });
     }
-    tables.build(1)
+    tables.build(generation)
 }
 
 /// A segment of the client with this address.
-fn segment(client: [u8; 4], from: u16, port: u16, syn: bool) -> Vec<u8> {
+pub(crate) fn segment(client: [u8; 4], from: u16, port: u16, syn: bool) -> Vec<u8> {
     let vip: std::net::Ipv4Addr = VIP.parse().unwrap();
     let tcp = PacketBuilder::ethernet2(CLIENT_MAC, LB_MAC)
         .ipv4(client, vip.octets(), 64)
@@ -280,7 +279,7 @@ fn segment(client: [u8; 4], from: u16, port: u16, syn: bool) -> Vec<u8> {
 }
 
 /// What a frame becomes on its way to a real server, whichever.
-fn forwarded(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn forwarded(frame: &[u8]) -> Vec<u8> {
     let mut out = frame.to_vec();
     out[6..12].copy_from_slice(&LB_MAC);
     out[22] -= 1;

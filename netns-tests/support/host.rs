@@ -136,6 +136,21 @@ impl Host {
             .unwrap_or_else(|e| panic!("{path}: {e}"));
     }
 
+    /// Gives the cables that end here the offloads that veth has by default, which [`join`] takes away.
+    ///
+    /// [`join`]: super::site::join
+    pub(crate) fn restore_offloads(&self) {
+        let links = self.ip("-oneline link show type veth");
+        for link in links.lines() {
+            let name = link.split([' ', '@']).nth(1).unwrap_or_default();
+            let offloads = [
+                "tx", "on", "rx", "on", "tso", "on", "gso", "on", "gro", "off",
+            ];
+            let output = self.output("ethtool", &[&["-K", name][..], &offloads].concat());
+            assert!(output.status.success(), "ethtool on {name}: {output:?}");
+        }
+    }
+
     /// Calls `action` with this machine's network: what it opens or writes is this machine's.
     pub(crate) fn inside<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

@@ -92,6 +92,16 @@ impl Lan {
         lan
     }
 
+    /// As [`Self::with_v6`], with the offloads that veth has by default.
+    pub(crate) fn with_offloads() -> Self {
+        let lan = Self::with_v6();
+        let ends = [&lan.client, &lan.lb1, &lan.lb2, &lan.switch];
+        ends.into_iter()
+            .chain(&lan.reals)
+            .for_each(Host::restore_offloads);
+        lan
+    }
+
     /// Puts the VIP on the first load balancer by hand, as boxes without VRRP have it.
     pub(crate) fn hold_vip(&self) {
         self.lb1.ip(&format!("addr add {} dev eth0", whole(VIP)));
@@ -116,6 +126,16 @@ impl Lan {
             host.ip("route add 192.0.2.0/24 via 10.0.0.1");
         }
         [router, far]
+    }
+
+    /// Deletes the interface of `host`, with the other end of its cable.
+    pub(crate) fn delete(&self, host: &Host) {
+        host.ip("link del eth0");
+    }
+
+    /// Makes the interface of `host` anew, with the address that it has to have.
+    pub(crate) fn make_anew(&self, host: &Host, address: Ipv4Addr) {
+        cable(&self.switch, host, "eth0", &[format!("{address}/24")]);
     }
 
     /// Pulls the cable of `host`, at the switch.

@@ -47,8 +47,8 @@ pub(crate) struct Routed {
     pub(crate) near: Host,
     pub(crate) lb: Host,
     pub(crate) reals: [Host; 3],
-    /// Only kept: the cables end here.
-    _switches: [Host; 2],
+    /// The cables end here.
+    switches: [Host; 2],
     site: Site,
 }
 
@@ -102,9 +102,20 @@ impl Routed {
             near,
             lb,
             reals,
-            _switches: [outside, inside],
+            switches: [outside, inside],
             site,
         }
+    }
+}
+
+impl Routed {
+    /// As [`Self::new`], with the offloads that veth has by default.
+    pub(crate) fn with_offloads() -> Self {
+        let net = Self::new();
+        let ends = [&net.far, &net.router, &net.near, &net.lb];
+        let all = ends.into_iter().chain(&net.reals).chain(&net.switches);
+        all.for_each(Host::restore_offloads);
+        net
     }
 }
 

@@ -98,13 +98,28 @@ impl<'a> Xvs<'a> {
         config: &str,
         arguments: &[&str],
     ) -> Self {
+        Self::start_in(place, host, config, arguments, "exec \"$@\"", &[])
+    }
+
+    /// As [`Self::start_with`], by a script for `sh` whose arguments are the program and its own, with variables of
+    /// the environment.
+    pub(crate) fn start_in(
+        place: &impl AsRef<Path>,
+        host: &'a Host,
+        config: &str,
+        arguments: &[&str],
+        script: &str,
+        environment: &[(&str, &Path)],
+    ) -> Self {
         let place = |suffix: &str| place.as_ref().join(format!("{}.{suffix}", host.role()));
         let file = place("conf");
         write(&file, config);
         let socket = place("sock");
-        let mut command = host.command(PROGRAM);
+        let mut command = host.command("sh");
+        command.args(["-c", script, "sh", PROGRAM]);
         command.arg("run").arg("-f").arg(&file);
         command.arg("--socket").arg(&socket).args(arguments);
+        command.envs(environment.iter().copied());
         let name = format!("xvs on {}", host.role());
         let process = Process::spawn(&name, &mut command, &place("log"));
         Self {
@@ -223,6 +238,14 @@ impl<'a> Xvs<'a> {
             said.contains("frames conserved"),
             "no account of the frames:\n{said}"
         );
+        self.assert_nothing_left();
+    }
+
+    /// As [`Self::stop`], for one whose log is somewhere else.
+    pub(crate) fn stop_unheard(mut self) {
+        self.terminate();
+        let status = self.process.wait(secs(6));
+        assert!(status.success(), "xvs stopped with {status}");
         self.assert_nothing_left();
     }
 

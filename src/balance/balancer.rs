@@ -18,13 +18,11 @@ use crate::{
 pub enum Verdict {
     /// Not decided yet.
     Undecided,
-    /// It goes to this real server.
+    /// It goes to this real server, for which it is counted when it has gone.
     Forward(RealId),
-    /// This real server's answer: it goes to the client, from the virtual server's address. The packet's key is the
-    /// connection's by now.
+    /// This real server's answer: it goes to the client, from the virtual server's address, and is counted when it has
+    /// gone. The packet's key is by now that of the connection, or that a connection would have.
     Answer(RealId),
-    /// The same where there is no connection to tell whose answer it is.
-    AnswerAlone,
     /// An ICMP error about a tunnel packet to this real server: its client is told.
     Report(RealId),
     /// A real server's packet that answers no connection: it goes on as it is.
@@ -157,7 +155,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         if matches!(packet.kind, Kind::IcmpError | Kind::TunnelError) {
             return self.about_flow(packet);
         }
-        let known = (self.conns).find_guessed(&packet.key, packet.home, packet.guess);
+        let known = (self.conns).find_guessed(&packet.key, packet.candidates, packet.guess);
         if let Some(slot) = known {
             match self.current(slot, packet.kind) {
                 Current::Real(state, id, real) => {
@@ -168,7 +166,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                     };
                     let state = next_state(direction, packet.kind, state);
                     self.conns.touch(slot, state, self.turn);
-                    return forward(id, packet, self.turn);
+                    return Verdict::Forward(id);
                 }
                 Current::Verdict(verdict) => return verdict,
                 Current::None => {}
@@ -190,7 +188,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let Some((id, real)) = found else {
             return self.orphan(slot, kind);
         };
-        if !real.available && self.leaves(kind) {
+        if real.failed && self.leaves(real, kind) {
             self.conns.remove(slot, self.turn);
             return match kind {
                 Kind::Tcp(flags) if !opens(kind) => refuse(flags, ReplyReason::RealDown),
@@ -220,11 +218,14 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         }
     }
 
-    /// Whether a packet of this kind ends its connection to a real server that is down.
-    fn leaves(&self, kind: Kind) -> bool {
+    /// Whether a packet of this kind ends its connection to a real server that has failed. With `inhibit_on_failure`
+    /// TCP connections go on: that is what it is for. What one that drains has of TCP ends by itself. A datagram that
+    /// nobody answers has nothing to go on with.
+    #[cold]
+    fn leaves(&self, real: &Real, kind: Kind) -> bool {
         let policy = self.table.policy();
         match kind {
-            Kind::Tcp(_) => policy.reset_on_failure,
+            Kind::Tcp(_) => policy.reset_on_failure && !real.available && !real.draining,
             Kind::Udp => policy.udp_move,
             _ => false,
         }
@@ -254,13 +255,13 @@ impl<'a, K: FlowKey> Decider<'a, K> {
     fn about_flow(&mut self, packet: &Packet<K>) -> Verdict {
         let found = self
             .conns
-            .find(&packet.key, packet.home)
+            .find(&packet.key, packet.candidates)
             .filter(|slot| !self.conns.is_expired(*slot, self.turn))
             .and_then(|slot| self.conns.real(slot))
             .filter(|real| self.table.real(*real).is_some());
         match found {
             Some(real) if packet.kind == Kind::TunnelError => Some(Verdict::Report(real.id)),
-            Some(real) => Some(forward(real.id, packet, self.turn)),
+            Some(real) => Some(Verdict::Forward(real.id)),
             None if packet.kind == Kind::TunnelError => self.report_alone(packet),
             None => None,
         }
@@ -289,7 +290,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         }
         let service = table.service(&packet.question())?;
         let real = self.pick(service, packet)?;
-        Some(forward(real.id, packet, self.turn))
+        Some(Verdict::Forward(real.id))
     }
 
     /// A packet from a real server behind NAT, or an error about one to it. Without a connection it is not the
@@ -305,8 +306,13 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                     && real.method.sees_answers()
             })
         };
-        let known =
-            (self.conns).find_answered(&from, packet.home, packet.guess, self.turn, is_answered_by);
+        let known = (self.conns).find_answered(
+            &from,
+            packet.candidates,
+            packet.guess,
+            self.turn,
+            is_answered_by,
+        );
         let Some(slot) = known else {
             return self.answer_alone(packet);
         };
@@ -315,28 +321,30 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             self.conns.touch(slot, state, self.turn);
         }
         packet.key = self.conns.key(slot);
-        let Some(real) = self.conns.real(slot) else {
-            return Verdict::AnswerAlone;
-        };
-        let counters = self.turn.stats.real(real.id.0);
-        counters.packets_out.add(1);
-        counters.bytes_out.add(u64::from(packet.length));
-        Verdict::Answer(real.id)
+        match self.conns.real(slot) {
+            Some(real) => Verdict::Answer(real.id),
+            None => Verdict::Drop(DropReason::RealGone),
+        }
     }
 
     /// An answer to no connection: of a virtual server that remembers none (`ops`), or of none at all.
     #[cold]
     fn answer_alone(&self, packet: &mut Packet<K>) -> Verdict {
-        let from = packet.key;
-        let service = self
-            .table
-            .returns(from.vip(), from.protocol(), from.vport());
+        let (table, from) = (self.table, packet.key);
+        let (addr, protocol, port) = (from.vip(), from.protocol(), from.vport());
+        let service = table.returns(addr, protocol, port);
         match service.and_then(Service::stateless) {
             Some(key) if matches!(packet.kind, Kind::Udp | Kind::LaterFragment) => {
                 match K::between((from.client(), from.client_port()), key) {
                     Some(flow) => {
                         packet.key = flow;
-                        Verdict::AnswerAlone
+                        match table.returning(addr, protocol, port) {
+                            Some(real) => {
+                                self.claim(real);
+                                Verdict::Answer(real.id)
+                            }
+                            None => Verdict::Route,
+                        }
                     }
                     None => Verdict::Route,
                 }
@@ -394,13 +402,11 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         // A packet in fragments is remembered, so that they stay together.
         let alone = service.one_packet && !packet.first_fragment;
         if alone && packet.kind == Kind::Udp && template.is_none() {
-            let counters = self.turn.stats.real(real.id.0);
-            counters.claim(real.epoch.get());
+            self.claim(real);
             // One that waits for its next hop comes again.
-            counters
-                .connections
-                .add(table.next_hop(it).is_some().into());
-            return forward(real.id, packet, self.turn);
+            let connections = &self.turn.stats.real(real.id.0).connections;
+            connections.add(table.next_hop(it).is_some().into());
+            return Verdict::Forward(real.id);
         }
         let direction = if it.method.sees_answers() {
             Direction::In
@@ -409,7 +415,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         };
         let new = NewConn {
             key,
-            home: packet.home,
+            candidates: packet.candidates,
             real,
             state: first_state(direction, packet.kind),
             template,
@@ -421,14 +427,13 @@ impl<'a, K: FlowKey> Decider<'a, K> {
             }
             // A hash leads the flow's next packet to the same real server without an entry.
             if template.is_none() && service.picker.is_hash() && !it.method.sees_answers() {
-                self.turn.stats.unstored.add(1);
-                *self.unstored = Some(self.turn.tick);
-                return forward(real.id, packet, self.turn);
+                self.count_unstored(real);
+                return Verdict::Forward(real.id);
             }
             return Verdict::Drop(DropReason::TableFull);
         }
         self.scheduling.connected(real, it.limits, self.turn.stats);
-        forward(real.id, packet, self.turn)
+        Verdict::Forward(real.id)
     }
 
     /// A packet for no virtual server. The steering program cannot tell the fragments of answers from those of whatever
@@ -471,9 +476,8 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         if it.method.sees_answers() {
             return None;
         }
-        self.turn.stats.unstored.add(1);
-        *self.unstored = Some(self.turn.tick);
-        Some(forward(real.id, packet, self.turn))
+        self.count_unstored(real);
+        Some(Verdict::Forward(real.id))
     }
 
     /// What becomes of a packet of an unknown flow that may not start one.
@@ -511,9 +515,11 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         let known = self.conns.find_template(&key, self.turn);
         let expires_quiescent = self.table.policy().expire_quiescent_template;
         let leads_to = known.and_then(|slot| self.conns.real(slot)).filter(|real| {
-            self.table
-                .real(*real)
-                .is_some_and(|it| it.available && !(it.quiescent && expires_quiescent))
+            self.table.real(*real).is_some_and(|it| {
+                it.available
+                    && !(it.quiescent && expires_quiescent)
+                    && !(it.failed && self.leaves(it, packet.kind))
+            })
         });
         let real = match leads_to {
             Some(real) => real,
@@ -530,6 +536,18 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         };
         self.conns.refer(slot, real, self.turn);
         Ok((real, slot))
+    }
+
+    /// Counts a packet that goes to a real server by the hash alone.
+    fn count_unstored(&mut self, real: RealRef) {
+        self.claim(real);
+        self.turn.stats.unstored.add(1);
+        *self.unstored = Some(self.turn.tick);
+    }
+
+    /// Sees to it that what is counted for a real server without an entry counts for it, not for one before.
+    fn claim(&self, real: RealRef) {
+        self.turn.stats.real(real.id.0).claim(real.epoch.get());
     }
 
     #[inline]
@@ -597,13 +615,4 @@ const fn first_state(direction: Direction, kind: Kind) -> State {
         Kind::Udp | Kind::LaterFragment | Kind::IcmpError | Kind::TunnelError => State::Udp,
     };
     next_state(direction, kind, start)
-}
-
-/// Counts a packet for its real server and sends it there.
-#[inline]
-fn forward<K>(id: RealId, packet: &Packet<K>, turn: Turn<'_>) -> Verdict {
-    let counters = turn.stats.real(id.0);
-    counters.packets.add(1);
-    counters.bytes.add(u64::from(packet.length));
-    Verdict::Forward(id)
 }

@@ -26,7 +26,7 @@ pub mod tcp;
 
 pub use self::{
     balancer::{Balancer, Decider, Verdict},
-    conntable::{Bucket, ConnTable, Home, NewConn, Record, Slot, Turn},
+    conntable::{Bucket, Candidates, ConnTable, NewConn, Record, Slot, Turn},
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
     listing::{ConnEntry, ConnFilter, Listing},

@@ -112,6 +112,7 @@ mod tests {
                 last_weight: 1,
                 limits: Limits::default(),
                 available: true,
+                failed: false,
                 hop: HopId(0),
             }],
             draining: Vec::new(),

@@ -1,7 +1,7 @@
 //! Reading a frame once: everything that later stages ask about it.
 
 use super::{
-    ConnTable, FlowKey, Fragments, Home, Key4, Key6, Question, ServiceTable, Slot, Verdict,
+    Candidates, ConnTable, FlowKey, Fragments, Key4, Key6, Question, ServiceTable, Slot, Verdict,
     fragments::FragmentKey,
     rewrite::{Family, TunnelError},
     sctp,
@@ -45,7 +45,7 @@ pub struct Packet<K> {
     /// The flow that it belongs to. Of an answer: client and real server.
     pub key: K,
     /// Where the flow's entry is, if it has one.
-    pub home: Home,
+    pub candidates: Candidates,
     /// The entry that will most likely be looked at; known once the buckets have arrived.
     pub guess: Option<Slot>,
     /// What it is.
@@ -68,7 +68,7 @@ impl<K: FlowKey> Packet<K> {
     /// What stands for the packet of a frame that could not be classified.
     pub const NONE: Self = Self {
         key: K::NONE,
-        home: Home::NONE,
+        candidates: Candidates::NONE,
         guess: None,
         kind: Kind::IcmpError,
         answers: false,
@@ -203,7 +203,7 @@ impl Classifier<'_> {
             return Err(expired(kind));
         }
         packet.key = key;
-        packet.home = self.conns.0.home(&key);
+        packet.candidates = self.conns.0.candidates(&key);
         packet.guess = None;
         packet.kind = kind;
         packet.first_fragment = ip.is_fragment() && kind != Kind::LaterFragment;
@@ -261,7 +261,7 @@ impl Classifier<'_> {
             return Err(expired(kind));
         }
         packet.key = key;
-        packet.home = self.conns.1.home(&key);
+        packet.candidates = self.conns.1.candidates(&key);
         packet.guess = None;
         packet.kind = kind;
         packet.first_fragment = upper.fragment.is_some() && kind != Kind::LaterFragment;
@@ -288,10 +288,26 @@ impl Classifier<'_> {
             .get(usize::from(error.at)..usize::from(error.end))
             .unwrap_or_default();
         let read = match error.inner {
-            Family::V4 => four_in_tunnel(inner)
-                .map(|key| about(four, key, self.conns.0.home(&key), network, ingress, &error)),
-            Family::V6 => six_in_tunnel(inner)
-                .map(|key| about(six, key, self.conns.1.home(&key), network, ingress, &error)),
+            Family::V4 => four_in_tunnel(inner).map(|key| {
+                about(
+                    four,
+                    key,
+                    self.conns.0.candidates(&key),
+                    network,
+                    ingress,
+                    &error,
+                )
+            }),
+            Family::V6 => six_in_tunnel(inner).map(|key| {
+                about(
+                    six,
+                    key,
+                    self.conns.1.candidates(&key),
+                    network,
+                    ingress,
+                    &error,
+                )
+            }),
         };
         let drop = (error.inner, Verdict::Drop(DropReason::IcmpQuote));
         Some(read.map(|()| error.inner).ok_or(drop))
@@ -420,14 +436,14 @@ fn six_in_tunnel(packet: &[u8]) -> Option<Key6> {
 fn about<K: FlowKey>(
     packet: &mut Packet<K>,
     key: K,
-    home: Home,
+    candidates: Candidates,
     network: u8,
     ingress: PortId,
     error: &TunnelError,
 ) {
     *packet = Packet {
         key,
-        home,
+        candidates,
         kind: Kind::TunnelError,
         network,
         transport: error.at,

@@ -4,15 +4,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::{
     defaults,
-    diagnostic::{Draft, Drafts, quoted},
+    diagnostic::{Draft, Drafts},
+    keyword::{APPLIED, Facts, IRRELEVANT, REFUSED, Shape, UNAPPLIED},
     lexer::Word,
     model::VirtualAddress,
-    source::Span,
-    support::{self, Block},
+    read::{self, interface, judge_vrrp_address},
+    similar::similar,
+    source::{Span, quoted},
+    support::{Support, judge},
     tree::Stmt,
     value,
-    vrrp::{host_bits, interface},
-    walk::{self, judge, judge_vrrp_address},
 };
 use crate::addr::IpPrefix;
 
@@ -107,36 +108,21 @@ fn entry(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
     let mut words = line.args.iter();
     while let Some(option) = words.next() {
         let name = option.text.as_str();
-        let known = match name {
-            "noprefixroute" => {
-                address.noprefixroute = true;
-                true
-            }
-            "no_track" => {
-                address.no_track = true;
-                true
-            }
-            "home" | "-nodad" | "mngtmpaddr" | "autojoin" | "use_vmac" => true,
-            "dev" | "brd" | "broadcast" | "scope" | "label" | "peer" | "preferred_lft"
-            | "track_group" => match words.next() {
-                Some(value) => {
-                    with_value(&mut address, name, value, drafts);
-                    true
-                }
+        let Some(known) = OPTIONS.iter().find(|known| known.facts.name == name) else {
+            unknown_option(option, drafts);
+            break;
+        };
+        match known.read {
+            Reading::Flag(set) => set(&mut address),
+            Reading::Value(read) => match words.next() {
+                Some(value) => read(&mut address, value, drafts),
                 None => {
                     let message = format!("`{name}` needs a value");
                     drafts.push(Draft::error(option.span, message));
-                    true
                 }
             },
-            _ => false,
-        };
-        if !known {
-            unknown_option(option, drafts);
-            break;
         }
-        let verdict = support::keyword(Block::VirtualAddress, name);
-        judge(verdict, &quoted(name), option.span, drafts);
+        judge(known.facts.fate, &quoted(name), option.span, drafts);
     }
     Some(Entry {
         address,
@@ -145,72 +131,187 @@ fn entry(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
 }
 
 fn unknown_option(option: &Word, drafts: &mut Drafts) {
-    /// What may follow an address.
-    const OPTIONS: [&str; 14] = [
-        "dev",
-        "brd",
-        "broadcast",
-        "scope",
-        "label",
-        "peer",
-        "home",
-        "-nodad",
-        "mngtmpaddr",
-        "noprefixroute",
-        "autojoin",
-        "no_track",
-        "preferred_lft",
-        "use_vmac",
-    ];
     let message = format!("unknown option {} of an address", quoted(&option.text));
     let draft = Draft::error(option.span, message);
     drafts.push(if value::prefix(&option.text).is_ok() {
         draft.hint("one address a line")
-    } else if let Some(meant) = walk::similar(&option.text, OPTIONS.into_iter()) {
+    } else if let Some(meant) = similar(&option.text, OPTIONS.iter().map(|o| o.facts.name)) {
         draft.hint(format!("did you mean `{meant}`?"))
     } else {
         draft
     });
 }
 
-fn with_value(address: &mut VirtualAddress, option: &str, word: &Word, drafts: &mut Drafts) {
-    match option {
-        "dev" => address.dev = interface(word, drafts).unwrap_or_default(),
-        "brd" | "broadcast" => address.broadcast = broadcast(address.prefix, word, drafts),
-        "scope" => address.scope = scope(word, drafts).unwrap_or_default(),
-        "label" => {
-            if word.text.is_empty() || word.text.len() > defaults::INTERFACE_NAME_BYTES {
-                let message = format!("{} cannot be a label", quoted(&word.text));
-                let hint = format!("1 to {} bytes", defaults::INTERFACE_NAME_BYTES);
-                drafts.push(Draft::error(word.span, message).hint(hint));
-            } else {
-                address.label = Some(word.text.clone());
-            }
-        }
-        "peer" => match value::prefix(&word.text) {
-            Ok(peer) => {
-                // As ip(8): a length behind the peer is that of the address.
-                let len = if word.text.contains('/') {
-                    peer.len()
-                } else {
-                    address.prefix.len()
-                };
-                let resized = |addr| IpPrefix::new(addr, len);
-                if let (Some(own), Some(peer)) =
-                    (resized(address.prefix.addr()), resized(peer.addr()))
-                {
-                    address.prefix = own;
-                    address.peer = Some(peer);
-                }
-            }
-            Err(why) => {
-                let message = format!("{}: {why}", quoted(&word.text));
-                drafts.push(Draft::error(word.span, message));
-            }
-        },
-        // Lifetimes and track groups are reported by name; their values have no place.
-        _ => {}
+/// How an option of an address is read.
+enum Reading {
+    /// It stands alone.
+    Flag(fn(&mut VirtualAddress)),
+    /// A word follows.
+    Value(fn(&mut VirtualAddress, &Word, &mut Drafts)),
+}
+
+/// A word that may follow an address.
+struct AddressOption {
+    facts: Facts,
+    read: Reading,
+}
+
+const fn alone(
+    name: &'static str,
+    fate: Support,
+    meaning: &'static str,
+    set: fn(&mut VirtualAddress),
+) -> AddressOption {
+    AddressOption {
+        facts: Facts::new(name, fate, meaning, Shape::Line),
+        read: Reading::Flag(set),
     }
+}
+
+const fn followed(
+    name: &'static str,
+    fate: Support,
+    meaning: &'static str,
+    read: fn(&mut VirtualAddress, &Word, &mut Drafts),
+) -> AddressOption {
+    AddressOption {
+        facts: Facts::new(name, fate, meaning, Shape::Line),
+        read: Reading::Value(read),
+    }
+}
+
+/// What may follow an address.
+static OPTIONS: &[AddressOption] = &[
+    followed(
+        "dev",
+        APPLIED,
+        "the interface; default the instance's",
+        |address, word, drafts| {
+            address.dev = interface(word, drafts).unwrap_or_default();
+        },
+    ),
+    followed(
+        "brd",
+        APPLIED,
+        "the broadcast address, or + or - to make one",
+        set_broadcast,
+    ),
+    followed("broadcast", APPLIED, "another name of brd", set_broadcast),
+    followed(
+        "scope",
+        APPLIED,
+        "the scope of the address",
+        |address, word, drafts| {
+            address.scope = scope(word, drafts).unwrap_or_default();
+        },
+    ),
+    followed("label", APPLIED, "the address's label", label),
+    followed(
+        "peer",
+        APPLIED,
+        "the other end of a point-to-point link",
+        peer,
+    ),
+    alone(
+        "noprefixroute",
+        APPLIED,
+        "no route to the address's network",
+        |address| {
+            address.noprefixroute = true;
+        },
+    ),
+    alone(
+        "no_track",
+        APPLIED,
+        "the loss of the address means nothing to the instance",
+        |address| {
+            address.no_track = true;
+        },
+    ),
+    alone(
+        "use_vmac",
+        REFUSED,
+        "the virtual MAC address of VRRP",
+        |_| (),
+    ),
+    followed(
+        "preferred_lft",
+        UNAPPLIED,
+        "how long the address is preferred",
+        |_, _, _| (),
+    ),
+    followed(
+        "track_group",
+        UNAPPLIED,
+        "a group of instances",
+        |_, _, _| (),
+    ),
+    alone(
+        "home",
+        IRRELEVANT,
+        "the address is a mobile node's home address",
+        |_| (),
+    ),
+    alone(
+        "-nodad",
+        IRRELEVANT,
+        "the address is not looked for before it is used",
+        |_| (),
+    ),
+    alone(
+        "mngtmpaddr",
+        IRRELEVANT,
+        "temporary addresses are made from it",
+        |_| (),
+    ),
+    alone(
+        "autojoin",
+        IRRELEVANT,
+        "its multicast group is joined",
+        |_| (),
+    ),
+];
+
+/// The words that may follow an address.
+pub(super) fn facts() -> impl Iterator<Item = (&'static str, &'static Facts)> {
+    let facts = OPTIONS.iter().map(|option| &option.facts);
+    facts.map(|facts| ("virtual_ipaddress", facts))
+}
+
+fn label(address: &mut VirtualAddress, word: &Word, drafts: &mut Drafts) {
+    if word.text.is_empty() || word.text.len() > defaults::INTERFACE_NAME_BYTES {
+        let message = format!("{} cannot be a label", quoted(&word.text));
+        let hint = format!("1 to {} bytes", defaults::INTERFACE_NAME_BYTES);
+        drafts.push(Draft::error(word.span, message).hint(hint));
+    } else {
+        address.label = Some(word.text.clone());
+    }
+}
+
+fn peer(address: &mut VirtualAddress, word: &Word, drafts: &mut Drafts) {
+    let peer = match value::prefix(&word.text) {
+        Ok(peer) => peer,
+        Err(why) => {
+            let message = format!("{}: {why}", quoted(&word.text));
+            drafts.push(Draft::error(word.span, message));
+            return;
+        }
+    };
+    // As ip(8): a length behind the peer is that of the address.
+    let len = if word.text.contains('/') {
+        peer.len()
+    } else {
+        address.prefix.len()
+    };
+    let resized = |addr| IpPrefix::new(addr, len);
+    if let (Some(own), Some(peer)) = (resized(address.prefix.addr()), resized(peer.addr())) {
+        address.prefix = own;
+        address.peer = Some(peer);
+    }
+}
+
+fn set_broadcast(address: &mut VirtualAddress, word: &Word, drafts: &mut Drafts) {
+    address.broadcast = broadcast(address.prefix, word, drafts);
 }
 
 fn broadcast(prefix: IpPrefix, word: &Word, drafts: &mut Drafts) -> Option<Ipv4Addr> {
@@ -240,6 +341,15 @@ fn scope(word: &Word, drafts: &mut Drafts) -> Option<u8> {
         "link" => Some(253),
         "host" => Some(254),
         "nowhere" => Some(255),
-        _ => walk::number(word, "scope", &defaults::SCOPE, drafts),
+        _ => read::number(word, "scope", &defaults::SCOPE, drafts),
     }
+}
+
+/// The broadcast address of a network, or its network address, as ip(8) has `brd +` and `brd -`.
+fn host_bits(addr: Ipv4Addr, len: u8, set: bool) -> Option<Ipv4Addr> {
+    let mask = u32::MAX
+        .checked_shr(u32::from(len))
+        .filter(|mask| *mask > 1)?;
+    let bits = u32::from(addr);
+    Some(Ipv4Addr::from(if set { bits | mask } else { bits & !mask }))
 }

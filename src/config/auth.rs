@@ -1,13 +1,17 @@
-//! `authentication`: nothing here may quote what it reads, it may be the password.
+//! `authentication`: what may be the password is hidden before anything is said about it.
 
 use super::{
     defaults,
     diagnostic::{Draft, Drafts},
+    keyword::{APPLIED, Keyword, Table, line},
     model::{Authentication, Password, VrrpVersion},
-    source::Span,
-    support::{self, Block},
+    read::At,
+    secrets::is_type,
+    similar::similar,
+    source::{Span, quoted},
+    support::{self, judge},
     tree::Stmt,
-    walk::{self, At, Rule, judge, line},
+    walk::walk,
 };
 
 /// An `authentication` block while it is read.
@@ -30,7 +34,7 @@ impl AuthDraft {
         stmt.no_more(0, drafts);
         self.block = Some(stmt.keyword.span);
         hide_secrets(stmt.body(), drafts);
-        walk::walk(self, stmt.body(), Block::Authentication, &[RULES], drafts);
+        walk(self, stmt.body(), &TABLE, drafts);
     }
 
     /// What the block comes to; nothing where it is incomplete or the version has none.
@@ -62,26 +66,45 @@ impl AuthDraft {
     }
 }
 
-/// Everything in an authentication block that is not a keyword or a type may be a password.
+/// Hides what may be a password: every word that is neither a keyword nor a type, but for the word in the place of
+/// the type where the password is known and another one.
 fn hide_secrets(stmts: &[Stmt], drafts: &mut Drafts) {
+    let passwords: Vec<&str> = stmts
+        .iter()
+        .filter(|stmt| stmt.keyword.text == "auth_pass")
+        .flat_map(|stmt| stmt.args.iter().map(|word| word.text.as_str()))
+        .collect();
     for stmt in stmts {
         let keyword = stmt.keyword.text.as_str();
-        if !matches!(keyword, "auth_type" | "auth_pass") {
+        if similar(keyword, TABLE.names()).is_none() {
             drafts.hide(stmt.keyword.span);
         }
-        for word in stmt
-            .args
-            .iter()
-            .filter(|word| !matches!(word.text.as_str(), "PASS" | "AH"))
-        {
-            drafts.hide(word.span);
+        let types = similar(keyword, TABLE.names()) == Some("auth_type");
+        for (at, word) in stmt.args.iter().enumerate() {
+            let text = word.text.as_str();
+            let known = !passwords.is_empty() && !passwords.contains(&text);
+            if types && at == 0 && (known || is_type(text)) {
+                drafts.reveal(word.span);
+            } else {
+                drafts.hide(word.span);
+            }
         }
         hide_secrets(stmt.body(), drafts);
     }
 }
 
-static RULES: &[Rule<AuthDraft>] = &[
-    line("auth_type", |draft, stmt, drafts| {
+pub(super) static TABLE: Table<AuthDraft> = Table {
+    block: "authentication",
+    keywords: &[KEYWORDS],
+};
+
+static KEYWORDS: &[Keyword<AuthDraft>] = &[
+    line(
+        "auth_type",
+        APPLIED,
+        "how adverts are authenticated: PASS or AH",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.args.first() else {
             let message = "auth_type needs a value";
             drafts.push(Draft::error(stmt.keyword.span, message).hint("PASS or AH"));
@@ -91,7 +114,7 @@ static RULES: &[Rule<AuthDraft>] = &[
             "PASS" => AuthType::Pass,
             "AH" => AuthType::Ah,
             _ => {
-                let message = "not a type of authentication";
+                let message = format!("{} is not a type of authentication", quoted(&word.text));
                 drafts.push(Draft::error(word.span, message).hint("PASS or AH"));
                 return;
             }
@@ -104,7 +127,12 @@ static RULES: &[Rule<AuthDraft>] = &[
             span: word.span,
         });
     }),
-    line("auth_pass", |draft, stmt, drafts| {
+    line(
+        "auth_pass",
+        APPLIED,
+        "the password in every advert; its first 8 bytes count",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.args.first().filter(|word| !word.text.is_empty()) else {
             let message = "auth_pass needs a password";
             drafts.push(Draft::error(stmt.keyword.span, message));

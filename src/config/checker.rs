@@ -5,11 +5,14 @@ use std::{marker::PhantomData, net::IpAddr, time::Duration};
 use super::{
     defaults,
     diagnostic::{Draft, Drafts},
+    keyword::{
+        APPLIED, BOOLEAN, Facts, Keyword, Table, UNAPPLIED, Value, WITH_BLOCK, block, known, line,
+    },
     model::{CheckKind, Checker},
+    read::At,
     source::Span,
-    support::Block,
     tree::Stmt,
-    walk::{self, At, Rule, block, line, name},
+    walk::walk,
 };
 use crate::addr::Endpoint;
 
@@ -47,25 +50,57 @@ pub(super) trait HasTiming: 'static {
 pub(super) struct TimingRules<T>(PhantomData<T>);
 
 impl<T: HasTiming> TimingRules<T> {
-    pub(super) const ALL: &'static [Rule<T>] = &[
-        line("delay_loop", |draft, stmt, drafts| {
-            draft.timing().delay_loop = stmt.time(&defaults::CHECK_INTERVAL, drafts);
-        }),
-        line("alpha", |draft, stmt, drafts| {
+    pub(super) const ALL: &'static [Keyword<T>] = &[
+        line("delay_loop", APPLIED, "time between two checks")
+            .time(&defaults::CHECK_INTERVAL)
+            .default(Value::Time(defaults::DELAY_LOOP))
+            .read(|draft, stmt, drafts| {
+                draft.timing().delay_loop = stmt.time(drafts);
+            }),
+        line(
+            "alpha",
+            APPLIED,
+            "whether a real server is down until its check passes",
+        )
+        .words(BOOLEAN)
+        .read(|draft, stmt, drafts| {
             draft.timing().alpha = stmt.boolean(drafts);
         }),
-        line("retry", |draft, stmt, drafts| {
-            draft.timing().retry = stmt.number(&defaults::RETRIES, drafts);
+        line(
+            "retry",
+            APPLIED,
+            "failures in a row after which it is down, less one",
+        )
+        .number(&defaults::RETRIES)
+        .default(Value::Number(defaults::RETRY))
+        .read(|draft, stmt, drafts| {
+            draft.timing().retry = stmt.number(drafts);
         }),
-        line("delay_before_retry", |draft, stmt, drafts| {
-            draft.timing().delay_before_retry = stmt.time(&defaults::CHECK_DELAY, drafts);
+        line(
+            "delay_before_retry",
+            APPLIED,
+            "time between a failure and the next try",
+        )
+        .time(&defaults::CHECK_DELAY)
+        .default(Value::Time(defaults::DELAY_BEFORE_RETRY))
+        .read(|draft, stmt, drafts| {
+            draft.timing().delay_before_retry = stmt.time(drafts);
         }),
-        line("warmup", |draft, stmt, drafts| {
-            draft.timing().warmup = stmt.time(&defaults::CHECK_DELAY, drafts);
+        line(
+            "warmup",
+            APPLIED,
+            "the longest wait, drawn at random, before the first check",
+        )
+        .time(&defaults::CHECK_DELAY)
+        .read(|draft, stmt, drafts| {
+            draft.timing().warmup = stmt.time(drafts);
         }),
-        line("connect_timeout", |draft, stmt, drafts| {
-            draft.timing().connect_timeout = stmt.time(&defaults::CHECK_INTERVAL, drafts);
-        }),
+        line("connect_timeout", APPLIED, "how long a connection may take")
+            .time(&defaults::CHECK_INTERVAL)
+            .default(Value::Time(defaults::CONNECT_TIMEOUT))
+            .read(|draft, stmt, drafts| {
+                draft.timing().connect_timeout = stmt.time(drafts);
+            }),
     ];
 }
 
@@ -97,8 +132,7 @@ impl CheckerDraft {
             bind_port: 0,
             timing: Timing::default(),
         };
-        let rules = [RULES, TimingRules::ALL];
-        walk::walk(&mut draft, stmt.body(), Block::TcpCheck, &rules, drafts);
+        walk(&mut draft, stmt.body(), &TABLE, drafts);
         draft
     }
 
@@ -133,107 +167,293 @@ impl CheckerDraft {
     }
 }
 
-static RULES: &[Rule<CheckerDraft>] = &[
-    line("connect_ip", |draft, stmt, drafts| {
+static TABLE: Table<CheckerDraft> = Table {
+    block: "TCP_CHECK",
+    keywords: &[KEYWORDS, TimingRules::ALL],
+};
+
+static KEYWORDS: &[Keyword<CheckerDraft>] = &[
+    line(
+        "connect_ip",
+        APPLIED,
+        "the address to connect to; default the real server's",
+    )
+    .read(|draft, stmt, drafts| {
         draft.connect_ip = stmt.address(drafts);
     }),
-    line("connect_port", |draft, stmt, drafts| {
-        draft.connect_port = stmt.number(&defaults::PORT, drafts);
+    line(
+        "connect_port",
+        APPLIED,
+        "the port to connect to; default the real server's",
+    )
+    .number(&defaults::PORT)
+    .read(|draft, stmt, drafts| {
+        draft.connect_port = stmt.number(drafts);
     }),
-    line("bindto", |draft, stmt, drafts| {
+    line("bindto", APPLIED, "the address to connect from").read(|draft, stmt, drafts| {
         let addr = stmt.address(drafts);
         draft.bindto = addr.map(|value| At {
             value,
             span: stmt.args[0].span,
         });
     }),
-    line("bind_port", |draft, stmt, drafts| {
-        draft.bind_port = stmt.number(&defaults::PORT, drafts).unwrap_or_default();
+    line(
+        "bind_port",
+        APPLIED,
+        "the port to connect from; default any",
+    )
+    .number(&defaults::PORT)
+    .read(|draft, stmt, drafts| {
+        draft.bind_port = stmt.number(drafts).unwrap_or_default();
     }),
-    line("nb_get_retry", |draft, stmt, drafts| {
-        let message = "nb_get_retry is deprecated; use `retry`";
-        drafts.push(Draft::warning(stmt.keyword.span, message));
-        draft.timing.retry = stmt.number(&defaults::RETRIES, drafts);
-    }),
-    name("bind_if"),
-    name("fwmark"),
-    name("log_all_failures"),
+    line("nb_get_retry", APPLIED, "an older name of retry")
+        .number(&defaults::RETRIES)
+        .read(|draft, stmt, drafts| {
+            let message = "nb_get_retry is deprecated; use `retry`";
+            drafts.push(Draft::warning(stmt.keyword.span, message));
+            draft.timing.retry = stmt.number(drafts);
+        }),
+    known("bind_if", UNAPPLIED, "the interface to connect from"),
+    known("fwmark", UNAPPLIED, "the mark of the check's packets"),
+    known(
+        "log_all_failures",
+        UNAPPLIED,
+        "each failure is logged, not the change alone",
+    ),
 ];
 
 /// Looks for unknown keywords in a checker that is refused as a whole.
-pub(super) fn known(stmt: &Stmt, own: &'static [Rule<()>], drafts: &mut Drafts) {
-    walk::walk(&mut (), stmt.body(), Block::Whole, &[COMMON, own], drafts);
+pub(super) fn unread(stmt: &Stmt, table: &'static Table<()>, drafts: &mut Drafts) {
+    walk(&mut (), stmt.body(), table, drafts);
 }
 
 /// Keywords of every checker.
-static COMMON: &[Rule<()>] = &[
-    name("connect_ip"),
-    name("connect_port"),
-    name("bindto"),
-    name("bind_port"),
-    name("bind_if"),
-    name("connect_timeout"),
-    name("fwmark"),
-    name("retry"),
-    name("nb_get_retry"),
-    name("delay_before_retry"),
-    name("warmup"),
-    name("delay_loop"),
-    name("alpha"),
-    name("log_all_failures"),
+static COMMON: &[Keyword<()>] = &[
+    known(
+        "connect_ip",
+        WITH_BLOCK,
+        "the address to connect to; default the real server's",
+    ),
+    known(
+        "connect_port",
+        WITH_BLOCK,
+        "the port to connect to; default the real server's",
+    ),
+    known("bindto", WITH_BLOCK, "the address to connect from"),
+    known(
+        "bind_port",
+        WITH_BLOCK,
+        "the port to connect from; default any",
+    ),
+    known("bind_if", WITH_BLOCK, "the interface to connect from"),
+    known(
+        "connect_timeout",
+        WITH_BLOCK,
+        "how long a connection may take",
+    ),
+    known("fwmark", WITH_BLOCK, "the mark of the check's packets"),
+    known(
+        "retry",
+        WITH_BLOCK,
+        "failures in a row after which it is down, less one",
+    ),
+    known("nb_get_retry", WITH_BLOCK, "an older name of retry"),
+    known(
+        "delay_before_retry",
+        WITH_BLOCK,
+        "time between a failure and the next try",
+    ),
+    known(
+        "warmup",
+        WITH_BLOCK,
+        "the longest wait, drawn at random, before the first check",
+    ),
+    known("delay_loop", WITH_BLOCK, "time between two checks"),
+    known(
+        "alpha",
+        WITH_BLOCK,
+        "whether a real server is down until its check passes",
+    ),
+    known(
+        "log_all_failures",
+        WITH_BLOCK,
+        "each failure is logged, not the change alone",
+    ),
 ];
 
 /// Keywords of `HTTP_GET` and `SSL_GET`.
-pub(super) static HTTP: &[Rule<()>] = &[
-    name("virtualhost"),
-    name("http_protocol"),
-    name("enable_sni"),
-    name("sni_name"),
-    name("fast_recovery"),
-    name("tls_compliant"),
-    block("url", |(), stmt, drafts| {
-        walk::walk(&mut (), stmt.body(), Block::Whole, &[URL], drafts);
-    }),
+static HTTP: &[Keyword<()>] = &[
+    known("virtualhost", WITH_BLOCK, "the name that is asked for"),
+    known(
+        "http_protocol",
+        WITH_BLOCK,
+        "the version of HTTP: 1.0, 1.0C or 1.1",
+    ),
+    known("enable_sni", WITH_BLOCK, "TLS names the virtual host"),
+    known("sni_name", WITH_BLOCK, "the name that TLS says"),
+    known(
+        "fast_recovery",
+        WITH_BLOCK,
+        "one success is enough to be up again",
+    ),
+    known(
+        "tls_compliant",
+        WITH_BLOCK,
+        "a connection that ends without notice is an error",
+    ),
+    block("url", WITH_BLOCK, "a page, and what it must be")
+        .only_here()
+        .read(|(), stmt, drafts| {
+            unread(stmt, &URL_TABLE, drafts);
+        }),
 ];
 
-static URL: &[Rule<()>] = &[
-    name("path"),
-    name("digest"),
-    name("status_code"),
-    name("virtualhost"),
-    name("regex"),
-    name("regex_no_match"),
-    name("regex_options"),
-    name("regex_min_offset"),
-    name("regex_max_offset"),
-    name("regex_stack"),
-    name("tls_compliant"),
+static URL: &[Keyword<()>] = &[
+    known("path", WITH_BLOCK, "the page's path"),
+    known("digest", WITH_BLOCK, "the MD5 digest of the page"),
+    known("status_code", WITH_BLOCK, "the status codes that are right"),
+    known("virtualhost", WITH_BLOCK, "the name that is asked for"),
+    known("regex", WITH_BLOCK, "what the page must match"),
+    known("regex_no_match", WITH_BLOCK, "what the page must not match"),
+    known("regex_options", WITH_BLOCK, "options of the expression"),
+    known(
+        "regex_min_offset",
+        WITH_BLOCK,
+        "the first byte that is searched",
+    ),
+    known(
+        "regex_max_offset",
+        WITH_BLOCK,
+        "the last byte that is searched",
+    ),
+    known("regex_stack", WITH_BLOCK, "memory for the expression"),
+    known(
+        "tls_compliant",
+        WITH_BLOCK,
+        "a connection that ends without notice is an error",
+    ),
 ];
 
 /// Keywords of `SMTP_CHECK`.
-pub(super) static SMTP: &[Rule<()>] = &[name("helo_name"), name("host")];
+static SMTP: &[Keyword<()>] = &[
+    known(
+        "helo_name",
+        WITH_BLOCK,
+        "the name that the server is greeted with",
+    ),
+    known("host", WITH_BLOCK, "another server to check"),
+];
 
 /// Keywords of `DNS_CHECK`.
-pub(super) static DNS: &[Rule<()>] = &[name("type"), name("name")];
+static DNS: &[Keyword<()>] = &[
+    known("type", WITH_BLOCK, "the type of the record"),
+    known(
+        "name",
+        WITH_BLOCK,
+        "the name that is asked for, or the session's",
+    ),
+];
 
 /// Keywords of `MISC_CHECK`.
-pub(super) static MISC: &[Rule<()>] = &[
-    name("misc_path"),
-    name("misc_timeout"),
-    name("misc_dynamic"),
-    name("user"),
+static MISC: &[Keyword<()>] = &[
+    known("misc_path", WITH_BLOCK, "the script with its arguments"),
+    known("misc_timeout", WITH_BLOCK, "how long the script may take"),
+    known(
+        "misc_dynamic",
+        WITH_BLOCK,
+        "the script's exit code sets the weight",
+    ),
+    known(
+        "user",
+        WITH_BLOCK,
+        "the user and group that the script runs as",
+    ),
 ];
 
 /// Keywords of `UDP_CHECK`.
-pub(super) static UDP: &[Rule<()>] = &[
-    name("payload"),
-    name("require_reply"),
-    name("min_reply_length"),
-    name("max_reply_length"),
+static UDP: &[Keyword<()>] = &[
+    known("payload", WITH_BLOCK, "the datagram in hexadecimal"),
+    known(
+        "require_reply",
+        WITH_BLOCK,
+        "there must be an answer, perhaps this one",
+    ),
+    known("min_reply_length", WITH_BLOCK, "the shortest answer"),
+    known("max_reply_length", WITH_BLOCK, "the longest answer"),
 ];
 
 /// Keywords of `BFD_CHECK`.
-pub(super) static BFD: &[Rule<()>] = &[name("name")];
+static BFD: &[Keyword<()>] = &[known(
+    "name",
+    WITH_BLOCK,
+    "the name that is asked for, or the session's",
+)];
 
 /// Keywords of `FILE_CHECK`.
-pub(super) static FILE: &[Rule<()>] = &[name("track_file"), name("weight")];
+static FILE: &[Keyword<()>] = &[
+    known(
+        "track_file",
+        WITH_BLOCK,
+        "the file, as a track_file block defines it",
+    ),
+    known("weight", WITH_BLOCK, "what the number is multiplied with"),
+];
+
+pub(super) static HTTP_TABLE: Table<()> = Table {
+    block: "HTTP_GET",
+    keywords: &[COMMON, HTTP],
+};
+pub(super) static SSL_TABLE: Table<()> = Table {
+    block: "SSL_GET",
+    keywords: &[COMMON, HTTP],
+};
+pub(super) static SMTP_TABLE: Table<()> = Table {
+    block: "SMTP_CHECK",
+    keywords: &[COMMON, SMTP],
+};
+pub(super) static DNS_TABLE: Table<()> = Table {
+    block: "DNS_CHECK",
+    keywords: &[COMMON, DNS],
+};
+pub(super) static MISC_TABLE: Table<()> = Table {
+    block: "MISC_CHECK",
+    keywords: &[COMMON, MISC],
+};
+pub(super) static UDP_TABLE: Table<()> = Table {
+    block: "UDP_CHECK",
+    keywords: &[COMMON, UDP],
+};
+pub(super) static PING_TABLE: Table<()> = Table {
+    block: "PING_CHECK",
+    keywords: &[COMMON],
+};
+pub(super) static BFD_TABLE: Table<()> = Table {
+    block: "BFD_CHECK",
+    keywords: &[COMMON, BFD],
+};
+pub(super) static FILE_TABLE: Table<()> = Table {
+    block: "FILE_CHECK",
+    keywords: &[COMMON, FILE],
+};
+static URL_TABLE: Table<()> = Table {
+    block: "url",
+    keywords: &[URL],
+};
+
+/// The keywords of every checker.
+pub(super) fn facts() -> impl Iterator<Item = (&'static str, &'static Facts)> {
+    let refused = [
+        &HTTP_TABLE,
+        &SSL_TABLE,
+        &SMTP_TABLE,
+        &DNS_TABLE,
+        &MISC_TABLE,
+        &UDP_TABLE,
+        &PING_TABLE,
+        &BFD_TABLE,
+        &FILE_TABLE,
+        &URL_TABLE,
+    ];
+    let refused = refused.into_iter().flat_map(Table::facts);
+    TABLE.facts().chain(refused)
+}

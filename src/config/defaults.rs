@@ -3,7 +3,7 @@
 //! Where keepalived's manual and its program disagree, the program is followed. "man" is
 //! keepalived.conf(5).
 
-use std::{net::Ipv4Addr, ops::RangeInclusive, time::Duration};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, time::Duration};
 
 use crate::{
     addr::L4Proto,
@@ -102,6 +102,13 @@ pub(super) struct Limits {
     pub(super) source: &'static str,
 }
 
+impl fmt::Display for Limits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, most) = (self.range.start(), self.range.end());
+        write!(f, "{least} to {most} ({})", self.source)
+    }
+}
+
 const fn limits(range: RangeInclusive<i64>, source: &'static str) -> Limits {
     Limits { range, source }
 }
@@ -143,6 +150,13 @@ pub(super) struct TimeLimits {
     pub(super) least: Duration,
     pub(super) most: Duration,
     pub(super) source: &'static str,
+}
+
+impl fmt::Display for TimeLimits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (least, most) = (self.least.as_secs_f64(), self.most.as_secs_f64());
+        write!(f, "{least} to {most} seconds ({})", self.source)
+    }
 }
 
 const fn times(least: u64, most: u64, source: &'static str) -> TimeLimits {

@@ -105,6 +105,8 @@ const MOST: usize = 500;
 pub(super) struct Drafts {
     found: Vec<Draft>,
     secrets: Vec<Span>,
+    /// Places that look like passwords and are none.
+    open: Vec<Span>,
 }
 
 impl Drafts {
@@ -117,13 +119,31 @@ impl Drafts {
         self.secrets.push(span);
     }
 
-    /// The findings in the order of the file; the source learns what to hide.
+    /// Marks a place as no password, whatever it looks like.
+    pub(super) fn reveal(&mut self, span: Span) {
+        self.open.push(span);
+    }
+
+    /// Whether a place was marked as a password.
+    pub(super) fn is_hidden(&self, span: Span) -> bool {
+        self.secrets.iter().any(|secret| secret.meets(&span))
+    }
+
+    /// The findings in the order of the files; the source learns what to hide.
     pub(super) fn finish(mut self, source: &mut Source) -> Vec<Diagnostic> {
         for secret in &self.secrets {
             source.hide(*secret);
         }
-        self.found
-            .sort_by_key(|draft| (draft.span.start, std::cmp::Reverse(draft.severity)));
+        for open in &self.open {
+            source.reveal(*open);
+        }
+        self.found.sort_by_key(|draft| {
+            (
+                draft.span.file,
+                draft.span.start,
+                std::cmp::Reverse(draft.severity),
+            )
+        });
         if self.found.len() > MOST {
             self.found.truncate(MOST);
             let last = self.found[MOST - 1].span;
@@ -132,15 +152,15 @@ impl Drafts {
         }
         let secrets = self.secrets;
         let placed = self.found.into_iter().map(|mut draft| {
-            let inside = |s: &&Span| s.start < draft.span.end && draft.span.start < s.end;
-            let own = source.hides(draft.span.start).then_some(draft.span);
-            for secret in secrets.iter().filter(inside).chain(&own) {
+            let own = source.hides(draft.span).then_some(draft.span);
+            let met = secrets.iter().filter(|secret| secret.meets(&draft.span));
+            for secret in met.chain(&own) {
                 draft.message = draft.message.replace(&source.quoted(*secret), "`****`");
             }
-            let place = source.place(draft.span.start);
+            let place = source.place(draft.span);
             Diagnostic {
                 severity: draft.severity,
-                file: source.name.clone(),
+                file: source.name(draft.span.file).to_owned(),
                 line: place.line,
                 column: place.column,
                 length: source.length(draft.span),
@@ -158,7 +178,7 @@ const SHOWN: usize = 120;
 /// The finding on one line, then the source line and carets under the characters concerned.
 pub(super) fn render(diagnostic: &Diagnostic, source: &Source) -> String {
     let mut text = format!("{diagnostic}\n");
-    let Some(line) = source.shown_line(diagnostic.line) else {
+    let Some(line) = source.shown_line(&diagnostic.file, diagnostic.line) else {
         return text;
     };
     let column = usize::try_from(diagnostic.column).unwrap_or(1).max(1) - 1;
@@ -211,15 +231,29 @@ fn cells(c: char) -> &'static [char] {
     }
 }
 
-/// A word of the configuration as a message shows it: in backticks, cut when it is very long,
-/// without characters that would move a terminal's cursor.
-pub(super) fn quoted(word: &str) -> String {
-    /// Long enough for every name that keepalived accepts.
-    const LONGEST: usize = 64;
-    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    let mut text: String = word.chars().take(LONGEST).map(visible).collect();
-    if word.chars().nth(LONGEST).is_some() {
-        text.push('…');
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::source::FileId;
+
+    #[test]
+    fn every_finding_names_its_file_and_shows_its_line() {
+        let mut source = Source::new("first.conf", b"one\ntwo three\n");
+        let second = source.add("second.conf", b"four\n\n auth_pass S3cr3t\n five\n");
+        let span = |file, start, end| Span { file, start, end };
+        let mut drafts = Drafts::default();
+        // `S3cr3t` in the second file has the place of `three` in the first one.
+        drafts.hide(span(second, 17, 23));
+        drafts.push(Draft::error(span(second, 25, 29), "about `five`"));
+        drafts.push(Draft::warning(span(second, 17, 23), "about `S3cr3t`"));
+        drafts.push(Draft::note(span(FileId::FIRST, 8, 13), "about `three`"));
+        let found = drafts.finish(&mut source);
+        let shown: String = found.iter().map(|d| render(d, &source)).collect();
+        assert_eq!(
+            shown,
+            "first.conf:2:5: note: about `three`\n    2 | two three\n      |     ^^^^^\n\
+             second.conf:3:12: warning: about `****`\n    3 |  auth_pass ******\n      |            ^^^^^^\n\
+             second.conf:4:2: error: about `five`\n    4 |  five\n      |  ^^^^\n"
+        );
     }
-    format!("`{text}`")
 }

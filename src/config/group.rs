@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{
     defaults,
-    diagnostic::{Draft, Drafts, quoted},
+    diagnostic::{Draft, Drafts},
     model::{AddressSet, Match},
-    source::Span,
+    read::{self, At, family},
+    similar::similar,
+    source::{Span, quoted},
     tree::Stmt,
     value,
-    walk::{self, At, similar},
 };
 use crate::addr::{Endpoint, Family};
 
@@ -169,11 +170,11 @@ impl Groups {
 fn mark(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
     let word = line.first(drafts)?;
     line.no_more(2, drafts);
-    let mark = walk::number(word, "fwmark", &defaults::MARK, drafts)?;
+    let mark = read::number(word, "fwmark", &defaults::MARK, drafts)?;
     let Some(word) = line.args.get(1) else {
         return Some(Entry::Mark(mark));
     };
-    let family = super::server::family(word, drafts)?;
+    let family = family(word, drafts)?;
     Some(Entry::Whole(Match::Mark { mark, family }))
 }
 
@@ -204,7 +205,7 @@ fn addresses(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
             drafts.push(Draft::error(word.span, message).hint(hint));
             return None;
         }
-        Some(word) => walk::number(word, "port", &defaults::PORT_OR_ANY, drafts)?,
+        Some(word) => read::number(word, "port", &defaults::PORT_OR_ANY, drafts)?,
         None => 0,
     };
     Some(Entry::Whole(match set {

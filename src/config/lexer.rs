@@ -6,7 +6,8 @@
 
 use super::{
     diagnostic::{Draft, Drafts},
-    source::{Line, Span},
+    expand::Line,
+    source::Span,
 };
 
 /// A word of the configuration, without its quotes.
@@ -161,12 +162,14 @@ fn utf8(text: &[u8], span: Span, drafts: &mut Drafts) -> Word {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::source::FileId;
 
     /// Words joined by `,`, runs and braces apart by blanks.
     fn shape(text: &str) -> String {
         let mut drafts = Drafts::default();
         let line = Line {
             bytes: text.as_bytes(),
+            file: FileId::FIRST,
             start: 0,
         };
         let show = |token: &Token| match token {
@@ -219,6 +222,7 @@ mod tests {
         let text = r#"ab \#c "d e" f"#;
         let line = Line {
             bytes: text.as_bytes(),
+            file: FileId::FIRST,
             start: 100,
         };
         let tokens = lex(&line, &mut drafts);

@@ -1,8 +1,8 @@
 //! `keepalived.conf`: from bytes to a typed [`Config`], and everything there is to say on the way.
 //!
 //! ```text
-//! bytes -> source::expand -> lexer -> tree -> global, vrrp, group, server, checker, -> Config
-//!          lines              tokens   blocks  settings: drafts, then rules between keywords
+//! bytes -> source -> expand -> lexer -> tree -> file: global, vrrp, group, server, -> Config
+//!          files     lines     tokens   blocks  checker, settings: drafts, then rules
 //! ```
 //!
 //! The language is keepalived's, with its words, defaults and corrections; where keepalived
@@ -13,8 +13,8 @@
 //!
 //! One block is ours: `xvs`, for what keepalived has no word for ([`Settings`]).
 //!
-//! The parser knows more than the program does: `support` alone decides what this version
-//! applies. No file is read here; text comes in, values go out.
+//! Each keyword stands once, in the table of its block (`keyword`): its name, what this version does with it, its
+//! meaning, range and default, and how it is read. No file is read here; text comes in, values go out.
 
 #![forbid(unsafe_code)]
 
@@ -25,31 +25,36 @@ pub mod defaults;
 mod diagnostic;
 mod diff;
 mod effective;
+mod expand;
+mod file;
 mod global;
+mod grammar;
 mod group;
+mod keyword;
 mod lexer;
 mod model;
 mod overlap;
+mod read;
+mod secrets;
 mod server;
 mod settings;
+mod similar;
 mod source;
 mod support;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod tree;
 mod value;
 mod vrrp;
 mod walk;
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
-
+use self::{diagnostic::Drafts, file::FileDraft, source::Source};
 pub use self::{
     diagnostic::{Diagnostic, Severity},
     diff::{Change, Diff, Keyword, ServerChange, diff},
     effective::effective,
+    grammar::explain,
     model::{
         AddressSet, Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs,
         Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange,
@@ -57,18 +62,6 @@ pub use self::{
         UnicastPeer, VirtualAddress, VirtualServer, VirtualServerKey, VrrpInstance, VrrpVersion,
     },
 };
-use self::{
-    diagnostic::{Draft, Drafts, quoted},
-    global::GlobalDraft,
-    group::{Group, Groups},
-    server::{ServerDraft, Surroundings},
-    settings::SettingsDraft,
-    source::Source,
-    support::Block,
-    vrrp::InstanceDraft,
-    walk::{Rule, block, name},
-};
-use crate::lvs::Scheduler;
 
 /// What came of reading a configuration.
 #[derive(Debug)]
@@ -103,147 +96,13 @@ impl Parsed {
 pub fn parse(file_name: &str, text: &[u8]) -> Parsed {
     let mut source = Source::new(file_name, text);
     let mut drafts = Drafts::default();
-    let stmts = tree::build(&source, &mut drafts);
+    let stmts = tree::build(&source, &grammar::braces(), &mut drafts);
     let mut draft = FileDraft::default();
-    walk::walk(&mut draft, &stmts, Block::Top, &[RULES, KNOWN], &mut drafts);
+    walk::walk(&mut draft, &stmts, &file::TABLE, &mut drafts);
     let config = draft.finish(&mut drafts);
     Parsed {
         config,
         diagnostics: drafts.finish(&mut source),
         source,
-    }
-}
-
-/// A whole file while it is read.
-#[derive(Debug, Default)]
-struct FileDraft {
-    global: GlobalDraft,
-    instances: Vec<InstanceDraft>,
-    groups: Groups,
-    servers: Vec<ServerDraft>,
-    settings: SettingsDraft,
-}
-
-static RULES: &[Rule<FileDraft>] = &[
-    block("global_defs", |draft, stmt, drafts| {
-        draft.global.read(stmt, drafts);
-    }),
-    block("vrrp_instance", |draft, stmt, drafts| {
-        draft.instances.push(InstanceDraft::read(stmt, drafts));
-    }),
-    block("virtual_server", |draft, stmt, drafts| {
-        draft.servers.extend(ServerDraft::read(stmt, drafts));
-    }),
-    block("virtual_server_group", |draft, stmt, drafts| {
-        if let Some(group) = Group::read(stmt, drafts) {
-            draft.groups.add(group, drafts);
-        }
-    }),
-    block("xvs", |draft, stmt, drafts| {
-        draft.settings.read(stmt, drafts);
-    }),
-];
-
-/// Known keywords that the model has no place for; `support` says what becomes of each.
-static KNOWN: &[Rule<FileDraft>] = &[
-    name("vrrp_sync_group"),
-    name("vrrp_script"),
-    name("track_file"),
-    name("vrrp_track_file"),
-    name("track_process"),
-    name("vrrp_track_process"),
-    name("bfd_instance"),
-    name("static_ipaddress"),
-    name("static_routes"),
-    name("static_rules"),
-    name("track_group"),
-    name("garp_group"),
-    name("SSL"),
-    name("net_namespace"),
-    name("net_namespace_ipvs"),
-    name("namespace_with_ipsets"),
-    name("child_wait_time"),
-    name("instance"),
-    name("use_pid_dir"),
-    name("linkbeat_use_polling"),
-    name("linkbeat_interfaces"),
-    name("interface_up_down_delays"),
-];
-
-impl FileDraft {
-    /// Two instances with the same address on the same interface would take it from each other.
-    fn conflicting_addresses(&self, drafts: &mut Drafts) {
-        let mut owners: HashMap<(IpAddr, String), usize> = HashMap::new();
-        for (index, instance) in self.instances.iter().enumerate() {
-            for (place, span) in instance.places() {
-                let owner = *owners.entry(place.clone()).or_insert(index);
-                if owner == index {
-                    continue;
-                }
-                let (addr, dev) = (place.0, quoted(&place.1));
-                let first = quoted(&self.instances[owner].name);
-                let message = format!("{addr} on {dev} belongs to vrrp_instance {first} already");
-                drafts.push(Draft::error(span, message));
-            }
-        }
-    }
-
-    /// The rules between blocks, then those within them.
-    fn finish(mut self, drafts: &mut Drafts) -> Config {
-        self.conflicting_addresses(drafts);
-        let mut names = HashSet::new();
-        let mut routers: HashMap<(String, u8), &str> = HashMap::new();
-        for instance in &self.instances {
-            if !instance.name.is_empty() && !names.insert(&instance.name) {
-                let message = format!("a second vrrp_instance {}", quoted(&instance.name));
-                drafts.push(Draft::error(instance.span(), message));
-            }
-            let Some((interface, vrid, span)) = instance.identity() else {
-                continue;
-            };
-            let router = (interface.to_owned(), vrid);
-            if let Some(first) = routers.insert(router, &instance.name) {
-                let (first, second) = (quoted(first), quoted(&instance.name));
-                let interface = quoted(interface);
-                let message = format!("{first} and {second} both use VRID {vrid} on {interface}");
-                drafts.push(Draft::error(span, message));
-            }
-        }
-        let inherited = &self.global.inherited;
-        let finish = |instance: InstanceDraft| instance.finish(inherited, drafts);
-        let vrrp_instances = self.instances.into_iter().map(finish).collect();
-        let mut around = Surroundings {
-            groups: &mut self.groups,
-            marked: &self.settings.marked(),
-        };
-        let mut servers = Vec::new();
-        for server in self.servers {
-            let span = server.span();
-            let server = server.finish(&mut around, drafts);
-            servers.extend(server.map(|server| (span, server)));
-        }
-        self.groups.unused(drafts);
-        overlap::conflicts(&servers, drafts);
-        let mut virtual_servers: Vec<_> = servers.into_iter().map(|(_, server)| server).collect();
-        let matches = virtual_servers.iter().flat_map(|server| &server.matches);
-        let taken = matches.filter_map(|one| match *one {
-            Match::Mark { mark, family } => Some((mark, family)),
-            Match::Address(_) | Match::Range { .. } | Match::Prefix { .. } => None,
-        });
-        let taken = taken.collect();
-        let lvs_timeouts = &self.global.timeouts;
-        let (settings, timeouts) = self.settings.finish(&taken, lvs_timeouts, drafts);
-        for server in &mut virtual_servers {
-            if let Scheduler::Mh { size, .. } = &mut server.lb_algo {
-                *size = settings.maglev_table_size;
-            }
-        }
-        Config {
-            global: self.global.global,
-            vrrp_instances,
-            virtual_servers,
-            timeouts,
-            settings,
-        }
     }
 }

@@ -4,31 +4,26 @@
 use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use super::{
-    defaults::{self, Limits},
-    diagnostic::{Draft, Drafts, quoted},
+    defaults,
+    diagnostic::{Draft, Drafts},
+    keyword::{APPLIED, BOOLEAN, Facts, Given, Keyword, Table, Value, block, line},
     lexer::Word,
-    model::{AddressSet, MarkRule, PortRange, Settings, Timeout, Timeouts},
-    server::protocol,
-    source::Span,
-    support::Block,
+    model::{AddressSet, MarkRule, PortRange, Settings, Timeouts},
+    read::{At, interface, protocol},
+    source::{Span, quoted},
+    timeouts::{Said, timeouts},
     tree::Stmt,
     value,
-    vrrp::interface,
-    walk::{self, At, Rule, block, line},
+    walk::walk,
 };
 use crate::{
     addr::{Family, IpPrefix, L4Proto},
     lvs::MaglevSize,
 };
 
-/// Idle times that were said, each with its place.
-#[derive(Debug, Default)]
-pub(super) struct Said(Vec<(Timeout, At<Duration>)>);
-
-impl Said {
-    pub(super) fn say(&mut self, state: Timeout, value: Duration, span: Span) {
-        self.0.push((state, At { value, span }));
-    }
+/// The keywords of the block, and of those in it.
+pub(super) fn facts() -> impl Iterator<Item = (&'static str, &'static Facts)> {
+    TABLE.facts().chain(MARK_TABLE.facts())
 }
 
 /// The block while it is read.
@@ -43,7 +38,7 @@ impl SettingsDraft {
     /// Reads one `xvs` block; several add up.
     pub(super) fn read(&mut self, stmt: &Stmt, drafts: &mut Drafts) {
         stmt.no_more(0, drafts);
-        walk::walk(self, stmt.body(), Block::Own, &[RULES], drafts);
+        walk(self, stmt.body(), &TABLE, drafts);
     }
 
     /// The marks that packets of a family can get.
@@ -90,8 +85,8 @@ fn family(rule: &MarkRule) -> Family {
 }
 
 /// A switch as sysctl has it.
-fn switch(field: &mut bool, stmt: &Stmt, drafts: &mut Drafts) {
-    if let Some(value) = stmt.number::<u8>(&defaults::SWITCH, drafts) {
+fn switch(field: &mut bool, stmt: &Given<'_>, drafts: &mut Drafts) {
+    if let Some(value) = stmt.number::<u8>(drafts) {
         *field = value != 0;
     }
 }
@@ -102,51 +97,150 @@ fn yes_or_no(field: &mut bool, stmt: &Stmt, drafts: &mut Drafts) {
     }
 }
 
-static RULES: &[Rule<SettingsDraft>] = &[
-    block("mark", |draft, stmt, drafts| {
+static TABLE: Table<SettingsDraft> = Table {
+    block: "xvs",
+    keywords: &[KEYWORDS],
+};
+
+static KEYWORDS: &[Keyword<SettingsDraft>] = &[
+    block(
+        "mark",
+        APPLIED,
+        "gives packets a firewall mark for `virtual_server fwmark`",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
         draft.marks.extend(MarkDraft::read(stmt, drafts));
     }),
-    block("timeouts", |draft, stmt, drafts| {
+    block(
+        "timeouts",
+        APPLIED,
+        "idle times of connections by IPVS's states, in seconds",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
         stmt.no_more(0, drafts);
         timeouts(&mut draft.timeouts, stmt, drafts);
     }),
-    line("conn_reuse_mode", |draft, stmt, drafts| {
-        if let Some(mode) = stmt.number(&defaults::REUSE_MODE, drafts) {
+    line(
+        "conn_reuse_mode",
+        APPLIED,
+        "when a SYN on a known connection starts a new one; bit 0: finished, bit 1: closing",
+    )
+    .number(&defaults::REUSE_MODE)
+    .default(Value::Number(defaults::CONN_REUSE_MODE as u32))
+    .read(|draft, stmt, drafts| {
+        if let Some(mode) = stmt.number(drafts) {
             draft.settings.ipvs.conn_reuse_mode = mode;
         }
     }),
-    line("expire_nodest_conn", |draft, stmt, drafts| {
+    line(
+        "expire_nodest_conn",
+        APPLIED,
+        "whether a connection to a real server that is gone ends with its next packet",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("1"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.expire_nodest_conn, stmt, drafts);
     }),
-    line("expire_quiescent_template", |draft, stmt, drafts| {
+    line(
+        "expire_quiescent_template",
+        APPLIED,
+        "whether persistent clients of a real server of weight 0 get another one",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         let field = &mut draft.settings.ipvs.expire_quiescent_template;
         switch(field, stmt, drafts);
     }),
-    line("sloppy_tcp", |draft, stmt, drafts| {
+    line(
+        "sloppy_tcp",
+        APPLIED,
+        "whether any segment but a reset may start a connection",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.sloppy_tcp, stmt, drafts);
     }),
-    line("sloppy_sctp", |draft, stmt, drafts| {
+    line(
+        "sloppy_sctp",
+        APPLIED,
+        "whether any chunk but ABORT may start a connection",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.sloppy_sctp, stmt, drafts);
     }),
-    line("pmtu_disc", |draft, stmt, drafts| {
+    line(
+        "pmtu_disc",
+        APPLIED,
+        "whether a tunnelled packet that may not be fragmented makes one like it",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("1"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.pmtu_disc, stmt, drafts);
     }),
-    line("schedule_icmp", |draft, stmt, drafts| {
+    line(
+        "schedule_icmp",
+        APPLIED,
+        "whether ICMP errors about unknown flows are scheduled",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.schedule_icmp, stmt, drafts);
     }),
-    line("nat_icmp_send", |draft, stmt, drafts| {
+    line(
+        "nat_icmp_send",
+        APPLIED,
+        "whether a real server whose packet answers no connection is told so",
+    )
+    .number(&defaults::SWITCH)
+    .default(Value::Word("0"))
+    .read(|draft, stmt, drafts| {
         switch(&mut draft.settings.ipvs.nat_icmp_send, stmt, drafts);
     }),
-    line("reset_on_failure", |draft, stmt, drafts| {
+    line(
+        "reset_on_failure",
+        APPLIED,
+        "whether TCP connections of a real server that fails are reset",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("no"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.reset_on_failure, stmt, drafts);
     }),
-    line("cut_removed", |draft, stmt, drafts| {
+    line(
+        "cut_removed",
+        APPLIED,
+        "whether connections of a real server that a reload removes are cut at once",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("no"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.cut_removed, stmt, drafts);
     }),
-    line("udp_move", |draft, stmt, drafts| {
+    line(
+        "udp_move",
+        APPLIED,
+        "whether UDP flows of a real server that fails move to another one",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("yes"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.udp_move, stmt, drafts);
     }),
-    line("tunnel_source", |draft, stmt, drafts| {
+    line(
+        "tunnel_source",
+        APPLIED,
+        "a network of this host's, one a family, that tunnels draw their sources from",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.one(drafts) else {
             return;
         };
@@ -164,8 +258,15 @@ static RULES: &[Rule<SettingsDraft>] = &[
             own.push(network);
         }
     }),
-    line("maglev_table_size", |draft, stmt, drafts| {
-        let Some(size) = stmt.number::<u32>(&defaults::TABLE_SIZE, drafts) else {
+    line(
+        "maglev_table_size",
+        APPLIED,
+        "slots of the tables of `lb_algo mh`",
+    )
+    .number(&defaults::TABLE_SIZE)
+    .default(Value::Number(defaults::MAGLEV_TABLE_SIZE.slots()))
+    .read(|draft, stmt, drafts| {
+        let Some(size) = stmt.number::<u32>(drafts) else {
             return;
         };
         if let Some(size) = MaglevSize::new(size) {
@@ -180,10 +281,21 @@ static RULES: &[Rule<SettingsDraft>] = &[
             None => error,
         });
     }),
-    line("workers", |draft, stmt, drafts| {
-        draft.settings.workers = stmt.number(&defaults::WORKERS, drafts);
+    line(
+        "workers",
+        APPLIED,
+        "forwarding threads; default one a queue, as far as there are CPUs",
+    )
+    .number(&defaults::WORKERS)
+    .read(|draft, stmt, drafts| {
+        draft.settings.workers = stmt.number(drafts);
     }),
-    line("cpus", |draft, stmt, drafts| {
+    line(
+        "cpus",
+        APPLIED,
+        "CPUs of the workers, like 0,2-5; default those that the process may use",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.one(drafts) else { return };
         match value::cpus(&word.text) {
             Some(cpus) => draft.settings.cpus = cpus,
@@ -195,44 +307,29 @@ static RULES: &[Rule<SettingsDraft>] = &[
             }
         }
     }),
-    line("spin_us", |draft, stmt, drafts| {
-        if let Some(micros) = stmt.number(&defaults::SPIN_US, drafts) {
+    line(
+        "spin_us",
+        APPLIED,
+        "how long a worker looks for frames before it sleeps",
+    )
+    .number(&defaults::SPIN_US)
+    .default(Value::Number(defaults::SPIN.subsec_micros()))
+    .read(|draft, stmt, drafts| {
+        if let Some(micros) = stmt.number(drafts) {
             draft.settings.spin = Duration::from_micros(micros);
         }
     }),
-    line("busy_poll", |draft, stmt, drafts| {
+    line(
+        "busy_poll",
+        APPLIED,
+        "whether the kernel polls the NIC for the workers",
+    )
+    .words(BOOLEAN)
+    .default(Value::Word("no"))
+    .read(|draft, stmt, drafts| {
         yes_or_no(&mut draft.settings.busy_poll, stmt, drafts);
     }),
 ];
-
-fn timeouts(said: &mut Said, stmt: &Stmt, drafts: &mut Drafts) {
-    for line in stmt.body() {
-        let keyword = &line.keyword;
-        let mut states = Timeout::ALL.iter();
-        let Some(state) = states.find(|state| state.name() == keyword.text) else {
-            let message = format!("unknown state {}", quoted(&keyword.text));
-            let draft = Draft::error(keyword.span, message);
-            let names = Timeout::ALL.iter().map(|state| state.name());
-            drafts.push(match walk::similar(&keyword.text, names) {
-                Some(meant) => draft.hint(format!("did you mean `{meant}`?")),
-                None => draft.hint("a state of IPVS, like tcp_syn_recv or sctp_established"),
-            });
-            continue;
-        };
-        if line.block.is_some() {
-            let message = format!("`{}` takes no block", keyword.text);
-            drafts.push(Draft::error(keyword.span, message));
-        }
-        if said.0.iter().any(|(known, _)| known == state) {
-            let message = format!("`{}` is given again; the last one counts", keyword.text);
-            drafts.push(Draft::warning(keyword.span, message));
-            said.0.retain(|(known, _)| known != state);
-        }
-        if let Some(seconds) = line.number::<u32>(&defaults::TIMEOUT, drafts) {
-            said.say(*state, Duration::from_secs(seconds.into()), keyword.span);
-        }
-    }
-}
 
 /// A `mark` block while it is read.
 #[derive(Debug, Default)]
@@ -249,7 +346,7 @@ impl MarkDraft {
     fn read(stmt: &Stmt, drafts: &mut Drafts) -> Option<(MarkRule, Span)> {
         let mut draft = Self::default();
         let mark = stmt.number(&defaults::MARK, drafts);
-        walk::walk(&mut draft, stmt.body(), Block::Own, &[MARK_RULES], drafts);
+        walk(&mut draft, stmt.body(), &MARK_TABLE, drafts);
         let mark = mark?;
         draft.judge(drafts);
         let said = stmt.body().iter().any(|s| s.keyword.text == "destination");
@@ -297,9 +394,7 @@ fn port(stmt: &Stmt, drafts: &mut Drafts) -> Option<At<PortRange>> {
     let value = value::ports(&word.text);
     if value.is_none() {
         let message = format!("{} is neither a port nor a range", quoted(&word.text));
-        let Limits { range, source } = &defaults::PORT;
-        let hint = format!("{} to {} ({source})", range.start(), range.end());
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::error(word.span, message).hint(defaults::PORT.to_string()));
     }
     value.map(|value| At {
         value,
@@ -312,21 +407,41 @@ fn wrong(word: &Word, why: &str, drafts: &mut Drafts) {
     drafts.push(Draft::error(word.span, message));
 }
 
-static MARK_RULES: &[Rule<MarkDraft>] = &[
-    line("protocol", |draft, stmt, drafts| {
+static MARK_TABLE: Table<MarkDraft> = Table {
+    block: "mark",
+    keywords: &[MARK_KEYWORDS],
+};
+
+static MARK_KEYWORDS: &[Keyword<MarkDraft>] = &[
+    line("protocol", APPLIED, "TCP, UDP or SCTP; default all").read(|draft, stmt, drafts| {
         draft.protocol = protocol(stmt, drafts);
     }),
-    line("destination", |draft, stmt, drafts| {
+    line(
+        "destination",
+        APPLIED,
+        "the address, network or range that packets go to",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.one(drafts) else { return };
         match value::addresses(&word.text) {
             Ok(addresses) => draft.destination = Some(addresses),
             Err(why) => wrong(word, &why, drafts),
         }
     }),
-    line("destination_port", |draft, stmt, drafts| {
+    line(
+        "destination_port",
+        APPLIED,
+        "the port or range that packets go to; default any",
+    )
+    .read(|draft, stmt, drafts| {
         draft.destination_port = port(stmt, drafts);
     }),
-    line("source", |draft, stmt, drafts| {
+    line(
+        "source",
+        APPLIED,
+        "the network that packets come from; default any",
+    )
+    .read(|draft, stmt, drafts| {
         let Some(word) = stmt.one(drafts) else { return };
         match value::network(&word.text) {
             Ok(value) => {
@@ -338,10 +453,20 @@ static MARK_RULES: &[Rule<MarkDraft>] = &[
             Err(why) => wrong(word, &why, drafts),
         }
     }),
-    line("source_port", |draft, stmt, drafts| {
+    line(
+        "source_port",
+        APPLIED,
+        "the port or range that packets come from; default any",
+    )
+    .read(|draft, stmt, drafts| {
         draft.source_port = port(stmt, drafts);
     }),
-    line("interface", |draft, stmt, drafts| {
+    line(
+        "interface",
+        APPLIED,
+        "the interface that packets come in on; default any",
+    )
+    .read(|draft, stmt, drafts| {
         draft.interface = stmt.one(drafts).and_then(|word| interface(word, drafts));
     }),
 ];

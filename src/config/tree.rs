@@ -1,12 +1,15 @@
-//! From tokens to statements and blocks, without knowing what most keywords mean.
+//! From tokens to statements and blocks, without knowing what keywords mean.
 //!
-//! A line's words are one statement; a `{` on the same line or the next opens its block. The few
-//! keywords that are known here serve only to find the brace that somebody forgot.
+//! A line's words are one statement; a `{` on the same line or the next opens its block. What the grammar
+//! says about braces ([`Braces`]) serves only to find the one that somebody forgot.
+
+use std::collections::HashSet;
 
 use super::{
-    diagnostic::{Draft, Drafts, quoted},
+    diagnostic::{Draft, Drafts},
+    expand::expand,
     lexer::{Tail, Token, Word, lex},
-    source::{Source, Span, expand},
+    source::{Source, Span, quoted},
 };
 
 /// One statement: a keyword or a list entry, the words behind it, and its block.
@@ -22,47 +25,16 @@ pub(super) struct Stmt {
 /// Deepest nesting of blocks. keepalived's own grammar needs four.
 const MAX_DEPTH: usize = 16;
 
-/// Keywords that always have a block, wherever they stand.
-const NEEDS_BLOCK: &[&str] = &[
-    "global_defs",
-    "vrrp_instance",
-    "vrrp_sync_group",
-    "vrrp_script",
-    "virtual_server",
-    "virtual_server_group",
-    "real_server",
-    "authentication",
-    "virtual_ipaddress",
-    "virtual_ipaddress_excluded",
-    "unicast_peer",
-    "notification_email",
-    "track_interface",
-    "track_script",
-    "TCP_CHECK",
-    "HTTP_GET",
-    "SSL_GET",
-    "SMTP_CHECK",
-    "MISC_CHECK",
-    "DNS_CHECK",
-    "UDP_CHECK",
-    "PING_CHECK",
-];
-
-/// The same outside of every block; inside of one it is somebody's name.
-const NEEDS_BLOCK_OUTSIDE: &str = "xvs";
-
-/// Keywords that only ever stand outside every block: one inside means that a `}` is missing.
-const TOP_ONLY: &[&str] = &[
-    "global_defs",
-    "vrrp_instance",
-    "vrrp_sync_group",
-    "vrrp_script",
-    "virtual_server",
-    "virtual_server_group",
-    "static_ipaddress",
-    "static_routes",
-    "static_rules",
-];
+/// What the grammar knows about braces.
+#[derive(Debug, Default)]
+pub(super) struct Braces {
+    /// Keywords that always have a block, wherever they stand.
+    pub(super) anywhere: HashSet<&'static str>,
+    /// The same outside of every block; inside of one some of them are somebody's names.
+    pub(super) outside: HashSet<&'static str>,
+    /// Keywords that only ever stand outside every block: one inside means that a `}` is missing.
+    pub(super) top_only: HashSet<&'static str>,
+}
 
 struct Frame {
     /// Statements of the block so far; `None` in a block whose content is thrown away.
@@ -80,12 +52,13 @@ struct Builder<'a> {
     too_deep: usize,
     /// Whether the words to come are the password of an `auth_pass` that stood alone.
     secret: bool,
+    braces: &'a Braces,
     source: &'a Source,
     drafts: &'a mut Drafts,
 }
 
 /// Reads a whole file.
-pub(super) fn build(source: &Source, drafts: &mut Drafts) -> Vec<Stmt> {
+pub(super) fn build(source: &Source, braces: &Braces, drafts: &mut Drafts) -> Vec<Stmt> {
     let lines = expand(source, drafts);
     let mut builder = Builder {
         frames: vec![Frame {
@@ -95,6 +68,7 @@ pub(super) fn build(source: &Source, drafts: &mut Drafts) -> Vec<Stmt> {
         attachable: false,
         too_deep: 0,
         secret: false,
+        braces,
         source,
         drafts,
     };
@@ -128,12 +102,15 @@ impl Builder<'_> {
     fn lacks_brace(&mut self) -> Option<Span> {
         let outside = self.frames.len() == 1;
         let stmt = self.last()?;
-        let keyword = stmt.keyword.text.as_str();
-        let ours = outside && keyword == NEEDS_BLOCK_OUTSIDE;
-        if !ours && !NEEDS_BLOCK.contains(&keyword) {
+        let (name, span) = (stmt.keyword.text.clone(), stmt.keyword.span);
+        let known = if outside {
+            &self.braces.outside
+        } else {
+            &self.braces.anywhere
+        };
+        if !known.contains(name.as_str()) {
             return None;
         }
-        let (name, span) = (stmt.keyword.text.clone(), stmt.keyword.span);
         let message = format!("`{name}` lacks its `{{`");
         self.drafts.push(Draft::error(span, message));
         Some(span)
@@ -162,7 +139,7 @@ impl Builder<'_> {
         let Some(keyword) = words.next() else {
             return;
         };
-        if first && self.frames.len() > 1 && TOP_ONLY.contains(&keyword.text.as_str()) {
+        if first && self.frames.len() > 1 && self.braces.top_only.contains(keyword.text.as_str()) {
             self.close_all_before(&keyword);
         } else if let Some(span) = self.lacks_brace() {
             self.push_frame(span);
@@ -182,7 +159,7 @@ impl Builder<'_> {
     fn close_all_before(&mut self, keyword: &Word) {
         self.lacks_brace();
         let innermost = self.frames.last().map_or_else(Span::default, |f| f.opened);
-        let line = self.source.place(innermost.start).line;
+        let line = self.source.place(innermost).line;
         let missing = self.frames.len() - 1;
         let what = if missing == 1 { "a `}` is" } else { "`}`s are" };
         let message = format!("{what} missing before {}", quoted(&keyword.text));
@@ -289,7 +266,11 @@ mod tests {
     fn run(text: &str) -> (String, Vec<String>) {
         let mut source = Source::new("f", text.as_bytes());
         let mut drafts = Drafts::default();
-        let tree = shape(&build(&source, &mut drafts));
+        let tree = shape(&build(
+            &source,
+            &crate::config::grammar::braces(),
+            &mut drafts,
+        ));
         let said = drafts.finish(&mut source);
         (tree, said.iter().map(ToString::to_string).collect())
     }

@@ -5,9 +5,13 @@
 //! longer to find is answered later, and a long answer is made as it is read.
 
 use std::{
+    collections::VecDeque,
     fmt, fs,
     io::{self, Read, Write},
-    os::unix::{fs::PermissionsExt, net::UnixListener as StdListener},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixListener as StdListener,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,7 +22,10 @@ use mio::{
     net::{UnixListener, UnixStream},
 };
 
-use super::api::{Request, Response};
+use super::{
+    api::{Request, Response},
+    repeats::Reports,
+};
 use crate::time::Instant;
 
 /// Clients served at the same time; more are refused at once. People and scrapers are few.
@@ -27,6 +34,8 @@ const MAX_CLIENTS: usize = 64;
 const MAX_REQUEST: usize = 64 * 1024;
 /// A client that neither asks nor reads for this long is disconnected.
 const IDLE: Duration = Duration::from_secs(5);
+/// How long clients wait that could not be accepted, as there was no descriptor: the kernel tells of them but once.
+const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Answers a request, or has [`AdminSocket::finish`] called for it when the answer is known.
 pub type Answer<'a> = dyn FnMut(Ticket, Request) -> Option<Response> + 'a;
@@ -55,10 +64,27 @@ impl Ticket {
 pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// The file at `path` that is ours.
+    file: FileId,
     first_token: usize,
     clients: Vec<Option<Client>>,
     /// Clients that ever were.
     count: u64,
+    /// When the next look is due for clients that could not be accepted.
+    accept_at: Option<Instant>,
+    reports: Reports<Trouble>,
+    /// Lines for the log.
+    lines: VecDeque<String>,
+}
+
+/// What tells one file from all others that there are.
+type FileId = (u64, u64);
+
+/// What can go wrong with the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    Accept,
+    File,
 }
 
 struct Client {
@@ -103,19 +129,56 @@ impl AdminSocket {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = StdListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        let mut listener = UnixListener::from_std(listener);
-        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        let (listener, file) = listen(path, registry, first_token)?;
         let clients = (0..MAX_CLIENTS).map(|_| None).collect();
         Ok(Self {
             listener,
             path: path.to_owned(),
+            file,
             first_token,
             clients,
             count: 0,
+            accept_at: None,
+            reports: Reports::new(),
+            lines: VecDeque::new(),
         })
+    }
+
+    /// Sees to it that the socket can be found: makes it anew when its file is gone, with its folder. A file
+    /// of somebody else in its place is left alone until it is gone. To be called once a second or so.
+    pub fn keep(&mut self, now: Instant, registry: &Registry) {
+        let outcome = match file_id(&self.path) {
+            Ok(found) if found == self.file => Ok(()),
+            Ok(_) => Err(io::Error::other(
+                "another file has taken the place of ours: remove it",
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_anew(registry),
+            Err(error) => Err(error),
+        };
+        let what = format_args!("the control socket {}", self.path.display());
+        self.lines.extend(
+            self.reports
+                .note(now, Trouble::File, outcome.as_ref().copied(), what),
+        );
+    }
+
+    /// The next line for the log.
+    pub fn poll_line(&mut self) -> Option<String> {
+        self.lines.pop_front()
+    }
+
+    fn make_anew(&mut self, registry: &Registry) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let (listener, file) = listen(&self.path, registry, self.first_token)?;
+        // Closing the former one takes it out of the poll.
+        (self.listener, self.file) = (listener, file);
+        self.lines.push_back(format!(
+            "the control socket {} was removed: made anew",
+            self.path.display()
+        ));
+        Ok(())
     }
 
     /// Handles an event whose token is one of this socket's; `answer` answers a request.
@@ -156,8 +219,9 @@ impl AdminSocket {
                 close(slot, registry);
             }
         }
-        // A connection that could not be accepted for lack of descriptors gives no second event.
-        self.accept(now, registry);
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept(now, registry);
+        }
     }
 
     /// When [`Self::handle_timeout`] has something to do next.
@@ -168,7 +232,7 @@ impl AdminSocket {
         };
         let clients = self.clients.iter().flatten();
         let due = clients.filter(|client| client.waiting || !client.pending);
-        due.map(next).min()
+        due.map(next).chain(self.accept_at).min()
     }
 
     /// Answers a request that was to be answered later. [`Self::handle_timeout`] is due then. Nothing happens if
@@ -183,36 +247,81 @@ impl AdminSocket {
     }
 
     fn accept(&mut self, now: Instant, registry: &Registry) {
-        // A would-block or a failed accept ends the round; the next event starts another.
-        while let Ok((mut stream, _)) = self.listener.accept() {
-            let free = self.clients.iter().position(Option::is_none);
-            let Some(index) = free else { continue };
-            let token = Token(self.first_token + 1 + index);
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if registry.register(&mut stream, token, interest).is_ok() {
-                self.count += 1;
-                let client = Client {
-                    stream,
-                    number: self.count,
-                    request: Vec::new(),
-                    answer: Vec::new(),
-                    written: 0,
-                    more: None,
-                    pending: false,
-                    asked_all: false,
-                    waiting: false,
-                    last_seen: now,
-                };
-                self.clients[index] = Some(client);
+        self.accept_at = None;
+        let outcome = loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => self.welcome(now, registry, stream),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => break Ok(()),
+                    // That client has gone, or a signal came.
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => break Err(error),
+                },
             }
+        };
+        if outcome.is_err() {
+            self.accept_at = Some(now + ACCEPT_AGAIN);
+        }
+        let what = "accepting a client of the control socket";
+        self.lines.extend(
+            self.reports
+                .note(now, Trouble::Accept, outcome.as_ref().copied(), what),
+        );
+    }
+
+    fn welcome(&mut self, now: Instant, registry: &Registry, mut stream: UnixStream) {
+        let free = self.clients.iter().position(Option::is_none);
+        let Some(index) = free else { return };
+        let token = Token(self.first_token + 1 + index);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if registry.register(&mut stream, token, interest).is_ok() {
+            self.count += 1;
+            let client = Client {
+                stream,
+                number: self.count,
+                request: Vec::new(),
+                answer: Vec::new(),
+                written: 0,
+                more: None,
+                pending: false,
+                asked_all: false,
+                waiting: false,
+                last_seen: now,
+            };
+            self.clients[index] = Some(client);
         }
     }
 }
 
+/// Makes the socket, with its file.
+fn listen(path: &Path, registry: &Registry, token: usize) -> io::Result<(UnixListener, FileId)> {
+    let listener = StdListener::bind(path)?;
+    let made = || -> io::Result<(UnixListener, FileId)> {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        let mut listener = UnixListener::from_std(listener);
+        registry.register(&mut listener, Token(token), Interest::READABLE)?;
+        Ok((listener, file_id(path)?))
+    };
+    let made = made();
+    if made.is_err() {
+        // Nobody listens: a file would be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+    }
+    made
+}
+
+fn file_id(path: &Path) -> io::Result<FileId> {
+    let found = fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
+
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        // Nothing can be done about a failure, and the next start replaces the file.
-        let _ = fs::remove_file(&self.path);
+        if file_id(&self.path).is_ok_and(|found| found == self.file) {
+            // Nothing can be done about a failure, and the next start replaces the file.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -336,7 +445,9 @@ mod tests {
 
     impl Served {
         fn open(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("xvs-{name}-{}", std::process::id()));
+            let path =
+                std::env::temp_dir().join(format!("xvs-admin-{}-{name}", std::process::id()));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
             let poll = Poll::new().unwrap();
             let socket = AdminSocket::open(&path, poll.registry(), 10).unwrap();
             Self {
@@ -397,6 +508,69 @@ mod tests {
         assert_eq!(lines.next().unwrap(), NO_INSTANCES);
         assert!(lines.next().unwrap().contains("not a request"));
         assert_eq!(lines.next().unwrap(), NO_INSTANCES);
+    }
+
+    /// What a client that comes now is answered.
+    fn ask(served: &mut Served) -> String {
+        let mut client = StdStream::connect(&served.path).unwrap();
+        client.write_all(b"{\"command\":\"vrrp\"}\n").unwrap();
+        served.serve(Instant::ZERO);
+        BufReader::new(client).lines().next().unwrap().unwrap()
+    }
+
+    impl Served {
+        fn keep(&mut self, seconds: u64) -> Vec<String> {
+            let now = Instant::ZERO + Duration::from_secs(seconds);
+            self.socket.keep(now, self.poll.registry());
+            std::iter::from_fn(|| self.socket.poll_line()).collect()
+        }
+    }
+
+    #[test]
+    fn a_socket_whose_folder_was_removed_is_there_again_and_clients_stay() {
+        let mut served = Served::open("removed/socket");
+        let folder = served.path.parent().unwrap().to_owned();
+        let mut client = StdStream::connect(&served.path).unwrap();
+        served.serve(Instant::ZERO);
+        assert!(served.keep(0).is_empty());
+        fs::remove_dir_all(&folder).unwrap();
+        let lines = served.keep(1);
+        assert!(lines[0].ends_with("was removed: made anew"), "{lines:?}");
+        assert!(served.keep(2).is_empty());
+        let mode = fs::metadata(&served.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(ask(&mut served), NO_INSTANCES);
+        client.write_all(b"{\"command\":\"vrrp\"}\n").unwrap();
+        served.serve(Instant::ZERO);
+        let answer = BufReader::new(client).lines().next().unwrap().unwrap();
+        assert_eq!(answer, NO_INSTANCES);
+        drop(served);
+        fs::remove_dir(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_in_its_place_is_named_once_and_left_alone() {
+        let mut served = Served::open("replaced");
+        let path = served.path.clone();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        let lines = served.keep(0);
+        assert!(lines[0].contains("another file has taken the place"));
+        assert!(served.keep(1).is_empty());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
+        let lines = served.keep(2);
+        assert!(lines[0].ends_with("was removed: made anew"), "{lines:?}");
+        assert!(
+            lines[1].ends_with("works again after 2 failures"),
+            "{lines:?}"
+        );
+        assert_eq!(ask(&mut served), NO_INSTANCES);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "precious").unwrap();
+        drop(served);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

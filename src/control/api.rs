@@ -268,6 +268,16 @@ pub enum MatchStatus {
 }
 
 impl MatchStatus {
+    /// The port that clients connect to; 0: every port.
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Address { port, .. } | Self::Range { port, .. } | Self::Prefix { port, .. } => {
+                *port
+            }
+            Self::Mark { .. } => 0,
+        }
+    }
+
     /// Whether the packets are IPv6's.
     pub const fn is_ipv6(&self) -> bool {
         match self {

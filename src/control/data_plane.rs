@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     api::{NamedCount, SteeringCounts},
+    frame_watch::FrameWatch,
     placement::{CpuList, Placement},
     workers::{Start, Workers},
 };
@@ -12,10 +13,10 @@ use crate::{
     balance::{RealRef, ServiceTable},
     dataplane::{
         af_packet::PacketBackend,
-        af_xdp::XdpBackend,
+        af_xdp::{AfXdp, XdpBackend},
         enquiry::Asking,
         io::{FrameAccount, PacketIo},
-        ports::{Backend, PortControl, PortStatus, Ports, orders::Inbox},
+        ports::{Backend, Level, PortControl, PortState, PortStatus, Ports, orders::Inbox},
         publish::Publisher,
         worker::WorkerOptions,
     },
@@ -26,14 +27,17 @@ use crate::{
         limits,
         open_error::OpenError,
         random,
-        steer::{self, Steering},
+        steer::{self, PortProgram, Steering},
         waker::Waker,
+        xsk,
     },
     time::Instant,
 };
 
 pub use crate::dataplane::af_xdp::XdpWish;
 
+/// How long a start waits for the workers to take the interfaces, which they do before anything else.
+const READY_PATIENCE: Duration = Duration::from_secs(1);
 /// Queues that are reckoned with when no interface is there at the start, so that none can be asked: as many as
 /// the smaller network cards have. More of them than there are workers for are divided among the workers.
 const QUEUES_UNSEEN: u32 = 4;
@@ -84,6 +88,7 @@ pub(super) struct DataPlane {
     workers: Workers,
     /// What each worker counts.
     drops: Vec<Arc<IoDrops>>,
+    frames: FrameWatch,
     /// What is to know beside the interfaces.
     about: String,
     connections: usize,
@@ -138,8 +143,14 @@ impl DataPlane {
             });
             match opened {
                 Ok(((ports, inboxes), ios, drops, note)) => {
+                    let finished = ios.iter().filter_map(AfXdp::finished).collect();
                     let ios = ios.into_iter().zip(inboxes).collect();
-                    return begin.with(ports, ios, drops, table, (&placement, wakers), &[note]);
+                    let opened =
+                        begin.with(ports, ios, drops, table, (&placement, wakers), &[note])?;
+                    return Ok(Self {
+                        frames: FrameWatch::new(finished),
+                        ..opened
+                    });
                 }
                 Err(error) if options.io == IoWish::Auto && error.is_xdp_refusal() => {
                     notes.push(format!("AF_XDP was refused: {error}"));
@@ -215,7 +226,32 @@ impl DataPlane {
     pub(super) fn report(&self) -> Vec<String> {
         let ports = self.ports();
         let lines = ports.iter().map(ToString::to_string);
-        lines.chain([self.about.clone()]).collect()
+        let known = self.frames.lines();
+        lines.chain(known).chain([self.about.clone()]).collect()
+    }
+
+    /// What to tell of what comes in on interfaces.
+    pub(super) fn frame_news(&mut self) -> Vec<String> {
+        let mut open = Vec::new();
+        for status in self.ports() {
+            let PortState::Open(port, report) = &status.state else {
+                continue;
+            };
+            if report.level == Level::AfPacket {
+                continue;
+            }
+            let mut counted = xsk::XskStatistics::default();
+            let program = self.ports.steering().port(*port);
+            let sockets = program.map_or(&[][..], PortProgram::sockets);
+            for one in sockets
+                .iter()
+                .filter_map(|socket| xsk::statistics(socket).ok())
+            {
+                counted += one;
+            }
+            open.push((*port, status.spec, counted));
+        }
+        self.frames.look(open)
     }
 
     /// Connections that the tables have room for, together.
@@ -369,12 +405,14 @@ impl Begin<'_> {
                 return Err(error);
             }
         };
+        ports.wait_until_taken(READY_PATIENCE);
         let about = [notes, workers.notes()].concat().join("; ");
         Ok(DataPlane {
             ports: Box::new(ports),
             publisher,
             workers,
             drops,
+            frames: FrameWatch::new(Vec::new()),
             about: format!("{placement}; {about}"),
             connections: self.connections,
         })

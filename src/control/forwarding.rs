@@ -573,6 +573,9 @@ impl Forwarding {
             return;
         };
         data_plane.collect();
+        for line in data_plane.frame_news() {
+            view.say(format_args!("packet I/O: {line}"));
+        }
         if self.services.is_draining() {
             let drained = self.services.drain(data_plane.stats(), &mut self.hops);
             self.stale.extend(drained);

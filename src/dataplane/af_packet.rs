@@ -4,6 +4,7 @@
 //! own. Frames are buffers of ours, made once; a frame's token owns its buffer.
 
 use std::{
+    collections::VecDeque,
     io, mem,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
@@ -21,23 +22,20 @@ use crate::{
     sys::{
         device::InterfaceSpec,
         open_error::OpenError,
-        packet_socket::{self, PacketSocket, Received},
+        packet_socket::{self, EXCESS, PacketSocket, Received},
         poll::PollSet,
         steer::Hook,
         waker::Waker,
         xsk::XskStatistics,
     },
-    wire::{
-        checksum, ethernet,
-        ipv4::{self, Ipv4},
-        ipv6::{self, Ipv6},
-        tcp, udp, vlan,
-    },
+    wire::{ethernet, partial, segment::Segments, vlan},
 };
 
 /// Frames in all. The kernel queues in memory of its own, so these are only those in hand: a burst,
 /// and what waits for a neighbour.
 const FRAMES: usize = 2048;
+/// Frames that a packet usually makes whose sender left it to a card to cut it: 64 KiB by 1448.
+const USUAL_SEGMENTS: usize = 46;
 /// Bytes before a received packet: room for an outer header, and for the VLAN tag put back.
 const HEADROOM: usize = 128;
 /// Bytes of a frame beside its IP packet: Ethernet and two VLAN tags.
@@ -93,8 +91,12 @@ pub struct AfPacket {
     refused: u64,
     poll: PollSet,
     free: Vec<Box<[u8]>>,
-    /// Buffers of received packets that were dropped, on their way back to `free`.
-    dropped: Vec<Box<[u8]>>,
+    /// What was just received, the last packet first.
+    arrived: Vec<(Box<[u8]>, Received)>,
+    /// A packet that is cut.
+    whole: Vec<u8>,
+    /// Frames that were cut from packets and had no room in a burst.
+    waiting: VecDeque<PacketFrame>,
     in_hand: u64,
     /// The socket to ask first next time, so that none starves.
     next: usize,
@@ -107,13 +109,16 @@ impl PacketBackend {
     /// packets of up to `mtu` bytes, the largest of the interfaces that there are.
     pub fn new(mtu: u32, waker: Waker) -> (Self, AfPacket) {
         let largest = mtu.max(SMALLEST_MTU);
-        let buffer = || vec![0; buffer_size(largest)].into_boxed_slice();
+        let size = buffer_size(largest);
+        let buffer = || vec![0; size].into_boxed_slice();
         let io = AfPacket {
             ports: Vec::with_capacity(PortId::COUNT),
             refused: 0,
             poll: PollSet::new(waker, PortId::COUNT),
             free: (0..FRAMES).map(|_| buffer()).collect(),
-            dropped: Vec::with_capacity(BURST),
+            arrived: Vec::with_capacity(BURST),
+            whole: Vec::with_capacity(size + EXCESS),
+            waiting: VecDeque::with_capacity(FRAMES),
             in_hand: 0,
             next: 0,
             drops: Arc::new(IoDrops::default()),
@@ -188,38 +193,92 @@ impl AfPacket {
 
     /// Takes up to `limit` packets from one socket.
     fn receive_from(&mut self, index: usize, burst: &mut Vec<PacketFrame>, limit: usize) {
+        // Each may turn out to be many.
+        let limit = limit.min(self.free.len() / USUAL_SEGMENTS);
         let at = self.free.len().saturating_sub(limit);
         let PacketPort { port, socket, .. } = &mut self.ports[index];
+        let port = *port;
         let Ok(got) = socket.receive(&mut self.free[at..], HEADROOM) else {
             self.receive_errors += 1;
             self.count_errors();
             return;
         };
-        for received in got {
-            // The first packet is in the last buffer; each is there, as it was just filled.
-            let Some(buffer) = self.free.pop() else {
+        let count = got.len();
+        // The first packet is in the last buffer.
+        self.arrived.extend(
+            self.free
+                .drain(self.free.len() - count..)
+                .zip(got.iter().rev().copied()),
+        );
+        for number in 0..count {
+            // Each is there, as it was just filled.
+            let Some((buffer, received)) = self.arrived.pop() else {
                 break;
             };
+            let room = buffer.len() - HEADROOM;
             let mut frame = PacketFrame {
                 buffer,
                 start: HEADROOM,
-                end: HEADROOM + received.len,
-                port: *port,
+                end: HEADROOM + received.len.min(room),
+                port,
             };
-            let dropped = if received.truncated {
+            if let (false, Some(size)) = (received.truncated, received.segment_size) {
+                self.whole.clear();
+                self.whole.extend_from_slice(frame.bytes());
+                let excess = self.ports[index].socket.excess(number);
+                self.whole
+                    .extend_from_slice(&excess[..received.len.saturating_sub(room)]);
+                self.free.push(frame.buffer);
+                self.cut(&received, size, port, burst);
+                continue;
+            }
+            let dropped = if received.truncated || received.len > room {
                 IoDrop::PacketOversized
-            } else if received.unfinished_checksum && !finish_checksum(frame.bytes_mut()) {
+            } else if received.unfinished_checksum && !partial::finish(frame.bytes_mut()) {
                 IoDrop::PacketUnfinishedChecksum
             } else {
-                frame.restore_tag(received);
-                self.in_hand += 1;
-                burst.push(frame);
+                frame.restore_tag(&received);
+                self.take_in(frame, burst);
                 continue;
             };
             self.drops.of(dropped).add(1);
-            self.dropped.push(frame.buffer);
+            self.free.push(frame.buffer);
         }
-        self.free.append(&mut self.dropped);
+    }
+
+    /// Makes frames of the packet in `whole`, each with `size` bytes of its payload.
+    fn cut(&mut self, received: &Received, size: u16, port: PortId, burst: &mut Vec<PacketFrame>) {
+        let whole = std::mem::take(&mut self.whole);
+        let mut segments = Segments::of(&whole, size);
+        let mut lost = segments.is_none();
+        while let Some(segments) = segments.as_mut().filter(|segments| !segments.is_done()) {
+            let Some(buffer) = self.free.pop() else {
+                lost = true;
+                break;
+            };
+            let mut frame = PacketFrame::empty(buffer, port);
+            let room = frame.buffer.get_mut(HEADROOM..).unwrap_or_default();
+            let Some(length) = segments.write_next(room) else {
+                self.free.push(frame.buffer);
+                lost = true;
+                break;
+            };
+            frame.end = HEADROOM + length;
+            frame.restore_tag(received);
+            self.take_in(frame, burst);
+        }
+        self.drops.of(IoDrop::PacketOversized).add(lost.into());
+        self.whole = whole;
+    }
+
+    /// Gives a received frame to the worker, now or as soon as it takes more.
+    fn take_in(&mut self, frame: PacketFrame, burst: &mut Vec<PacketFrame>) {
+        if burst.len() < BURST && self.waiting.is_empty() {
+            self.in_hand += 1;
+            burst.push(frame);
+        } else {
+            self.waiting.push_back(frame);
+        }
     }
 
     /// Sends what is queued for one socket; what the kernel does not take is dropped.
@@ -316,9 +375,11 @@ impl PacketIo for AfPacket {
     type Parted = PacketFrame;
     type Part = PacketPort;
 
-    fn open(&mut self, part: PacketPort) {
+    fn open(&mut self, part: PacketPort) -> PortId {
+        let port = part.port;
         self.ports.push(part);
         self.watch_sockets();
+        port
     }
 
     fn close(&mut self, port: PortId) -> Option<PacketPort> {
@@ -341,6 +402,12 @@ impl PacketIo for AfPacket {
     fn reclaim(&mut self) {}
 
     fn receive(&mut self, burst: &mut Vec<PacketFrame>) {
+        let room = BURST.saturating_sub(burst.len()).min(self.waiting.len());
+        burst.extend(self.waiting.drain(..room));
+        self.in_hand += room as u64;
+        if !self.waiting.is_empty() {
+            return;
+        }
         let count = self.ports.len();
         let start = self.next;
         for step in 0..count {
@@ -398,7 +465,9 @@ impl PacketIo for AfPacket {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
-        self.poll.wait(timeout)?;
+        if self.waiting.is_empty() {
+            self.poll.wait(timeout)?;
+        }
         self.count_errors();
         Ok(())
     }
@@ -408,8 +477,8 @@ impl PacketIo for AfPacket {
             whole: FRAMES as u64,
             spare: 0,
             total: FRAMES as u64,
-            in_kernel: 0,
-            in_rings: 0,
+            in_kernel: self.waiting.len() as u64,
+            in_rings: self.waiting.len() as u64,
             free: self.free.len() as u64,
             in_hand: self.in_hand,
         }
@@ -424,53 +493,8 @@ fn is_full(error: &io::Error) -> bool {
     ) || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
-/// Finishes the checksum of a TCP or UDP packet whose checksum field holds the sum of the
-/// pseudo-header only; `false` when the frame holds no such packet. This is what the sender left to
-/// its network card (NETIF_F_HW_CSUM), and no card was passed on the way here.
-fn finish_checksum(frame: &mut [u8]) -> bool {
-    let Some((ether_type, network)) = vlan::network_layer(frame) else {
-        return false;
-    };
-    let Some(packet) = frame.get_mut(network..) else {
-        return false;
-    };
-    let place = match ether_type {
-        ethernet::TYPE_IPV4 => {
-            Ipv4::quoted(packet).map(|ip| (ip.protocol(), ip.header_len(), ip.total_len()))
-        }
-        // A sender leaves no packet with extension headers to its card.
-        ethernet::TYPE_IPV6 => {
-            Ipv6::quoted(packet).map(|ip| (ip.next_header(), ipv6::HEADER_LEN, ip.total_len()))
-        }
-        _ => None,
-    };
-    let Some((protocol, header, total)) = place else {
-        return false;
-    };
-    let field = match protocol {
-        ipv4::PROTOCOL_TCP => tcp::CHECKSUM_OFFSET,
-        udp::PROTOCOL => udp::CHECKSUM_OFFSET,
-        _ => return false,
-    };
-    let Some(segment) = packet.get_mut(header..total) else {
-        return false;
-    };
-    // The sum includes what is in the field already. RFC 1071 §1.
-    let sum = match checksum::compute(segment) {
-        sum if protocol == udp::PROTOCOL => checksum::udp(sum),
-        sum => sum,
-    };
-    let Some(place) = segment.get_mut(field..field + 2) else {
-        return false;
-    };
-    place.copy_from_slice(&sum);
-    true
-}
-
 #[cfg(test)]
 mod tests {
-    use etherparse::PacketBuilder;
-
     use super::*;
 
     fn frame_of(bytes: &[u8]) -> PacketFrame {
@@ -496,67 +520,6 @@ mod tests {
             assert!(whole.grow_front(HEADROOM));
             assert!(empty().resize(whole.bytes().len()));
         }
-    }
-
-    /// What the kernel hands over for a packet whose checksum is not finished, and the finished one.
-    fn unfinished(six: bool, tcp: bool, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let (source, target) = ([192, 0, 2, 7], [198, 51, 100, 1]);
-        let (source6, target6) = ([0x21; 16], [0xfd; 16]);
-        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
-        let (builder, header, addresses) = if six {
-            let addresses = [source6, target6].concat();
-            (builder.ipv6(source6, target6, 64), 40, addresses)
-        } else {
-            let addresses = [source, target].concat();
-            (builder.ipv4(source, target, 64), 20, addresses)
-        };
-        let mut whole = Vec::new();
-        let (proto, field, segment_len) = if tcp {
-            builder
-                .tcp(4000, 80, 1, 1000)
-                .write(&mut whole, payload)
-                .unwrap();
-            (6_u16, 16, 20 + payload.len())
-        } else {
-            builder.udp(4000, 80).write(&mut whole, payload).unwrap();
-            (17, 6, 8 + payload.len())
-        };
-        let mut pseudo: u32 = u32::from(proto) + u32::try_from(segment_len).unwrap();
-        for pair in addresses.chunks(2) {
-            pseudo += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
-        }
-        while pseudo > 0xffff {
-            pseudo = (pseudo & 0xffff) + (pseudo >> 16);
-        }
-        let mut partial = whole.clone();
-        let at = 14 + header + field;
-        partial[at..at + 2].copy_from_slice(&u16::try_from(pseudo).unwrap().to_be_bytes());
-        (partial, whole)
-    }
-
-    #[test]
-    fn an_unfinished_checksum_is_finished_as_etherparse_computes_it() {
-        for (six, tcp) in [(false, false), (false, true), (true, false), (true, true)] {
-            for payload in [&b""[..], b"odd", b"even", &[0xff; 101]] {
-                let (mut partial, whole) = unfinished(six, tcp, payload);
-                assert_ne!(partial, whole);
-                // Ethernet padding is not part of the sum.
-                partial.extend([9; 3]);
-                assert!(finish_checksum(&mut partial));
-                assert_eq!(&partial[..whole.len()], whole, "{six} {tcp}, {payload:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_no_packet_is_not_finished() {
-        let (whole, _) = unfinished(false, true, b"x");
-        for len in 0..54 {
-            assert!(!finish_checksum(&mut whole[..len].to_vec()), "{len} bytes");
-        }
-        let mut icmp = whole;
-        icmp[23] = 1;
-        assert!(!finish_checksum(&mut icmp));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
 use super::{
     io::{BURST, FrameAccount, FrameBuf, PacketIo},
     ports::{Attempt, Backend, InterfaceReport, Level, OpenPort},
+    unfinished::{FinishedSums, Finisher},
 };
 use crate::{
     addr::PortId,
@@ -71,6 +72,8 @@ pub struct AfXdp {
     /// Frames that were left at the last flush.
     left: u32,
     drops: Arc<IoDrops>,
+    /// `None`: the frames came by a wire, with their checksums.
+    finisher: Option<Finisher>,
 }
 
 /// The frames that a device did not take yet, and how long that goes on.
@@ -124,6 +127,7 @@ impl XdpBackend {
             unsent: Unsent::default(),
             left: 0,
             drops: Arc::default(),
+            finisher: (wish != XdpWish::ZeroCopy).then(Finisher::new),
         });
         let ios = ios.collect();
         let backend = Self {
@@ -262,6 +266,11 @@ impl Backend for XdpBackend {
 }
 
 impl AfXdp {
+    /// The checksums that it finishes as it finds them so, to be watched.
+    pub fn finished(&self) -> Option<Arc<FinishedSums>> {
+        self.finisher.as_ref().map(Finisher::finished)
+    }
+
     /// What goes wrong below the worker.
     pub const fn drops(&self) -> &Arc<IoDrops> {
         &self.drops
@@ -353,9 +362,11 @@ impl PacketIo for AfXdp {
     type Parted = Parted;
     type Part = PortQueues;
 
-    fn open(&mut self, part: PortQueues) {
+    fn open(&mut self, part: PortQueues) -> PortId {
+        let port = part.port();
         self.sockets.open(part);
         self.watch_sockets();
+        port
     }
 
     fn close(&mut self, port: PortId) -> Option<PortQueues> {
@@ -378,8 +389,11 @@ impl PacketIo for AfXdp {
     }
 
     fn receive(&mut self, burst: &mut Vec<Frame>) {
-        let room = BURST.saturating_sub(burst.len());
-        self.sockets.receive(burst, room);
+        let old = burst.len();
+        self.sockets.receive(burst, BURST.saturating_sub(old));
+        if let Some(finisher) = &mut self.finisher {
+            finisher.finish(&mut burst[old..]);
+        }
     }
 
     fn transmit(&mut self, egress: PortId, frame: Frame) -> Result<(), Frame> {

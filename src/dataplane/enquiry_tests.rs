@@ -42,10 +42,12 @@ fn real(id: u32, addr: &str) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: HopId(0),
     }
 }
 
+/// A virtual server whose scheduler has `reals` in this order: the first of them was added last.
 fn service(id: u32, protocol: L4Proto, vip: &str, port: u16, reals: Vec<RealSpec>) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(id),
@@ -57,7 +59,7 @@ fn service(id: u32, protocol: L4Proto, vip: &str, port: u16, reals: Vec<RealSpec
         one_packet: false,
         scheduler: Scheduler::Rr,
         persistence: None,
-        reals,
+        reals: reals.into_iter().rev().collect(),
         draining: Vec::new(),
     }
 }

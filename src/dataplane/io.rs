@@ -94,8 +94,8 @@ pub trait PacketIo {
     /// What a worker has of an interface.
     type Part: Send;
 
-    /// Receives from and transmits on one more interface from now on. Its port is not open.
-    fn open(&mut self, part: Self::Part);
+    /// Receives from and transmits on one more interface from now on; which port it is. It was not open.
+    fn open(&mut self, part: Self::Part) -> PortId;
 
     /// Leaves an interface, and gives back what there was of it. The frames that the kernel has of it stay its
     /// own until [`Self::recover`]. `None` when the port is not open.

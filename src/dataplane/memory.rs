@@ -258,8 +258,9 @@ impl PacketIo for MemoryIo {
     /// There is nothing to have but its number.
     type Part = PortId;
 
-    fn open(&mut self, part: PortId) {
+    fn open(&mut self, part: PortId) -> PortId {
         self.closed.retain(|port| *port != part);
+        part
     }
 
     fn close(&mut self, port: PortId) -> Option<PortId> {

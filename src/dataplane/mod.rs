@@ -12,4 +12,5 @@ mod parking;
 pub mod ports;
 pub mod publish;
 mod stages;
+pub mod unfinished;
 pub mod worker;

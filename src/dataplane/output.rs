@@ -67,9 +67,7 @@ impl<Io: PacketIo> Output<'_, Io> {
     ) -> u64 {
         let egress = match verdict {
             Verdict::Forward(real) => self.forward(&mut frame, packet, real),
-            Verdict::Answer(_) | Verdict::AnswerAlone | Verdict::Route => {
-                self.pass_to_client(&mut frame, packet, verdict)
-            }
+            Verdict::Answer(_) | Verdict::Route => self.pass_to_client(&mut frame, packet, verdict),
             Verdict::Report(real) => self.report(&mut frame, packet, real),
             Verdict::Reply(reason) => self.reply(&mut frame, packet, reason),
             Verdict::Park(reason) => Err(Stop::Park(reason)),
@@ -78,11 +76,22 @@ impl<Io: PacketIo> Output<'_, Io> {
         };
         let left = match egress {
             Ok(port) | Err(Stop::Answer(port)) => match self.io.transmit(port, frame) {
-                Ok(()) if self.second.is_none() => return 1,
-                Ok(()) => return 1 + self.send_second(port),
+                Ok(()) => {
+                    if egress.is_ok() {
+                        self.count(verdict, packet.length);
+                    }
+                    if self.second.is_none() {
+                        return 1;
+                    }
+                    return 1 + self.send_second(port);
+                }
                 Err(frame) => match self.io.carrier(port) {
                     Some(worker) => {
-                        self.hand_over(frame, worker, Purpose::Transmit(port));
+                        // The other one knows frames only.
+                        let handed = self.hand_over(frame, worker, Purpose::Transmit(port));
+                        if handed && egress.is_ok() {
+                            self.count(verdict, packet.length);
+                        }
                         if let Some(second) = self.second.take() {
                             self.turn.stats.cut.add(1);
                             self.hand_over(second, worker, Purpose::Transmit(port));
@@ -109,6 +118,25 @@ impl<Io: PacketIo> Output<'_, Io> {
         0
     }
 
+    /// Counts a packet that has gone on, for its real server. Nothing else does: one that waits, is answered or is
+    /// dropped is none.
+    #[inline]
+    fn count(&self, verdict: Verdict, length: u16) {
+        match verdict {
+            Verdict::Forward(real) => {
+                let counters = self.turn.stats.real(real.0);
+                counters.packets.add(1);
+                counters.bytes.add(length.into());
+            }
+            Verdict::Answer(real) => {
+                let counters = self.turn.stats.real(real.0);
+                counters.packets_out.add(1);
+                counters.bytes_out.add(length.into());
+            }
+            _ => {}
+        }
+    }
+
     /// Transmits the second fragment of a packet whose first one has gone. How many frames that were.
     #[cold]
     fn send_second(&mut self, port: PortId) -> u64 {
@@ -125,20 +153,20 @@ impl<Io: PacketIo> Output<'_, Io> {
         }
     }
 
-    /// Keeps a frame for another worker.
+    /// Keeps a frame for another worker. Whether there was room for it.
     #[cold]
-    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, purpose: Purpose) {
+    pub(super) fn hand_over(&mut self, frame: Io::Frame, worker: u32, purpose: Purpose) -> bool {
         let Some(handover) = &mut self.handover else {
-            self.turn.stats.drops(DropReason::HandoverFull).add(1);
-            self.io.release(frame);
-            return;
+            self.drop_frame(frame, DropReason::HandoverFull);
+            return false;
         };
         let parted = self.io.part(frame);
-        if let Err(parted) = handover.put(worker, Handoff { parted, purpose }) {
-            self.turn.stats.drops(DropReason::HandoverFull).add(1);
-            let frame = self.io.take_over(parted);
-            self.io.release(frame);
-        }
+        let Err(parted) = handover.put(worker, Handoff { parted, purpose }) else {
+            return true;
+        };
+        let frame = self.io.take_over(parted);
+        self.drop_frame(frame, DropReason::HandoverFull);
+        false
     }
 
     fn drop_frame(&mut self, frame: Io::Frame, reason: DropReason) {
@@ -158,10 +186,11 @@ impl<Io: PacketIo> Output<'_, Io> {
         packet: &Packet<K>,
         id: RealId,
     ) -> Result<PortId, Stop> {
-        let table = self.reader.table();
+        let reader = self.reader;
+        let table = reader.table();
         let real = table.in_slot(id);
         let Some((real, hop)) = real.and_then(|real| Some((real, table.next_hop(real)?))) else {
-            return Err(self.wait_for_real(packet, id));
+            return Err(Stop::Park(DropReason::NoNextHop));
         };
         match real.method {
             LbKind::Dr => {
@@ -205,7 +234,7 @@ impl<Io: PacketIo> Output<'_, Io> {
     ) -> Result<PortId, Stop> {
         let table = self.reader.table();
         let policy = table.policy();
-        let (spread, sources) = (packet.home.spread(), policy.tunnel_sources);
+        let (spread, sources) = (packet.candidates.spread(), policy.tunnel_sources);
         let ends = match (table.local(real), real.addr) {
             (Some(IpAddr::V4(own)), IpAddr::V4(destination)) => Ends::V4 {
                 source: sources.v4.map_or(own, |(network, prefix)| {
@@ -219,7 +248,7 @@ impl<Io: PacketIo> Output<'_, Io> {
                 }),
                 destination,
             },
-            _ => return Err(self.wait_for_real(packet, real_ref.id)),
+            _ => return Err(Stop::Park(DropReason::NoNextHop)),
         };
         let overhead = usize::from(rewrite::overhead(kind, ends.family()));
         let known = self.paths.of(real_ref, self.turn.tick);
@@ -343,15 +372,6 @@ impl<Io: PacketIo> Output<'_, Io> {
         }
     }
 
-    /// The frame comes again when its real server's MAC address is known, and is counted then.
-    #[cold]
-    fn wait_for_real<K>(&self, packet: &Packet<K>, id: RealId) -> Stop {
-        let counters = self.turn.stats.real(id.0);
-        counters.packets.sub(1);
-        counters.bytes.sub(u64::from(packet.length));
-        Stop::Park(DropReason::NoNextHop)
-    }
-
     /// Passes a real server's frame on to the client; the port that it leaves on.
     fn pass_to_client<K: FlowKey>(
         &mut self,
@@ -365,7 +385,7 @@ impl<Io: PacketIo> Output<'_, Io> {
         let hop = match routes.router(client) {
             Some(hop) => hop,
             None => {
-                neighbour = self.way_of_answer(packet, verdict)?;
+                neighbour = self.way(packet)?;
                 &neighbour
             }
         };
@@ -386,23 +406,6 @@ impl<Io: PacketIo> Output<'_, Io> {
         done.map_err(refused)?;
         self.cut(frame, packet.network, fit)?;
         Ok(hop.port)
-    }
-
-    /// The way to the client of a real server's packet, which was counted by its verdict already.
-    #[inline(never)]
-    fn way_of_answer<K: FlowKey>(
-        &self,
-        packet: &Packet<K>,
-        verdict: Verdict,
-    ) -> Result<NextHop, Stop> {
-        self.way(packet).inspect_err(|stop| {
-            if let (Stop::Park(_), Verdict::Answer(real)) = (stop, verdict) {
-                // It comes again, and is counted then.
-                let counters = self.turn.stats.real(real.0);
-                counters.packets_out.sub(1);
-                counters.bytes_out.sub(u64::from(packet.length));
-            }
-        })
     }
 
     /// Tells the client of a packet that was in a tunnel to a real server what an ICMP error says about it, and remembers
@@ -455,6 +458,8 @@ impl<Io: PacketIo> Output<'_, Io> {
     }
 
     /// The way to the client of a flow. Control is asked for a MAC address that is not known.
+    // Apart from the way by a router, which needs the registers.
+    #[inline(never)]
     fn way<K: FlowKey>(&self, packet: &Packet<K>) -> Result<NextHop, Stop> {
         match self.table().routes().way(packet.key.client()) {
             Way::Known(hop) => Ok(hop),

@@ -214,6 +214,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_out_leaves_the_order_and_what_is_still_to_be_looked_at() {
+        let mut parking = Parking::new();
+        for frame in 0..6 {
+            let parked = parking.park(frame, DropReason::NoNextHop, NOW, NOW);
+            assert!(parked.is_ok());
+        }
+        // A change: the first two are looked at, and wait on.
+        for frame in 0..2 {
+            let (looked_at, since) = parking.take((2, 0)).unwrap();
+            assert_eq!(looked_at, frame);
+            assert!(
+                parking
+                    .park(frame, DropReason::NoNextHop, since, NOW)
+                    .is_ok()
+            );
+        }
+        let mut out = Vec::new();
+        parking.remove(|frame| frame % 3 == 0, |frame| out.push(frame));
+        assert_eq!(out, [3, 0]);
+        let left = std::iter::from_fn(|| parking.take((2, 0)));
+        assert_eq!(left.map(|(frame, _)| frame).collect::<Vec<_>>(), [2, 4, 5]);
+    }
+
+    #[test]
     fn nobody_waits_for_ever_and_fragments_less() {
         let mut parking = Parking::new();
         assert!(parking.park(1, DropReason::NoNextHop, NOW, NOW).is_ok());

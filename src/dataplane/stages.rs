@@ -81,7 +81,7 @@ pub(super) fn classify_burst<F: FrameBuf>(
 
 #[inline]
 fn prefetch_lines<K: FlowKey>(conns: &ConnTable<K>, packet: &Packet<K>) {
-    for line in conns.lines(packet.home) {
+    for line in conns.lines(packet.candidates) {
         prefetch::read(line);
     }
 }
@@ -172,7 +172,7 @@ pub(super) fn locate_burst(frames: usize, metas: &mut Metas, balancer: &Balancer
 
 #[inline]
 fn locate<K: FlowKey>(conns: &ConnTable<K>, packet: &mut Packet<K>, turn: Turn<'_>) {
-    packet.guess = conns.likely(packet.home, turn);
+    packet.guess = conns.likely(packet.candidates, turn);
     if let Some(slot) = packet.guess {
         prefetch::read(conns.record(slot));
     }

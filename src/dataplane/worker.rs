@@ -224,8 +224,8 @@ impl<Io: PacketIo> Worker<Io> {
         }
         let generation = self.reader.table().generation();
         self.io.reclaim();
-        let (taken, relayed) = match &mut self.handover {
-            None => (0, 0),
+        let (taken, relayed, mut sent) = match &mut self.handover {
+            None => (0, 0, 0),
             Some(handover) => take_over(
                 handover,
                 &mut self.io,
@@ -282,12 +282,11 @@ impl<Io: PacketIo> Worker<Io> {
             watch.lap(Stage::Rewrite);
             self.stats.frames_in.add((frames - old) as u64);
             self.stats.bytes_in.add(bytes);
-            self.stats.frames_out.add(out);
+            sent += out;
         }
         if frames + relayed > 0 {
             let refused = self.io.flush();
-            // Also of earlier turns: those were counted as sent.
-            self.stats.frames_out.sub(refused);
+            self.stats.frames_out.add(sent.saturating_sub(refused));
             self.stats.drops(DropReason::TransmitFull).add(refused);
             if let Some(handover) = &mut self.handover {
                 dispatch(handover, &mut self.io, &self.stats);
@@ -399,7 +398,11 @@ impl<Io: PacketIo> Worker<Io> {
         let mut answered = false;
         while let Some(order) = inbox.next() {
             match order {
-                Order::Open(part) => self.io.open(part),
+                Order::Open(part) => {
+                    let port = self.io.open(part);
+                    inbox.opened(port);
+                    answered = true;
+                }
                 Order::Close(port) => {
                     let part = self.io.close(port);
                     self.drop_parked_of(port);
@@ -492,15 +495,15 @@ impl<Io: PacketIo> Worker<Io> {
 }
 
 /// Takes frames over from other workers: those to be decided on go to the burst, the others are transmitted. How
-/// many of either.
+/// many of either, and how many of the latter found room in a transmit ring.
 fn take_over<Io: PacketIo>(
     handover: &mut Handover<Io::Parted>,
     io: &mut Io,
     frames: &mut Vec<Io::Frame>,
     hops_of: &mut [u16],
     stats: &WorkerStats,
-) -> (usize, usize) {
-    let mut relayed = 0;
+) -> (usize, usize, u64) {
+    let (mut relayed, mut sent) = (0, 0);
     handover.take(handover::SHARE, |handoff| {
         let frame = io.take_over(handoff.parted);
         match (handoff.purpose, hops_of.get_mut(frames.len())) {
@@ -511,7 +514,7 @@ fn take_over<Io: PacketIo>(
             (Purpose::Transmit(port), _) => {
                 relayed += 1;
                 match io.transmit(port, frame) {
-                    Ok(()) => stats.frames_out.add(1),
+                    Ok(()) => sent += 1,
                     Err(frame) => {
                         stats.drops(untransmitted(io, port)).add(1);
                         io.release(frame);
@@ -523,7 +526,7 @@ fn take_over<Io: PacketIo>(
         }
     });
     stats.taken_over.add((frames.len() + relayed) as u64);
-    (frames.len(), relayed)
+    (frames.len(), relayed, sent)
 }
 
 /// Hands over what the burst had for other workers.

@@ -170,7 +170,7 @@ reasons! {
         XskClosedUnsent => "xsk-closed-unsent",
         /// AF_PACKET: the socket's queue was full, as the worker is too slow.
         PacketSocketFull => "packet-socket-full",
-        /// AF_PACKET: larger than a buffer, as it was merged (GRO) or the MTU grew.
+        /// AF_PACKET: larger than a buffer, as the MTU grew, or to be cut into segments that cannot be or that had no room.
         PacketOversized => "packet-oversized",
         /// AF_PACKET: a local sender left the checksum unfinished, in a protocol that we cannot
         /// finish.

@@ -25,7 +25,7 @@ use crate::sys::{netlink::Link, sockopt};
 pub struct InstanceLock {
     path: PathBuf,
     /// Holds the lock while it is open.
-    _file: File,
+    file: File,
 }
 
 /// Holds a virtual router of this network namespace for this process.
@@ -124,16 +124,35 @@ impl InstanceLock {
             writeln!(file, "{}", process::id()).map_err(failed)?;
             return Ok(Self {
                 path: path.to_owned(),
-                _file: file,
+                file,
             });
         }
+    }
+
+    /// Whether the file is where others look for it. Where it is not, another process can take the lock.
+    pub fn is_in_place(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+
+    /// Takes the lock anew, for one whose file is not in place. Fails at once when another process was quicker;
+    /// then this is called again.
+    pub fn restore(&mut self) -> Result<(), LockError> {
+        *self = Self::acquire(&self.path)?;
+        Ok(())
+    }
+
+    /// The path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
 impl Drop for InstanceLock {
     /// Removes the file while the lock is still held, so that it is nobody else's.
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if self.is_in_place() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

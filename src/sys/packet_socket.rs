@@ -3,7 +3,7 @@
 //! We make the socket and set it up, pnet_datalink binds it. Its receiver and sender are of no use
 //! here. The receiver hides what recvmsg(2) says beside the bytes, and we need all of it: the VLAN tag
 //! that the kernel took off the packet (PACKET_AUXDATA), whether the checksum is finished, whether the
-//! packet was cut (MSG_TRUNC). And both take one packet a call, the sender with a pselect(2) before
+//! packet was cut (MSG_TRUNC) and into which segments it is to be cut (PACKET_VNET_HDR). And both take one packet a call, the sender with a pselect(2) before
 //! it, where recvmmsg(2) and sendmmsg(2) take a burst.
 
 use std::{
@@ -24,13 +24,28 @@ const RECEIVE_BUFFER: libc::c_int = 8 << 20;
 /// Words for the control message of one packet: a header, an auxdata (20 bytes), padding.
 const CONTROL_WORDS: usize = 8;
 
+/// Bytes beyond a buffer that a packet may have: what a sender leaves to a card to cut, or what was merged, has up to
+/// 64 KiB.
+pub const EXCESS: usize = 1 << 16;
+/// `struct virtio_net_hdr`, which the kernel puts before each packet and wants before each: flags, kind of segments,
+/// then in the machine's order the length of the headers, the size of segments, and where the checksum is.
+const VNET_HEADER_LEN: usize = 10;
+const VNET_KIND: usize = 1;
+const VNET_HEADERS: usize = 2;
+const VNET_SIZE: usize = 4;
+/// VIRTIO_NET_HDR_GSO_NONE, and VIRTIO_NET_HDR_GSO_ECN, which may be set beside a kind.
+const KIND_NONE: u8 = 0;
+const KIND_ECN: u8 = 0x80;
+
 /// What the kernel said about one received packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Bytes that were written to the buffer.
+    /// Bytes of the packet that are there: in the buffer, and from its end on in [`PacketSocket::excess`].
     pub len: usize,
-    /// The packet was larger than the buffer.
+    /// The packet was larger than both.
     pub truncated: bool,
+    /// Bytes of the payload in each of the segments that the packet is to be cut into, if it is.
+    pub segment_size: Option<u16>,
     /// The VLAN tag that was taken off: TPID and TCI, host byte order.
     pub vlan: Option<(u16, u16)>,
     /// The L4 checksum holds only the pseudo-header's sum: the sender left the rest to a network
@@ -43,8 +58,12 @@ pub struct PacketSocket {
     fd: OwnedFd,
     received: Vec<Received>,
     headers: Vec<libc::mmsghdr>,
-    segments: Vec<libc::iovec>,
+    /// Of each packet: its virtio header, what is in the caller's buffer, what is in `excess`.
+    segments: Vec<[libc::iovec; 3]>,
     controls: Vec<[u64; CONTROL_WORDS]>,
+    vnet: Vec<[u8; VNET_HEADER_LEN]>,
+    /// [`EXCESS`] bytes for each packet of a batch. Memory that no large packet came for is not touched.
+    excess: Vec<u8>,
 }
 
 // SAFETY: the raw pointers are in `headers` and `segments`, and are written before each use in
@@ -75,6 +94,7 @@ impl PacketSocket {
         }
         set_option(&fd, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1).map_err(refused)?;
         set_option(&fd, libc::SOL_PACKET, libc::PACKET_AUXDATA, 1).map_err(refused)?;
+        set_option(&fd, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1).map_err(refused)?;
         // Beyond the limit with CAP_NET_ADMIN, up to it without.
         if set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER).is_err() {
             set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, RECEIVE_BUFFER).map_err(refused)?;
@@ -93,8 +113,10 @@ impl PacketSocket {
             fd: ours,
             received: vec![Received::default(); BATCH],
             headers: vec![header; BATCH],
-            segments: vec![segment; BATCH],
+            segments: vec![[segment; 3]; BATCH],
             controls: vec![[0; CONTROL_WORDS]; BATCH],
+            vnet: vec![[0; VNET_HEADER_LEN]; BATCH],
+            excess: vec![0; BATCH * EXCESS],
         })
     }
 
@@ -111,20 +133,18 @@ impl PacketSocket {
         let wanted = buffers.len().min(BATCH);
         for (i, buffer) in buffers.iter_mut().rev().take(wanted).enumerate() {
             let room = buffer.get_mut(headroom..).unwrap_or_default();
-            self.segments[i] = libc::iovec {
-                iov_base: room.as_mut_ptr().cast(),
-                iov_len: room.len(),
-            };
+            let excess = &mut self.excess[i * EXCESS..][..EXCESS];
+            self.segments[i] = [filled(&mut self.vnet[i]), filled(room), filled(excess)];
             let header = &mut self.headers[i].msg_hdr;
-            header.msg_iov = &raw mut self.segments[i];
-            header.msg_iovlen = 1;
+            header.msg_iov = self.segments[i].as_mut_ptr();
+            header.msg_iovlen = 3;
             header.msg_control = self.controls[i].as_mut_ptr().cast();
             header.msg_controllen = size_of::<[u64; CONTROL_WORDS]>();
             header.msg_flags = 0;
         }
-        // SAFETY: the first `wanted` headers point at one segment each, which is the rest of a buffer
-        // that is borrowed exclusively, and at a control area of the length said; all are alive for the
-        // call. A null timeout is none.
+        // SAFETY: the first `wanted` headers point at three segments each, which are the rest of a buffer
+        // that is borrowed exclusively, and parts of ours that no other header points at, and at a control
+        // area of the length said; all are alive for the call. A null timeout is none.
         let count = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -141,11 +161,23 @@ impl PacketSocket {
                 _ => Err(error),
             };
         };
-        for (received, header) in self.received.iter_mut().zip(&self.headers).take(count) {
+        let all = self.received.iter_mut().zip(&self.headers);
+        for ((received, header), vnet) in all.zip(&self.vnet).take(count) {
             // SAFETY: the kernel filled this header, whose control area is alive.
             *received = unsafe { describe(header) };
+            received.len = received.len.saturating_sub(VNET_HEADER_LEN);
+            received.segment_size = (vnet[VNET_KIND] & !KIND_ECN != KIND_NONE)
+                .then(|| u16::from_ne_bytes([vnet[VNET_SIZE], vnet[VNET_SIZE + 1]]));
         }
         Ok(&self.received[..count])
+    }
+
+    /// What had no room in the buffer of the packet with this number of the last [`Self::receive`].
+    pub fn excess(&self, number: usize) -> &[u8] {
+        self.excess
+            .get(number * EXCESS..)
+            .and_then(|rest| rest.get(..EXCESS))
+            .unwrap_or_default()
     }
 
     /// Sends the first of `packets`, at most [`BATCH`], and says how many; never waits. It may be fewer
@@ -158,19 +190,24 @@ impl PacketSocket {
         let wanted = packets.len().min(BATCH);
         for (i, packet) in packets.iter().take(wanted).enumerate() {
             let packet = packet.as_ref();
-            self.segments[i] = libc::iovec {
+            // Nothing is left to do. All of it counts as headers: what does not, the kernel puts into pages of its own.
+            let headers = u16::try_from(packet.len()).unwrap_or(0).to_ne_bytes();
+            self.vnet[i] = [0; VNET_HEADER_LEN];
+            self.vnet[i][VNET_HEADERS..VNET_HEADERS + 2].copy_from_slice(&headers);
+            self.segments[i][0] = filled(&mut self.vnet[i]);
+            self.segments[i][1] = libc::iovec {
                 iov_base: packet.as_ptr().cast_mut().cast(),
                 iov_len: packet.len(),
             };
             let header = &mut self.headers[i].msg_hdr;
-            header.msg_iov = &raw mut self.segments[i];
-            header.msg_iovlen = 1;
+            header.msg_iov = self.segments[i].as_mut_ptr();
+            header.msg_iovlen = 2;
             header.msg_control = ptr::null_mut();
             header.msg_controllen = 0;
             header.msg_flags = 0;
         }
-        // SAFETY: the first `wanted` headers point at one segment each, which is one of `packets`; all
-        // are alive for the call, which only reads the packets.
+        // SAFETY: the first `wanted` headers point at two segments each, which are a header of ours and one of
+        // `packets`; all are alive for the call, which only reads them.
         let count = unsafe {
             libc::sendmmsg(
                 self.fd.as_raw_fd(),
@@ -270,6 +307,14 @@ unsafe fn describe(header: &libc::mmsghdr) -> Received {
     }
     received.unfinished_checksum = aux.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0;
     received
+}
+
+/// A segment that is all of `bytes`.
+const fn filled(bytes: &mut [u8]) -> libc::iovec {
+    libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    }
 }
 
 /// IEEE 802.1Q's tag.

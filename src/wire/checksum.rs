@@ -61,25 +61,46 @@ pub fn compute_with_pseudo_v6(addresses: &[u8; 32], protocol: u8, segment: &[u8]
     (!fold(sum_v6(addresses, protocol, segment))).to_ne_bytes()
 }
 
+/// The folded sum of the pseudo-header of a segment of so many bytes, not complemented: what a sender leaves in the
+/// checksum's place for its card. The addresses are source and destination as they lie in the header.
+#[inline]
+pub fn pseudo_v4(addresses: &[u8; 8], protocol: u8, length: usize) -> [u8; 2] {
+    fold(sum_pseudo_v4(addresses, protocol, length)).to_ne_bytes()
+}
+
+/// The same below an IPv6 header.
+#[inline]
+pub fn pseudo_v6(addresses: &[u8; 32], protocol: u8, length: usize) -> [u8; 2] {
+    fold(sum_pseudo_v6(addresses, protocol, length)).to_ne_bytes()
+}
+
 /// Whether a segment below an IPv6 header, checksum field included, sums up. RFC 8200 §8.1.
 pub fn is_valid_with_pseudo_v6(addresses: &[u8; 32], protocol: u8, segment: &[u8]) -> bool {
     fold(sum_v6(addresses, protocol, segment)) == 0xffff
 }
 
 fn sum_v4(addresses: &[u8], protocol: u8, segment: &[u8]) -> u64 {
-    let mut sum = accumulate(0, addresses);
-    sum += u64::from(u16::from_ne_bytes([0, protocol]));
-    let length = u16::try_from(segment.len()).unwrap_or(u16::MAX);
-    sum += u64::from(u16::from_ne_bytes(length.to_be_bytes()));
-    accumulate(sum, segment)
+    accumulate(sum_pseudo_v4(addresses, protocol, segment.len()), segment)
 }
 
 fn sum_v6(addresses: &[u8; 32], protocol: u8, segment: &[u8]) -> u64 {
-    let mut sum = accumulate(0, addresses);
-    sum += u64::from(u16::from_ne_bytes([0, protocol]));
-    let length = u32::try_from(segment.len()).unwrap_or(u32::MAX);
-    sum += u64::from(u32::from_ne_bytes(length.to_be_bytes()));
-    accumulate(sum, segment)
+    accumulate(sum_pseudo_v6(addresses, protocol, segment.len()), segment)
+}
+
+#[inline]
+fn sum_pseudo_v4(addresses: &[u8], protocol: u8, length: usize) -> u64 {
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
+    accumulate(0, addresses)
+        + u64::from(u16::from_ne_bytes([0, protocol]))
+        + u64::from(u16::from_ne_bytes(length.to_be_bytes()))
+}
+
+#[inline]
+fn sum_pseudo_v6(addresses: &[u8; 32], protocol: u8, length: usize) -> u64 {
+    let length = u32::try_from(length).unwrap_or(u32::MAX);
+    accumulate(0, addresses)
+        + u64::from(u16::from_ne_bytes([0, protocol]))
+        + u64::from(u32::from_ne_bytes(length.to_be_bytes()))
 }
 
 /// A UDP checksum as it is sent: a computed 0 goes out as 0xffff, as 0 means "none".

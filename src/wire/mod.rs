@@ -14,9 +14,11 @@ pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
+pub mod partial;
 #[cfg(test)]
 pub(crate) mod pcap;
 pub mod sctp;
+pub mod segment;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;

@@ -66,6 +66,12 @@ pub fn is_valid(packet: &[u8]) -> bool {
     stored(packet).is_some_and(|stored| checksum(packet) == Some(stored))
 }
 
+/// Whether there is zero where the CRC32c of a whole packet belongs.
+#[inline]
+pub fn is_without_checksum(packet: &[u8]) -> bool {
+    stored(packet) == Some([0; 4])
+}
+
 /// Puts the CRC32c of a whole packet in its place; one without a common header stays as it is.
 pub fn set_checksum(packet: &mut [u8]) {
     if let Some(sum) = checksum(packet) {

@@ -21,7 +21,7 @@
 //! an insertion that needs the room, by the sweep that passes by in small steps.
 
 mod bucket;
-mod room;
+mod eviction;
 
 use std::{iter, time::Duration};
 
@@ -46,9 +46,9 @@ pub struct Turn<'a> {
     pub stats: &'a WorkerStats,
 }
 
-/// The places of a flow: a tag and two buckets.
+/// The candidate places of a flow, as in cuckoo hashing: a tag, and two buckets.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Home {
+pub struct Candidates {
     first: u32,
     second: u32,
     tag: u16,
@@ -59,7 +59,7 @@ pub struct Home {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(u32);
 
-impl Home {
+impl Candidates {
     /// The place of no flow.
     pub const NONE: Self = Self {
         first: 0,
@@ -138,7 +138,7 @@ pub struct NewConn<K> {
     /// Its flow.
     pub key: K,
     /// The flow's place.
-    pub home: Home,
+    pub candidates: Candidates,
     /// The real server that it goes to.
     pub real: RealRef,
     /// Its state after its first packet.
@@ -219,10 +219,10 @@ impl<K: FlowKey> ConnTable<K> {
         period: u32,
         turn: Turn<'_>,
     ) -> Option<Slot> {
-        let home = self.home_of_template(&key);
-        let slot = self.make_room(home, None, true, turn)?;
+        let candidates = self.candidates_of_template(&key);
+        let slot = self.make_room(candidates, None, true, turn)?;
         let deadline = Tick::from_raw(turn.tick.raw().wrapping_add(period));
-        self.fill(slot, home.tag, deadline, State::Template, 0);
+        self.fill(slot, candidates.tag, deadline, State::Template, 0);
         self.records[slot.0 as usize] = Record {
             key,
             real: Some(real),
@@ -349,18 +349,18 @@ impl<K: FlowKey> ConnTable<K> {
     // Always: handed back through memory, its halves would be stored apart and loaded as one, which
     // the processor can do only once the stores are through.
     #[inline(always)]
-    pub fn home(&self, key: &K) -> Home {
+    pub fn candidates(&self, key: &K) -> Candidates {
         self.home_by(key.hash(&self.secrets))
     }
 
     /// One of the further places of the flows of a client's endpoint, whose hash this is.
-    fn further_home(&self, hash: u64, depth: u32) -> Home {
+    fn further_candidates(&self, hash: u64, depth: u32) -> Candidates {
         let hash = (hash ^ u64::from(depth)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.home_by(hash ^ hash >> 29)
     }
 
     /// Where a template may be.
-    fn home_of_template(&self, key: &K) -> Home {
+    fn candidates_of_template(&self, key: &K) -> Candidates {
         self.home_by(key.hash_whole(&self.secrets))
     }
 
@@ -369,10 +369,10 @@ impl<K: FlowKey> ConnTable<K> {
         clippy::cast_possible_truncation,
         reason = "two separate parts of the hash"
     )]
-    fn home_by(&self, hash: u64) -> Home {
+    fn home_by(&self, hash: u64) -> Candidates {
         let tag = (hash as u16).max(FREE + 1);
         let first = self.scale((hash >> 32) as u32);
-        Home {
+        Candidates {
             first,
             second: self.other(first, tag),
             tag,
@@ -381,21 +381,21 @@ impl<K: FlowKey> ConnTable<K> {
 
     /// The lines that a search for a flow looks at, to be prefetched.
     #[inline]
-    pub fn lines(&self, home: Home) -> [&Bucket; 2] {
-        [home.first, home.second].map(|bucket| &self.buckets[bucket as usize])
+    pub fn lines(&self, candidates: Candidates) -> [&Bucket; 2] {
+        [candidates.first, candidates.second].map(|bucket| &self.buckets[bucket as usize])
     }
 
     /// The entry whose record will be looked at for a flow: the first with its tag, else the one
     /// that will make room for it.
     #[inline]
-    pub fn likely(&self, home: Home, turn: Turn<'_>) -> Option<Slot> {
-        [home.first, home.second]
+    pub fn likely(&self, candidates: Candidates, turn: Turn<'_>) -> Option<Slot> {
+        [candidates.first, candidates.second]
             .into_iter()
             .find_map(|bucket| {
-                let ways = self.buckets[bucket as usize].with_tag(home.tag);
+                let ways = self.buckets[bucket as usize].with_tag(candidates.tag);
                 ways.first().map(|way| Slot::new(bucket, way))
             })
-            .or_else(|| self.room(home, turn))
+            .or_else(|| self.room(candidates, turn))
     }
 
     /// The record of an entry, to be prefetched.
@@ -407,10 +407,15 @@ impl<K: FlowKey> ConnTable<K> {
     /// The entry of a flow, as [`Self::find`] does, which it spares a packet whose `guess` by
     /// [`Self::likely`] was right and still is.
     #[inline]
-    pub fn find_guessed(&self, key: &K, home: Home, guess: Option<Slot>) -> Option<Slot> {
+    pub fn find_guessed(
+        &self,
+        key: &K,
+        candidates: Candidates,
+        guess: Option<Slot>,
+    ) -> Option<Slot> {
         match guess {
-            Some(slot) if self.holds(slot, key, home.tag) => Some(slot),
-            _ => self.find(key, home),
+            Some(slot) if self.holds(slot, key, candidates.tag) => Some(slot),
+            _ => self.find(key, candidates),
         }
     }
 
@@ -423,9 +428,9 @@ impl<K: FlowKey> ConnTable<K> {
     }
 
     /// The entry of a flow, whether or not its time is over.
-    pub fn find(&self, key: &K, home: Home) -> Option<Slot> {
+    pub fn find(&self, key: &K, candidates: Candidates) -> Option<Slot> {
         let fits = |record: &Record<K>| record.key == *key;
-        self.find_by(home, fits)
+        self.find_by(candidates, fits)
             .or_else(|| self.find_further(key, fits))
     }
 
@@ -436,7 +441,8 @@ impl<K: FlowKey> ConnTable<K> {
             return None;
         }
         let hash = key.hash(&self.secrets);
-        (1..=self.deepest).find_map(|depth| self.find_by(self.further_home(hash, depth), &fits))
+        (1..=self.deepest)
+            .find_map(|depth| self.find_by(self.further_candidates(hash, depth), &fits))
     }
 
     /// The entry of the flow that a real server's packet answers. `to_client` is that packet's flow
@@ -450,7 +456,7 @@ impl<K: FlowKey> ConnTable<K> {
     pub fn find_answered(
         &self,
         to_client: &K,
-        home: Home,
+        candidates: Candidates,
         guess: Option<Slot>,
         turn: Turn<'_>,
         is_answered_by: impl Fn(RealRef, u16) -> bool,
@@ -462,52 +468,56 @@ impl<K: FlowKey> ConnTable<K> {
                     .is_some_and(|real| is_answered_by(real, record.key.vport()))
         };
         let guessed = guess.filter(|slot| {
-            self.buckets[slot.bucket()].tags[slot.way()] == home.tag
+            self.buckets[slot.bucket()].tags[slot.way()] == candidates.tag
                 && fits(&self.records[slot.0 as usize])
                 && (self.current(*slot, turn)).is_some_and(|(state, _)| !state.is_finished())
         });
-        guessed.or_else(|| self.latest_answered(to_client, home, turn, fits))
+        guessed.or_else(|| self.latest_answered(to_client, candidates, turn, fits))
     }
 
     #[inline(never)]
     fn latest_answered(
         &self,
         to_client: &K,
-        home: Home,
+        candidates: Candidates,
         turn: Turn<'_>,
         fits: impl Fn(&Record<K>) -> bool,
     ) -> Option<Slot> {
-        let further =
-            (1..=self.deepest).map(|depth| self.further_home(to_client.hash(&self.secrets), depth));
-        let homes = iter::once(home).chain(further);
-        let live = homes.flat_map(|home| self.tagged(home)).filter_map(|slot| {
-            let (state, _) = self.current(slot, turn)?;
-            let silence = turn
-                .tick
-                .since(self.buckets[slot.bucket()].seen[slot.way()]);
-            fits(self.record(slot)).then_some((state.is_finished(), silence, slot))
-        });
+        let further = (1..=self.deepest)
+            .map(|depth| self.further_candidates(to_client.hash(&self.secrets), depth));
+        let all = iter::once(candidates).chain(further);
+        let live = all
+            .flat_map(|candidates| self.tagged(candidates))
+            .filter_map(|slot| {
+                let (state, _) = self.current(slot, turn)?;
+                let silence = turn
+                    .tick
+                    .since(self.buckets[slot.bucket()].seen[slot.way()]);
+                fits(self.record(slot)).then_some((state.is_finished(), silence, slot))
+            });
         let best = live.min_by_key(|(is_finished, silence, _)| (*is_finished, *silence));
         best.map(|(_, _, slot)| slot)
     }
 
-    fn find_by(&self, home: Home, fits: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
-        (self.tagged(home)).find(|slot| fits(&self.records[slot.0 as usize]))
+    fn find_by(&self, candidates: Candidates, fits: impl Fn(&Record<K>) -> bool) -> Option<Slot> {
+        (self.tagged(candidates)).find(|slot| fits(&self.records[slot.0 as usize]))
     }
 
     /// The entries that may be a flow's: those in its buckets with its tag.
     #[inline]
-    fn tagged(&self, home: Home) -> impl Iterator<Item = Slot> {
-        let buckets = [home.first, home.second].into_iter();
+    fn tagged(&self, candidates: Candidates) -> impl Iterator<Item = Slot> {
+        let buckets = [candidates.first, candidates.second].into_iter();
         buckets.flat_map(move |bucket| {
-            let ways = self.buckets[bucket as usize].with_tag(home.tag);
+            let ways = self.buckets[bucket as usize].with_tag(candidates.tag);
             ways.map(move |way| Slot::new(bucket, way))
         })
     }
 
     /// The template with this key, expired ones taken out.
     pub fn find_template(&mut self, key: &K, turn: Turn<'_>) -> Option<Slot> {
-        let slot = self.find_by(self.home_of_template(key), |record| record.key == *key)?;
+        let slot = self.find_by(self.candidates_of_template(key), |record| {
+            record.key == *key
+        })?;
         if self.is_expired(slot, turn) {
             self.expire(slot, turn);
             return None;

@@ -44,7 +44,7 @@ impl Bench {
         let key = key(flow);
         let new = NewConn {
             key,
-            home: self.table.home(&key),
+            candidates: self.table.candidates(&key),
             real: real(flow % REALS),
             state,
             template,
@@ -57,7 +57,7 @@ impl Bench {
     /// What a packet meets: expired entries are not there.
     fn live(&self, flow: u32) -> Option<Slot> {
         let key = key(flow);
-        let slot = self.table.find(&key, self.table.home(&key))?;
+        let slot = self.table.find(&key, self.table.candidates(&key))?;
         (!self.table.is_expired(slot, self.turn())).then_some(slot)
     }
 
@@ -138,8 +138,8 @@ proptest! {
         let mut model = HashMap::new();
         for (server, closes) in flows {
             let key = key_to(server);
-            let home = bench.table.home(&key);
-            let known = bench.table.find(&key, home);
+            let candidates = bench.table.candidates(&key);
+            let known = bench.table.find(&key, candidates);
             prop_assert_eq!(known.is_some(), model.contains_key(&server));
             let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
             match known {
@@ -150,7 +150,7 @@ proptest! {
                 Some(slot) => bench.table.touch(slot, state, turn),
                 None => {
                     let real = real(100 + server);
-                    let new = NewConn { key, home, real, state, template: None, guess: None };
+                    let new = NewConn { key, candidates, real, state, template: None, guess: None };
                     prop_assert!(bench.table.insert(&new, turn).is_some());
                     model.insert(server, real);
                 }
@@ -158,14 +158,14 @@ proptest! {
         }
         for (server, real) in &model {
             let key = key_to(*server);
-            let slot = bench.table.find(&key, bench.table.home(&key)).unwrap();
+            let slot = bench.table.find(&key, bench.table.candidates(&key)).unwrap();
             prop_assert_eq!((bench.table.key(slot), bench.table.real(slot)), (key, Some(*real)));
             // The answer of that real server, whose address the key does not have.
             let answer = key_to(9999);
-            let home = bench.table.home(&answer);
+            let candidates = bench.table.candidates(&answer);
             let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
             let is_it = |it, vport| it == *real && vport == 80;
-            let found = bench.table.find_answered(&answer, home, None, turn, is_it);
+            let found = bench.table.find_answered(&answer, candidates, None, turn, is_it);
             prop_assert_eq!(found, Some(slot));
         }
         prop_assert_eq!(bench.table.len(), model.len() + others as usize);
@@ -186,11 +186,11 @@ fn a_full_table_has_no_further_places() {
     }
     for server in 0..40 {
         let key = key_to(server);
-        let home = bench.table.home(&key);
+        let candidates = bench.table.candidates(&key);
         let (real, state) = (real(1), State::Established);
         let new = NewConn {
             key,
-            home,
+            candidates,
             real,
             state,
             template: None,
@@ -221,7 +221,7 @@ proptest! {
                         }
                         None => {
                             let key = key(flow);
-                            if let Some(slot) = bench.table.find(&key, bench.table.home(&key)) {
+                            if let Some(slot) = bench.table.find(&key, bench.table.candidates(&key)) {
                                 let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
                                 bench.table.expire(slot, turn);
                             }
@@ -405,7 +405,9 @@ fn an_established_connection_of_few_packets_makes_room_after_60_s_of_silence() {
         let mut bench = Bench::new(6);
         let say = |bench: &mut Bench, flow: u32, packets: u32| {
             let turn = turn(bench.tick, &bench.timeouts, &bench.stats);
-            let slot = bench.table.find(&key(flow), bench.table.home(&key(flow)));
+            let slot = bench
+                .table
+                .find(&key(flow), bench.table.candidates(&key(flow)));
             for _ in 0..packets {
                 bench.table.touch(slot.unwrap(), State::Established, turn);
             }
@@ -478,7 +480,7 @@ fn a_guess_is_believed_only_where_the_entry_is() {
         let key = key(1);
         bench
             .table
-            .find_guessed(&key, bench.table.home(&key), guess)
+            .find_guessed(&key, bench.table.candidates(&key), guess)
     };
     for guess in [Some(slot), Some(other), None] {
         assert_eq!(guessed(&bench, guess), Some(slot));
@@ -501,14 +503,16 @@ fn the_place_that_was_guessed_is_not_taken_from_a_flow_of_the_same_tick() {
     }
     let guesses = [8, 9].map(|flow| {
         let key = key(flow);
-        bench.table.likely(bench.table.home(&key), bench.turn())
+        bench
+            .table
+            .likely(bench.table.candidates(&key), bench.turn())
     });
     assert_eq!(guesses[0], guesses[1]);
     for (flow, guess) in [8, 9].into_iter().zip(guesses) {
         let key = key(flow);
         let new = NewConn {
             key,
-            home: bench.table.home(&key),
+            candidates: bench.table.candidates(&key),
             real: real(0),
             state: State::SynRecv,
             template: None,
@@ -545,7 +549,7 @@ fn template_lives(bench: &mut Bench, key: &Key4, seconds: u32) -> bool {
     bench.table.sweep(usize::MAX, turn);
     bench
         .table
-        .find(key, bench.table.home_of_template(key))
+        .find(key, bench.table.candidates_of_template(key))
         .is_some()
 }
 
@@ -609,7 +613,7 @@ fn a_template_that_led_nothing_assured_makes_room_and_another_does_not() {
         );
         let found = bench
             .table
-            .find(&template, bench.table.home_of_template(&template));
+            .find(&template, bench.table.candidates_of_template(&template));
         assert_eq!(found.is_some(), assured);
         assert_eq!(bench.stats.templates.get(), u64::from(assured));
     }

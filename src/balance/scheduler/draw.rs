@@ -16,10 +16,10 @@ pub(super) struct Draw {
 }
 
 impl Draw {
-    pub(super) fn new(entries: &[Entry]) -> Self {
+    pub(super) fn new(list: &[Entry]) -> Self {
         let mut sum = 0;
-        let sums = entries.iter().map(|entry| {
-            sum += u64::from(if entry.listed { entry.weight } else { 0 });
+        let sums = list.iter().map(|entry| {
+            sum += u64::from(entry.weight);
             sum
         });
         Self {

@@ -23,9 +23,9 @@ impl SourceHash {
     /// Real servers have as many buckets in a row as their weight says, at least one, in the order
     /// of the list; again from the front until every bucket has one. Weights of more than 256
     /// together leave the end of the list without any.
-    pub(super) fn new(entries: &[Entry], port: bool, fallback: bool) -> Self {
+    pub(super) fn new(list: &[Entry], port: bool, fallback: bool) -> Self {
         Self {
-            buckets: fill(entries, |entry| entry.weight.max(1) as usize),
+            buckets: fill(list, |entry| entry.weight.max(1) as usize),
             port,
             fallback,
         }
@@ -52,8 +52,8 @@ impl SourceHash {
 }
 
 /// The table of `dh`: real servers take buckets in turn.
-pub(super) fn by_destination(entries: &[Entry]) -> Buckets {
-    fill(entries, |_| 1)
+pub(super) fn by_destination(list: &[Entry]) -> Buckets {
+    fill(list, |_| 1)
 }
 
 /// `dh`: whose bucket it is, or none.
@@ -68,15 +68,9 @@ pub(super) fn pick_by_destination(
     choices.get(at).filter(|c| view.is_open(c)).map(|_| at)
 }
 
-fn fill(entries: &[Entry], turns: impl Fn(&Entry) -> usize) -> Buckets {
-    let listed = || {
-        let positions = (0..=u16::MAX).zip(entries);
-        positions.filter(|(_, entry)| entry.listed)
-    };
-    if listed().next().is_none() {
-        return Box::default();
-    }
-    let lap = listed().flat_map(|(at, entry)| std::iter::repeat_n(at, turns(entry).min(BUCKETS)));
+fn fill(list: &[Entry], turns: impl Fn(&Entry) -> usize) -> Buckets {
+    let positions = (0..=u16::MAX).zip(list);
+    let lap = positions.flat_map(|(at, entry)| std::iter::repeat_n(at, turns(entry).min(BUCKETS)));
     let lap: Vec<u16> = lap.take(BUCKETS).collect();
     lap.iter().copied().cycle().take(BUCKETS).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    iter::repeat_with,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
@@ -68,7 +69,7 @@ impl Load {
 /// A worker's own counts are always exact; those of the others lag by the time between two sums.
 /// In that time every worker sees a real server that went idle as idle, and a threshold can be
 /// exceeded by what the other workers gave the real server meanwhile. The only worker has none of
-/// these and pays nothing. 1 MiB.
+/// these and pays nothing. 4 MiB, of which only the slots in use take memory.
 pub struct Others(Box<[Cell]>);
 
 /// Each word is the real server's epoch above a count, so that the two are never torn apart.
@@ -81,7 +82,7 @@ struct Cell {
 impl Others {
     /// Nobody has anything.
     pub fn new() -> Self {
-        Self((0..MAX_REALS).map(|_| Cell::default()).collect())
+        Self(repeat_with(Cell::default).take(MAX_REALS).collect())
     }
 
     /// Sums up what `workers` counted for each of `reals`, and tells every worker what the others

@@ -6,19 +6,21 @@
 //! share one cache of fixed size; when the places of a destination are taken, the one that was not
 //! asked for the longest gives way. IPVS forgets a destination after a day without a question, or,
 //! when it has too many, after six minutes; here that is a day, or when the place is needed. A set
-//! of `lblcr` has at most [`MEMBERS`] real servers; when one more is to join, the most loaded
-//! leaves.
+//! of `lblcr` has at most [`MEMBERS`] real servers; when one more is to join, those leave that are
+//! not in the list, or else the most loaded. One that comes back to the list before is still in
+//! its sets, as in IPVS.
 
 use std::{net::IpAddr, num::NonZeroU32};
 
 use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
 
 use super::{
-    Ask, Choice, View,
+    Ask, Choice, View, index,
     least::{self, Share},
 };
 use crate::{
     balance::{RealId, RealRef},
+    stats::MAX_REALS,
     time::Tick,
 };
 
@@ -92,7 +94,6 @@ impl Localities {
         let mut place = self.place(owner, ask)?;
         if let Some(mut set) = place.known() {
             set.ask(ask.tick);
-            set.keep(|member| member.find(choices).is_some());
             let least = set.least(choices, view);
             if set.len() > 1 && ask.tick.since(set.changed()) > EXPIRATION {
                 set.remove_most(choices, view, ask.tick);
@@ -106,9 +107,7 @@ impl Localities {
         let member = Member::new(choices.get(at)?.real, at);
         let mut set = place.known_or_new(ask.tick)?;
         if set.members().all(|m| m.real != member.real) {
-            if set.len() == MEMBERS {
-                set.remove_most(choices, view, ask.tick);
-            }
+            set.make_room(choices, view);
             set.add(member, ask.tick);
         }
         Some(at)
@@ -234,8 +233,30 @@ impl Set<'_> {
         self.change(now);
     }
 
-    /// Takes out the most loaded of the members with a weight; without any such the oldest.
+    /// Makes room for one more: without those that are not in the list, or else without the most
+    /// loaded, or where all have weight 0 without the oldest.
+    fn make_room(&mut self, choices: &[Choice], view: View<'_>) {
+        if self.len() == MEMBERS {
+            self.keep(|member| member.find(choices).is_some());
+        }
+        if self.len() == MEMBERS {
+            let oldest = || self.members().last();
+            let out = self.most(choices, view).or_else(oldest);
+            self.keep(|member| Some(member) != out);
+        }
+    }
+
+    /// Takes out the most loaded.
     fn remove_most(&mut self, choices: &[Choice], view: View<'_>, now: Tick) {
+        let out = self.most(choices, view);
+        if out.is_some() {
+            self.keep(|member| Some(member) != out);
+            self.change(now);
+        }
+    }
+
+    /// The most loaded of the members with a weight.
+    fn most(&self, choices: &[Choice], view: View<'_>) -> Option<Member> {
         let mut most: Option<(Member, Share)> = None;
         for member in self.members() {
             if let Some(share) = member.share(choices, view)
@@ -244,11 +265,7 @@ impl Set<'_> {
                 most = Some((member, share));
             }
         }
-        let out = most
-            .map(|(member, _)| member)
-            .or_else(|| self.members().last());
-        self.keep(|member| Some(member) != out);
-        self.change(now);
+        most.map(|(member, _)| member)
     }
 
     /// The least loaded of the members that take connections.
@@ -271,37 +288,47 @@ impl Set<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Member {
     real: RealRef,
-    seen_at: u16,
+    /// 0 too where it was further behind than a word has room for.
+    seen_at: u32,
 }
+
+/// Bits of a packed member that say where it was seen; above them is the slot, then the epoch.
+const SEEN_BITS: u32 = 14;
+
+const _: () = assert!(MAX_REALS <= 1 << (u32::BITS - SEEN_BITS), "a slot fits");
 
 impl Member {
     fn new(real: RealRef, at: usize) -> Self {
+        let seen_at = index(at);
         Self {
             real,
-            seen_at: u16::try_from(at).unwrap_or_default(),
+            seen_at: if seen_at >> SEEN_BITS == 0 {
+                seen_at
+            } else {
+                0
+            },
         }
     }
 
-    /// Slots of real servers are below 2^16.
     const fn pack(self) -> u64 {
-        (self.real.epoch.get() as u64) << 32 | (self.real.id.0 as u64) << 16 | self.seen_at as u64
+        let place = self.real.id.0 << SEEN_BITS | self.seen_at;
+        (self.real.epoch.get() as u64) << 32 | place as u64
     }
 
     fn unpack(word: u64) -> Option<Self> {
-        let epoch = NonZeroU32::new(half(word >> 32))?;
-        let [_, _, _, _, id @ .., high, low] = word.to_be_bytes();
+        let place = half(word);
         Some(Self {
             real: RealRef {
-                id: RealId(u32::from(u16::from_be_bytes(id))),
-                epoch,
+                id: RealId(place >> SEEN_BITS),
+                epoch: NonZeroU32::new(half(word >> 32))?,
             },
-            seen_at: u16::from_be_bytes([high, low]),
+            seen_at: place & ((1 << SEEN_BITS) - 1),
         })
     }
 
     /// Where it is in the list now.
     fn find(self, choices: &[Choice]) -> Option<usize> {
-        let at = usize::from(self.seen_at);
+        let at = self.seen_at as usize;
         match choices.get(at) {
             Some(choice) if choice.real == self.real => Some(at),
             _ => choices.iter().position(|c| c.real == self.real),

@@ -8,7 +8,7 @@
 //!
 //! - At IPVS's sizes ([`MaglevSize::IPVS`]) the table is IPVS's, slot by slot: they take turns in
 //!   the order of the list, with as many free slots in a row as the weight says; fixed keys,
-//!   addresses folded to 32 bits. A box with IPVS whose list is the other way round answers alike.
+//!   addresses folded to 32 bits. A box with IPVS that has the same file answers alike.
 //! - At any other size, so by default, the order of the list does not matter, shares are exact to
 //!   a slot, and fewer clients move: see [`fill`].
 
@@ -44,13 +44,13 @@ pub(super) struct Maglev {
 
 impl Maglev {
     pub(super) fn new(
-        entries: &[Entry],
+        list: &[Entry],
         size: MaglevSize,
         (port, fallback): (bool, bool),
         known: &mut MaglevTables,
     ) -> Self {
         Self {
-            slots: known.table(entries, size),
+            slots: known.table(list, size),
             ipvs: size.is_of_ipvs(),
             port,
             fallback,
@@ -136,14 +136,14 @@ pub struct MaglevTables(HashMap<u64, Weak<[u16]>>);
 
 impl MaglevTables {
     /// The table of these real servers: the one in use, or a new one.
-    fn table(&mut self, entries: &[Entry], size: MaglevSize) -> Arc<[u16]> {
-        let name = name(entries, size);
+    fn table(&mut self, list: &[Entry], size: MaglevSize) -> Arc<[u16]> {
+        let name = name(list, size);
         let known = self.0.get(&name).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
             let slots: Arc<[u16]> = if size.is_of_ipvs() {
-                fill_as_ipvs(entries, size.slots()).into()
+                fill_as_ipvs(list, size.slots()).into()
             } else {
-                fill(entries, size.slots()).into()
+                fill(list, size.slots()).into()
             };
             self.0.retain(|_, table| table.strong_count() > 0);
             self.0.insert(name, Arc::downgrade(&slots));
@@ -153,10 +153,10 @@ impl MaglevTables {
 }
 
 /// A number that differs when tables do.
-fn name(entries: &[Entry], size: MaglevSize) -> u64 {
-    let mut bytes = Vec::with_capacity(4 + entries.len() * 24);
+fn name(list: &[Entry], size: MaglevSize) -> u64 {
+    let mut bytes = Vec::with_capacity(4 + list.len() * 23);
     bytes.extend(size.slots().to_ne_bytes());
-    for entry in entries {
+    for entry in list {
         match entry.endpoint.addr {
             IpAddr::V4(addr) => bytes.extend(addr.to_ipv6_mapped().octets()),
             IpAddr::V6(addr) => bytes.extend(addr.octets()),
@@ -164,7 +164,6 @@ fn name(entries: &[Entry], size: MaglevSize) -> u64 {
         bytes.extend(entry.endpoint.port.to_ne_bytes());
         bytes.extend(entry.last_weight.to_ne_bytes());
         bytes.push(u8::from(entry.endpoint.addr.is_ipv4()));
-        bytes.push(u8::from(entry.listed));
     }
     rapidhash_v3(&bytes)
 }
@@ -206,22 +205,20 @@ impl Wishes {
 }
 
 /// The real servers that take part, with their positions in the list.
-fn placed(entries: &[Entry]) -> impl Iterator<Item = (u16, &Entry)> {
-    (0..=u16::MAX)
-        .zip(entries)
-        .filter(|(_, e)| e.listed && e.last_weight > 0)
+fn placed(list: &[Entry]) -> impl Iterator<Item = (u16, &Entry)> {
+    (0..=u16::MAX).zip(list).filter(|(_, e)| e.last_weight > 0)
 }
 
 /// IPVS's table.
-fn fill_as_ipvs(entries: &[Entry], size: u32) -> Box<[u16]> {
-    let weights = || placed(entries).map(|(_, e)| e.last_weight);
+fn fill_as_ipvs(list: &[Entry], size: u32) -> Box<[u16]> {
+    let weights = || placed(list).map(|(_, e)| e.last_weight);
     let Some(heaviest) = weights().max() else {
         return Box::default();
     };
     let divisor = weights().fold(0, gcd).max(1);
     let bits = |n: u32| u32::BITS - n.leading_zeros();
     let shift = bits(heaviest / divisor).saturating_sub(bits(size) / 2);
-    let mut servers: Vec<(u16, u32, Wishes)> = placed(entries)
+    let mut servers: Vec<(u16, u32, Wishes)> = placed(list)
         .map(|(at, entry)| {
             let hash = |key| u64::from(folded(key, entry.endpoint.addr, entry.endpoint.port, 0));
             let turns = ((entry.last_weight / divisor) >> shift).max(1);
@@ -247,8 +244,8 @@ fn fill_as_ipvs(entries: &[Entry], size: u32) -> Box<[u16]> {
 /// Maglev's own rule, to go on to the next free slot in every turn, makes the last slots a race
 /// whose outcome changes with any real server: of 100, one less moves 1.6 times its share. A walk
 /// that does not wait for a free slot gives nearly every slot to who wants it most: 1.3 times.
-fn fill(entries: &[Entry], size: u32) -> Box<[u16]> {
-    let mut placed: Vec<(u16, &Entry)> = placed(entries).collect();
+fn fill(list: &[Entry], size: u32) -> Box<[u16]> {
+    let mut placed: Vec<(u16, &Entry)> = placed(list).collect();
     placed.sort_by_key(|(_, entry)| (entry.endpoint.addr, entry.endpoint.port));
     let mut walkers: Vec<Walker> = placed
         .iter()

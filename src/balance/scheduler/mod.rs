@@ -6,10 +6,19 @@
 //! remembers. With several workers each walks a list by itself. The state outlives the table: on
 //! an unchanged list it goes on where it was, on a changed one it does what IPVS does.
 //!
-//! The picks are IPVS's, over the list in the order of the configuration. IPVS itself keeps the
-//! real server that was added last at the front, so an IPVS that was set up from the same file
-//! walks the list the other way round. Where a rule of IPVS is not followed, the family's page
-//! says so: [`locality`] (bounded memory), [`draw`] (a draw without its bias), and [`maglev`] for
+//! The picks are those of an IPVS that was set up from the same file, through every change. Its
+//! list has the real server that was added last at the front, and so has ours: one that a changed
+//! configuration adds comes to the front, and so does one that it takes out and brings back. Who
+//! has the same file places clients of `sh` and `dh` alike.
+//!
+//! A real server that fails its checks leaves the list, so that `sh` and `dh` share its clients
+//! out, and comes back to the place that it had: every client has the real server of before the
+//! failure again. IPVS cannot tell one that was there before from a new one and puts it at the
+//! front, which leaves half of all clients elsewhere, from none to all by which one it was, and
+//! two boxes of which only one saw the failure in disagreement until both are set up anew.
+//!
+//! Where else a rule of IPVS is not followed, the family's page says so: [`turn`] (several changes
+//! at once), [`locality`] (bounded memory), [`draw`] (a draw without its bias), and [`maglev`] for
 //! table sizes that IPVS does not have.
 
 mod draw;
@@ -33,7 +42,7 @@ use self::{
     locality::Localities,
     maglev::Maglev,
     overload::{Flags, Overloads},
-    turn::{Cursor, Laps},
+    turn::{Cursor, Laps, Stamp},
 };
 pub use self::{
     loads::{Load, Others},
@@ -45,7 +54,7 @@ use super::RealRef;
 pub use crate::lvs::{MaglevSize, Scheduler};
 use crate::{addr::Endpoint, stats::WorkerStats, time::Tick};
 
-/// One real server in the list of a scheduler, as the list is built.
+/// One real server of a virtual server, as the list of its scheduler is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The real server.
@@ -58,7 +67,7 @@ pub struct Entry {
     pub last_weight: u32,
     /// Its thresholds.
     pub limits: Limits,
-    /// Whether it is in IPVS's list at all: it is not while its checks fail.
+    /// Whether it is in the list at all: it is not while its checks fail.
     pub listed: bool,
 }
 
@@ -116,7 +125,8 @@ impl View<'_> {
 #[derive(Debug)]
 pub struct Picker {
     owner: u64,
-    stamp: u64,
+    stamp: Stamp,
+    /// Those that are in the list, the one that was added last in front.
     choices: Box<[Choice]>,
     kind: Kind,
 }
@@ -141,8 +151,8 @@ enum Kind {
 }
 
 impl Picker {
-    /// Prepares `scheduler` over `entries` in the order of the configuration. `owner` tells one
-    /// virtual server's state from another's and is not 0.
+    /// Prepares `scheduler` over `entries` in the order in which they were added to the virtual
+    /// server. `owner` tells one virtual server's state from another's and is not 0.
     pub fn new(owner: u64, scheduler: Scheduler, entries: &[Entry]) -> Self {
         Self::build(owner, scheduler, entries, &mut MaglevTables::default())
     }
@@ -154,35 +164,38 @@ impl Picker {
         entries: &[Entry],
         known: &mut MaglevTables,
     ) -> Self {
+        let newest_first = entries.iter().rev().filter(|entry| entry.listed);
+        let list: Vec<Entry> = newest_first.copied().collect();
+        let list = list.as_slice();
         let kind = match scheduler {
-            Scheduler::Rr => Kind::Rr(turn::next_eligible(entries)),
-            Scheduler::Wrr => Kind::Wrr(Laps::new(entries)),
+            Scheduler::Rr => Kind::Rr(turn::next_eligible(list)),
+            Scheduler::Wrr => Kind::Wrr(Laps::new(list)),
             Scheduler::Lc => Kind::Lc,
             Scheduler::Wlc => Kind::Wlc,
             Scheduler::Sed => Kind::Sed,
             Scheduler::Nq => Kind::Nq,
             Scheduler::Fo => Kind::Fo,
             Scheduler::Ovf => Kind::Ovf,
-            Scheduler::Sh { port, fallback } => Kind::Sh(SourceHash::new(entries, port, fallback)),
-            Scheduler::Dh => Kind::Dh(hash::by_destination(entries)),
+            Scheduler::Sh { port, fallback } => Kind::Sh(SourceHash::new(list, port, fallback)),
+            Scheduler::Dh => Kind::Dh(hash::by_destination(list)),
             Scheduler::Mh {
                 port,
                 fallback,
                 size,
-            } => Kind::Mh(Maglev::new(entries, size, (port, fallback), known)),
+            } => Kind::Mh(Maglev::new(list, size, (port, fallback), known)),
             Scheduler::Lblc => Kind::Lblc,
             Scheduler::Lblcr => Kind::Lblcr,
-            Scheduler::Twos => Kind::Twos(Draw::new(entries)),
+            Scheduler::Twos => Kind::Twos(Draw::new(list)),
         };
         let choice = |entry: &Entry| Choice {
             real: entry.real,
-            weight: if entry.listed { entry.weight } else { 0 },
+            weight: entry.weight,
             limits: entry.limits,
         };
         Self {
             owner: owner ^ rapidhash_v3(scheduler.name().as_bytes()),
-            stamp: stamp(entries),
-            choices: entries.iter().map(choice).collect(),
+            stamp: Stamp::of(list),
+            choices: list.iter().map(choice).collect(),
             kind,
         }
     }
@@ -235,32 +248,18 @@ impl Picker {
         if cursor.is_of(self.owner, self.stamp) {
             return;
         }
-        cursor.claim(self.owner, self.stamp);
         match &self.kind {
-            Kind::Rr(_) => cursor.relocate(&self.choices),
-            Kind::Wrr(laps) => laps.restart(cursor),
+            Kind::Rr(_) => cursor.relocate(self.owner, &self.choices),
+            Kind::Wrr(laps) => laps.restart(cursor, self.owner),
             _ => {}
         }
+        cursor.claim(self.owner, self.stamp);
     }
 }
 
 /// A position as it is stored; lists are bounded by `MAX_REALS`.
 fn index(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
-}
-
-/// A number that differs when the lists do.
-fn stamp(entries: &[Entry]) -> u64 {
-    let mut bytes = Vec::with_capacity(entries.len() * 21);
-    for entry in entries {
-        bytes.extend(entry.real.id.0.to_ne_bytes());
-        bytes.extend(entry.real.epoch.get().to_ne_bytes());
-        bytes.extend(entry.weight.to_ne_bytes());
-        bytes.extend(entry.limits.upper.to_ne_bytes());
-        bytes.extend(entry.limits.lower.to_ne_bytes());
-        bytes.push(u8::from(entry.listed));
-    }
-    rapidhash_v3(&bytes)
 }
 
 #[cfg(test)]

@@ -1,4 +1,13 @@
 //! `rr` and `wrr`: one after another.
+//!
+//! A worker sees a list when it picks from it, so it may have missed some. Of several changes at
+//! once, as of a reload, it sees what they come to: `rr` goes on where IPVS does unless others left
+//! the list together with the last pick, and the lap of `wrr` in which it goes on may be another
+//! one than after each change in turn. `wrr` begins as if its real servers had been added one by
+//! one, also when the virtual server had another `lb_algo` before, where IPVS begins at the
+//! heaviest.
+
+use rapidhash::v3::rapidhash_v3;
 
 use super::{Choice, Entry, View, index};
 use crate::balance::RealRef;
@@ -9,7 +18,7 @@ pub(super) struct Cursor {
     /// Whose cursor it is. 0 before the first pick.
     owner: u64,
     /// What the list was at the last pick.
-    stamp: u64,
+    stamp: Stamp,
     /// Index of the last pick; [`HEAD`] before the first.
     position: u32,
     /// `wrr`: real servers of at least this weight have their turn in this lap.
@@ -21,49 +30,79 @@ pub(super) struct Cursor {
 /// The position in front of the list.
 const HEAD: u32 = u32::MAX;
 
+/// Tells lists apart: the length of one in the low half, a hash in the high one. Where two that
+/// follow each other have the same, by a chance of 1 in 2^32, the cursor stays at its index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp(u64);
+
+impl Stamp {
+    pub(super) fn of(list: &[Entry]) -> Self {
+        let mut bytes = Vec::with_capacity(list.len() * 20);
+        for entry in list {
+            bytes.extend(entry.real.id.0.to_ne_bytes());
+            bytes.extend(entry.real.epoch.get().to_ne_bytes());
+            bytes.extend(entry.weight.to_ne_bytes());
+            bytes.extend(entry.limits.upper.to_ne_bytes());
+            bytes.extend(entry.limits.lower.to_ne_bytes());
+        }
+        let hash = rapidhash_v3(&bytes) & !u64::from(u32::MAX);
+        Self(hash | u64::from(index(list.len())))
+    }
+
+    /// How long the list is.
+    const fn len(self) -> u64 {
+        self.0 & u32::MAX as u64
+    }
+}
+
 impl Cursor {
     #[inline]
-    pub(super) const fn is_of(&self, owner: u64, stamp: u64) -> bool {
+    pub(super) fn is_of(&self, owner: u64, stamp: Stamp) -> bool {
         self.owner == owner && self.stamp == stamp
     }
 
     /// Makes it a cursor of this owner in a list with this stamp.
     #[cold]
-    pub(super) fn claim(&mut self, owner: u64, stamp: u64) {
+    pub(super) const fn claim(&mut self, owner: u64, stamp: Stamp) {
+        self.owner = owner;
+        self.stamp = stamp;
+    }
+
+    /// `rr`: where the last pick is now. When it has left the list, at the one that was in front of
+    /// it: of the real servers behind it none is new, as the new ones are in front.
+    #[cold]
+    pub(super) fn relocate(&mut self, owner: u64, choices: &[Choice]) {
         if self.owner != owner {
             *self = Self {
-                owner,
                 position: HEAD,
                 ..Self::default()
             };
         }
-        self.stamp = stamp;
-    }
-
-    /// Where the last pick is now; when it has left the list, the place in front of it.
-    #[cold]
-    pub(super) fn relocate(&mut self, choices: &[Choice]) {
+        if self.position == HEAD {
+            return;
+        }
         let found = choices.iter().position(|c| Some(c.real) == self.last);
-        let in_front = (self.position as usize).min(choices.len()).checked_sub(1);
-        let place = match found {
-            None if self.position == HEAD => None,
-            None => in_front,
-            found => found,
+        // How far from the end it was.
+        let back = self.stamp.len().saturating_sub(self.position.into());
+        let in_front = || match self.position {
+            0 => None,
+            _ => choices.len().checked_sub(usize::try_from(back).ok()?),
         };
+        let place = found.or_else(in_front);
         self.position = place.map_or(HEAD, index);
         self.last = place.and_then(|at| choices.get(at)).map(|c| c.real);
     }
 }
 
 /// For each position the next one, cyclically, that takes connections. Empty when none does.
-pub(super) fn next_eligible(entries: &[Entry]) -> Box<[u32]> {
-    let eligible = |entry: &Entry| entry.listed && entry.weight > 0;
-    let Some(first) = entries.iter().position(eligible) else {
+pub(super) fn next_eligible(list: &[Entry]) -> Box<[u32]> {
+    let eligible = |entry: &Entry| entry.weight > 0;
+    let Some(first) = list.iter().position(eligible) else {
         return Box::default();
     };
-    let mut next = vec![0; entries.len()].into_boxed_slice();
+    let mut next = vec![0; list.len()].into_boxed_slice();
     let mut ahead = index(first);
-    for (at, entry) in entries.iter().enumerate().rev() {
+    for (at, entry) in list.iter().enumerate().rev() {
         next[at] = ahead;
         if eligible(entry) {
             ahead = index(at);
@@ -106,6 +145,8 @@ pub(super) struct Laps {
     top: u32,
     /// How much less the next lap asks for: the greatest common divisor of the weights.
     step: u32,
+    /// What the first lap of all asks for.
+    start: u32,
     /// The heaviest weight in each block of the list, so that a lap for few passes by the others.
     peaks: Box<[u32]>,
 }
@@ -114,33 +155,34 @@ pub(super) struct Laps {
 const BLOCK: usize = 32;
 
 impl Laps {
-    pub(super) fn new(entries: &[Entry]) -> Self {
-        let weights = || {
-            let listed = entries.iter().filter(|e| e.listed);
-            listed.map(|e| e.weight).filter(|w| *w > 0)
-        };
-        let step = weights().fold(0, gcd).max(1);
-        let top = weights().max().map_or(0, |heaviest| heaviest - (step - 1));
-        let peak = |block: &[Entry]| {
-            let listed = block.iter().filter(|e| e.listed);
-            listed.map(|e| e.weight).max().unwrap_or_default()
-        };
+    pub(super) fn new(list: &[Entry]) -> Self {
+        let (mut heaviest, mut divisor) = (0, 0);
+        let (mut top, mut step, mut start) = (0, 1, 0);
+        for weight in list.iter().rev().map(|entry| entry.weight) {
+            heaviest = weight.max(heaviest);
+            divisor = gcd(divisor, weight);
+            step = divisor.max(1);
+            top = heaviest.saturating_sub(step - 1);
+            start = lap_after_change(start, top, step);
+        }
+        let peak = |block: &[Entry]| block.iter().map(|e| e.weight).max().unwrap_or_default();
         Self {
             top,
             step,
-            peaks: entries.chunks(BLOCK).map(peak).collect(),
+            start,
+            peaks: list.chunks(BLOCK).map(peak).collect(),
         }
     }
 
     /// The list has changed: from its front, at a lap that there is now.
     #[cold]
-    pub(super) fn restart(&self, cursor: &mut Cursor) {
+    pub(super) fn restart(&self, cursor: &mut Cursor, owner: u64) {
         cursor.position = HEAD;
-        if cursor.weight == 0 || cursor.weight > self.top {
-            cursor.weight = self.top;
-        } else if self.step > 1 {
-            cursor.weight = (cursor.weight / self.step) * self.step + 1;
-        }
+        cursor.weight = if cursor.owner == owner {
+            lap_after_change(cursor.weight, self.top, self.step)
+        } else {
+            self.start
+        };
     }
 
     /// On through the list from the last pick to the first whose weight reaches the lap's; at the
@@ -209,6 +251,17 @@ impl Laps {
         } else {
             cursor.weight = (self.top - 1) % self.step + 1;
         }
+    }
+}
+
+/// In which lap IPVS goes on that was in the one for `weight` when the list changed; 0 is none.
+const fn lap_after_change(weight: u32, top: u32, step: u32) -> u32 {
+    if weight == 0 || weight > top {
+        top
+    } else if step > 1 {
+        (weight / step) * step + 1
+    } else {
+        weight
     }
 }
 

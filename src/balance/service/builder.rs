@@ -11,12 +11,15 @@ use std::{
 
 use super::{
     BuildError, Environment, Hop, HopId, LbKind, MAX_REALS, MAX_SERVICES, Match, Real, RealId,
-    RealSpec, Service, ServiceId, ServiceSpec, ServiceTable, lookup::Lookup, returns::Source,
+    RealSpec, Service, ServiceId, ServiceSpec, ServiceTable,
+    lookup::Lookup,
+    returns::{Answerer, Source},
     table::TunnelEnd,
 };
 use crate::{
     addr::L4Proto,
-    balance::{MaglevTables, Routes, rewrite::TunnelKind},
+    balance::{MaglevTables, Routes},
+    lvs::TunnelKind,
 };
 
 /// All that tables are built from. Kept from one to the next, so that each costs only what has changed.
@@ -33,7 +36,7 @@ pub struct TableBuilder {
 /// Virtual servers by what of a table is theirs, several of them where that may be.
 #[derive(Debug, Default)]
 struct Holders {
-    returns: BTreeSet<(Source, ServiceId)>,
+    returns: BTreeSet<(Source, Answerer)>,
     tunnels: BTreeSet<(TunnelEnd, ServiceId)>,
     /// Those whose flows have owners.
     owned: BTreeSet<ServiceId>,
@@ -128,7 +131,6 @@ impl TableBuilder {
             timeouts,
             policy,
             marks,
-            routes,
             ports,
         } = environment;
         self.next.timeouts = timeouts;
@@ -139,7 +141,6 @@ impl TableBuilder {
         if *ports != *self.next.ports {
             self.next.ports = ports.into();
         }
-        self.set_routes(routes);
     }
 
     /// The ways back to clients from now on.
@@ -242,23 +243,25 @@ impl TableBuilder {
         let held = &mut self.holders.returns;
         let mut touched = BTreeSet::new();
         for spec in before {
-            for source in spec.sources() {
-                held.remove(&(source, spec.id));
+            for (source, by) in spec.sources() {
+                held.remove(&(source, by));
                 touched.insert(source);
             }
         }
         for spec in after {
-            for source in spec.sources() {
-                held.insert((source, spec.id));
+            for (source, by) in spec.sources() {
+                held.insert((source, by));
                 touched.insert(source);
             }
         }
         for source in touched {
-            let holder = first(held, source).map(|id| id.0);
+            let all = (source, FIRST_ANSWERER)..=(source, LAST_ANSWERER);
+            let holder = held.range(all).next().map(|(_, by)| *by);
             let returns = &mut self.next.returns;
             if returns.holder(source) != holder {
                 let (addr, protocol, _) = source;
-                let ports = ((addr, protocol, 0), FIRST)..=((addr, protocol, u16::MAX), LAST);
+                let ports = ((addr, protocol, 0), FIRST_ANSWERER)
+                    ..=((addr, protocol, u16::MAX), LAST_ANSWERER);
                 let is_host = held.range(ports).next().is_some();
                 Arc::make_mut(returns).set(source, holder, is_host);
             }
@@ -394,13 +397,17 @@ impl ServiceSpec {
         })
     }
 
-    /// What its answers come from.
-    fn sources(&self) -> impl Iterator<Item = Source> {
+    /// What its answers come from, and whose they are.
+    fn sources(&self) -> impl Iterator<Item = (Source, Answerer)> {
         let behind_nat = self.all_reals().filter(|real| real.method.sees_answers());
         behind_nat.flat_map(|real| {
             let (addr, port) = (real.endpoint.addr, real.endpoint.port);
+            let by = Answerer {
+                service: self.id,
+                real: real.id,
+            };
             let protocols = self.protocols();
-            protocols.map(move |protocol| (addr, protocol.number(), port))
+            protocols.map(move |protocol| ((addr, protocol.number(), port), by))
         })
     }
 
@@ -438,6 +445,14 @@ impl ServiceSpec {
 
 const FIRST: ServiceId = ServiceId(0);
 const LAST: ServiceId = ServiceId(u32::MAX);
+const FIRST_ANSWERER: Answerer = Answerer {
+    service: FIRST,
+    real: RealId(0),
+};
+const LAST_ANSWERER: Answerer = Answerer {
+    service: LAST,
+    real: RealId(u32::MAX),
+};
 
 /// The virtual server with the lowest slot of those that have `what`.
 fn first<T: Copy + Ord>(held: &BTreeSet<(T, ServiceId)>, what: T) -> Option<ServiceId> {

@@ -1,7 +1,7 @@
 //! What tables have in common, and that a table which came about by changes is the one that the same
 //! specifications give at once.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
 use proptest::prelude::*;
 
@@ -15,6 +15,9 @@ use crate::{
 };
 
 const PORTS: [u16; 3] = [0, 80, 81];
+
+/// No connections.
+static NOTHING: LazyLock<WorkerStats> = LazyLock::new(WorkerStats::new);
 
 fn vip(n: u8, ipv6: bool) -> IpAddr {
     if ipv6 {
@@ -46,6 +49,7 @@ fn real(id: u32, ipv6: bool) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: HopId(id),
     }
 }
@@ -95,13 +99,12 @@ fn question(vip: IpAddr, protocol: u8, vport: u16) -> Question {
 
 /// The real servers of the next connections, by a worker that has seen nothing but this table.
 fn picks(state: &mut SchedulerState, service: &Service, count: u8) -> Vec<Option<RealRef>> {
-    let stats = WorkerStats::new();
     let ask = |n| Ask {
         client: host(n, false),
         client_port: 4000,
         vip: vip(n % 3, false),
         tick: Tick::from_raw(7),
-        stats: &stats,
+        stats: &NOTHING,
     };
     (0..count)
         .map(|n| state.pick(service.id, &service.picker, &ask(n)))
@@ -485,8 +488,9 @@ fn everything(table: &ServiceTable) -> Vec<String> {
         let way = real.map(|real| (table.next_hop(real), table.local(real)));
         all.push(format!("{real:?} {way:?}"));
     }
+    let mut state = SchedulerState::new(3);
     for service in table.services() {
-        let picked = picks(&mut SchedulerState::new(3), service, 8);
+        let picked = picks(&mut state, service, 8);
         let rest = (
             service.stateless(),
             service.client_prefix(),

@@ -28,7 +28,7 @@ pub use self::{
     lookup::Question,
     table::{Real, Service, ServiceTable},
 };
-use super::{Entry, Limits, Policy, Routes, Scheduler, Timeouts};
+use super::{Entry, Limits, Policy, Scheduler, Timeouts};
 pub use crate::lvs::{LbKind, RealId, ServiceId};
 use crate::{
     addr::{Endpoint, IpPrefix, L4Proto, MacAddr, PortId},
@@ -193,8 +193,11 @@ pub struct RealSpec {
     pub last_weight: u32,
     /// `uthreshold` and `lthreshold`.
     pub limits: Limits,
-    /// Whether its checks succeed. When not: no new connections at all, existing ones go on.
+    /// Whether it is in the pool. When not: no new connections at all, existing ones go on.
     pub available: bool,
+    /// Whether its checks fail. With `inhibit_on_failure` it stays in the pool with weight 0, as one does that is
+    /// drained by its configured weight; but what it had moves away from a failed one.
+    pub failed: bool,
     /// The way to it. As long as nothing is known of that there is none.
     pub hop: HopId,
 }
@@ -230,7 +233,9 @@ pub struct ServiceSpec {
     pub persistence: Option<Persistence>,
     /// `ops`: every UDP packet is scheduled by itself and nothing is remembered.
     pub one_packet: bool,
-    /// The real servers in the order of the configuration, those that are down included.
+    /// The real servers in the order in which they were added, those that are down included: first
+    /// in that of the configuration; one that a change of the configuration adds is the last, also
+    /// if there was one with its address before. Schedulers go by it.
     pub reals: Vec<RealSpec>,
     /// Real servers that have left the configuration and keep the connections that they have. No scheduler
     /// sees them and no persistent client comes back to them, whatever their weight and availability.
@@ -246,7 +251,7 @@ pub struct PortSpec {
     pub v6: Option<Ipv6Addr>,
 }
 
-/// What there is beside the virtual servers.
+/// What there is beside the virtual servers and all ways.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     /// How long connections may idle.
@@ -255,8 +260,6 @@ pub struct Environment {
     pub policy: Policy,
     /// What gives packets a firewall mark, in the order of the configuration.
     pub marks: Vec<MarkRule>,
-    /// The ways back to clients.
-    pub routes: Arc<Routes>,
     /// The ports, in their order.
     pub ports: Vec<PortSpec>,
 }

@@ -7,26 +7,35 @@ use std::{
 
 use rapidhash::fast::SeedableState;
 
+use crate::lvs::{RealId, ServiceId};
+
 /// What answers come from: address, IP protocol number, and port; 0: any.
 pub(super) type Source = (IpAddr, u8, u16);
 
-/// Slots of virtual servers by what their real servers answer from. Looked at for every packet from a client, so a
+/// Who answers from somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Answerer {
+    pub(super) service: ServiceId,
+    pub(super) real: RealId,
+}
+
+/// Real servers by what they answer from. Looked at for every packet from a client, so a
 /// key is one word, or three, as in `Lookup`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Returns {
     /// The addresses of them all, with the protocols.
     hosts: HashSet<(IpAddr, u8), SeedableState<'static>>,
-    v4: HashMap<u64, u32, SeedableState<'static>>,
-    v6: HashMap<(u128, u32), u32, SeedableState<'static>>,
+    v4: HashMap<u64, Answerer, SeedableState<'static>>,
+    v6: HashMap<(u128, u32), Answerer, SeedableState<'static>>,
     /// How many answer from every port.
     any_port: usize,
 }
 
 impl Returns {
-    /// The virtual server whose real server answers from this address and port.
+    /// The real server that answers from this address and port.
     // Always: the caller knows the family.
     #[inline(always)]
-    pub(super) fn find(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<u32> {
+    pub(super) fn find(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<Answerer> {
         self.get(addr, tail(protocol, port)).or_else(|| {
             (self.any_port > 0)
                 .then(|| self.get(addr, tail(protocol, 0)))
@@ -36,7 +45,7 @@ impl Returns {
 
     // Always: the caller knows the family.
     #[inline(always)]
-    fn get(&self, addr: IpAddr, tail: u32) -> Option<u32> {
+    fn get(&self, addr: IpAddr, tail: u32) -> Option<Answerer> {
         match addr {
             IpAddr::V4(addr) => self.v4.get(&word(addr, tail)),
             IpAddr::V6(addr) => self.v6.get(&(addr.to_bits(), tail)),
@@ -54,24 +63,24 @@ impl Returns {
         self.hosts.contains(&(addr, protocol))
     }
 
-    /// The virtual server that has this very source.
-    pub(super) fn holder(&self, (addr, protocol, port): Source) -> Option<u32> {
+    /// The real server that has this very source.
+    pub(super) fn holder(&self, (addr, protocol, port): Source) -> Option<Answerer> {
         self.get(addr, tail(protocol, port))
     }
 
-    /// Answers from `source` are those of the virtual server in this slot, or nobody's, from now on. `is_host` says
+    /// Answers from `source` are those of this real server, or nobody's, from now on. `is_host` says
     /// whether anything answers from its address and protocol then.
-    pub(super) fn set(&mut self, source: Source, at: Option<u32>, is_host: bool) {
+    pub(super) fn set(&mut self, source: Source, by: Option<Answerer>, is_host: bool) {
         let (addr, protocol, port) = source;
         let (before, key) = (self.holder(source), tail(protocol, port));
-        match (addr, at) {
-            (IpAddr::V4(addr), Some(at)) => _ = self.v4.insert(word(addr, key), at),
+        match (addr, by) {
+            (IpAddr::V4(addr), Some(by)) => _ = self.v4.insert(word(addr, key), by),
             (IpAddr::V4(addr), None) => _ = self.v4.remove(&word(addr, key)),
-            (IpAddr::V6(addr), Some(at)) => _ = self.v6.insert((addr.to_bits(), key), at),
+            (IpAddr::V6(addr), Some(by)) => _ = self.v6.insert((addr.to_bits(), key), by),
             (IpAddr::V6(addr), None) => _ = self.v6.remove(&(addr.to_bits(), key)),
         }
         if port == 0 {
-            self.any_port += usize::from(at.is_some());
+            self.any_port += usize::from(by.is_some());
             self.any_port -= usize::from(before.is_some());
         }
         if is_host {

@@ -20,10 +20,14 @@ use crate::{
 pub struct Real {
     /// Which holder of its slot it is.
     pub epoch: NonZeroU32,
-    /// Whether its checks succeed.
+    /// Whether it is in the pool.
     pub available: bool,
+    /// Whether its checks fail, or it has left the pool for another reason: UDP flows move away.
+    pub failed: bool,
     /// Whether its weight is 0.
     pub quiescent: bool,
+    /// Whether it has left the configuration and only keeps the connections that it has. It is not available then.
+    pub draining: bool,
     /// How packets are rewritten for it.
     pub method: LbKind,
     /// The way to it: [`ServiceTable::next_hop`].
@@ -44,7 +48,9 @@ impl Real {
         Self {
             epoch: spec.epoch,
             available: spec.available,
+            failed: spec.failed || !spec.available,
             quiescent: spec.weight == 0,
+            draining: false,
             method: spec.method,
             hop: spec.hop,
             addr: spec.endpoint.addr,
@@ -58,7 +64,9 @@ impl Real {
     pub(super) const fn draining(spec: &RealSpec, service: ServiceId) -> Self {
         Self {
             available: false,
+            failed: true,
             quiescent: true,
+            draining: true,
             ..Self::configured(spec, service)
         }
     }
@@ -249,8 +257,15 @@ impl ServiceTable {
     /// when the real server is several ones'.
     #[inline(always)]
     pub fn returns(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<&Service> {
-        let at = self.returns.find(addr, protocol, port)?;
-        self.services.get(at as usize)?.as_deref()
+        let by = self.returns.find(addr, protocol, port)?;
+        self.services.get(by.service.0 as usize)?.as_deref()
+    }
+
+    /// The real server that answers from there.
+    pub fn returning(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<RealRef> {
+        let id = self.returns.find(addr, protocol, port)?.real;
+        let epoch = self.in_slot(id)?.epoch;
+        Some(RealRef { id, epoch })
     }
 
     /// Whether a real server behind NAT has this address and answers by this protocol.

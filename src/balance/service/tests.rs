@@ -53,6 +53,7 @@ fn spec(slot: u32, matches: &[Match], reals: &[u32]) -> ServiceSpec {
                 last_weight: 1,
                 limits: Limits::default(),
                 available: true,
+                failed: false,
                 hop: HopId(0),
             })
             .collect(),
@@ -275,8 +276,8 @@ fn what_cannot_be_in_a_table_is_named() {
         err(&[good.clone(), shared]),
         BuildError::DuplicateRealSlot(RealId(1))
     );
-    let far = spec(1, &[tcp("10.0.0.2:80")], &[65_536]);
-    assert_eq!(err(&[far]), BuildError::RealSlot(RealId(65_536)));
+    let far = spec(1, &[tcp("10.0.0.2:80")], &[262_144]);
+    assert_eq!(err(&[far]), BuildError::RealSlot(RealId(262_144)));
     let mut six = good.clone();
     six.reals[0].endpoint = endpoint("2001:db8::5:80");
     let family = BuildError::Family(ServiceId(0), RealId(1));

@@ -6,7 +6,7 @@ mod tests;
 
 use std::{
     fmt::{self, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use self::table::{Column, Numbers};
@@ -14,6 +14,10 @@ use crate::control::api::{MatchStatus, RealStatus, ServiceList, ServiceStatus};
 
 /// The version of the IPVS interface whose output this is; the first line of `ipvsadm -Ln`.
 const IPVS_VERSION: &str = "1.2.1";
+
+/// Addresses of a range that are shown as entries of their own: as many as a line of keepalived's groups can have for
+/// IPv4.
+const MAX_ENTRIES: usize = 256;
 
 /// What is shown of the virtual and real servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,8 +34,10 @@ pub(super) enum View {
 }
 
 /// Formats the virtual servers as `ipvsadm -Ln` does. Real servers that are out of the pool are not
-/// listed, as keepalived takes them out of IPVS; `--json` has them. Where IPVS would have an entry for each
-/// address of a group there is one line for each line of the group, and one list of real servers.
+/// listed, as keepalived takes them out of IPVS; `--json` has them.
+///
+/// Each address of a group is an entry with all its real servers, as in IPVS. But the daemon counts what a real server
+/// has for the group, not for each address: the numbers stand at the first entry, and are not known at the others.
 pub(super) fn render(list: &ServiceList, view: View) -> String {
     let size = list.connection_table_size;
     let mut text = format!("IP Virtual Server version {IPVS_VERSION} (size={size})\n");
@@ -53,6 +59,7 @@ pub(super) fn render(list: &ServiceList, view: View) -> String {
              -> RemoteAddress:Port\n"
         }
     };
+    let mut apart = false;
     for service in &list.services {
         // A daemon of before there were groups does not list what it takes.
         let single = MatchStatus::Address {
@@ -64,27 +71,75 @@ pub(super) fn render(list: &ServiceList, view: View) -> String {
             [] => std::slice::from_ref(&single),
             matches => matches,
         };
-        for one in matches {
-            write_service(&mut text, one, service, view);
+        let entries = matches.iter().flat_map(entries_of);
+        for (number, one) in entries.enumerate() {
+            let counted = number == 0;
+            apart |= !counted;
+            write_service(&mut text, &one, service, view, counted);
+            for real in service.reals.iter().filter(|real| real.in_pool) {
+                write_real(&mut text, &one, real, view, counted);
+            }
         }
-        for real in service.reals.iter().filter(|real| real.in_pool) {
-            write_real(&mut text, real, view);
-        }
+    }
+    if apart {
+        text += "(-: counted with the first address of the group)\n";
     }
     text
 }
 
-fn write_service(text: &mut String, one: &MatchStatus, service: &ServiceStatus, view: View) {
+/// The entries that IPVS would have: one for each address. What has more of them than keepalived's groups can is shown
+/// as it is.
+fn entries_of(one: &MatchStatus) -> Vec<MatchStatus> {
+    let MatchStatus::Range {
+        protocol,
+        first,
+        last,
+        port,
+    } = one
+    else {
+        return vec![one.clone()];
+    };
+    let address = |address: IpAddr| MatchStatus::Address {
+        protocol: protocol.clone(),
+        address,
+        port: *port,
+    };
+    let entries: Vec<MatchStatus> = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => (first.to_bits()..=last.to_bits())
+            .take(MAX_ENTRIES + 1)
+            .map(|bits| address(Ipv4Addr::from_bits(bits).into()))
+            .collect(),
+        (IpAddr::V6(first), IpAddr::V6(last)) => (first.to_bits()..=last.to_bits())
+            .take(MAX_ENTRIES + 1)
+            .map(|bits| address(Ipv6Addr::from_bits(bits).into()))
+            .collect(),
+        _ => Vec::new(),
+    };
+    if (1..=MAX_ENTRIES).contains(&entries.len()) {
+        entries
+    } else {
+        vec![one.clone()]
+    }
+}
+
+/// `counted`: whether the numbers are known of this entry.
+fn write_service(
+    text: &mut String,
+    one: &MatchStatus,
+    service: &ServiceStatus,
+    view: View,
+    counted: bool,
+) {
     let name = Name(one).to_string();
     // Writing to a String cannot fail.
     let _ = match view {
         View::Plain | View::TunnelInfo => write!(text, "{name} {}", service.scheduler),
         View::Totals { exact } => {
-            let numbers = Numbers::from(&service.totals);
+            let numbers = counted.then(|| Numbers::from(&service.totals));
             return table::write_line(text, &name, numbers, [Column::large(exact); 5]);
         }
         View::Rates { exact } => {
-            let numbers = Numbers::from(&service.rates);
+            let numbers = counted.then(|| Numbers::from(&service.rates));
             return table::write_line(text, &name, numbers, [Column::large(exact); 5]);
         }
     };
@@ -157,18 +212,25 @@ fn write_several(
     }
 }
 
-fn write_real(text: &mut String, real: &RealStatus, view: View) {
+/// A real server of the entry `one`; `counted`: whether the numbers are known of this entry.
+fn write_real(text: &mut String, one: &MatchStatus, real: &RealStatus, view: View, counted: bool) {
+    // Where the configuration names none it is the client's, which IPVS shows as the entry's.
+    let port = match real.port {
+        0 => one.port(),
+        port => port,
+    };
     let name = format!(
         "  -> {:<28}",
-        SocketAddr::new(real.address, real.port).to_string()
+        SocketAddr::new(real.address, port).to_string()
     );
     let RealStatus {
-        forward,
-        weight,
-        active,
-        inactive,
-        ..
+        forward, weight, ..
     } = real;
+    let number = |number: u64| match counted {
+        true => number.to_string(),
+        false => table::UNKNOWN.to_owned(),
+    };
+    let (active, inactive) = (number(real.active), number(real.inactive));
     // Writing to a String cannot fail.
     let _ = match view {
         View::Plain => writeln!(
@@ -183,13 +245,14 @@ fn write_real(text: &mut String, real: &RealStatus, view: View) {
             )
         }
         View::Totals { exact } => {
-            let numbers = Numbers::from(real);
+            let numbers = counted.then(|| Numbers::from(real));
             return table::write_line(text, &name, numbers, [Column::large(exact); 5]);
         }
         View::Rates { exact } => {
             let [whole, large] = [Column::Whole, Column::large(exact)];
             let columns = [whole, whole, whole, large, large];
-            return table::write_line(text, &name, Numbers::from(&real.rates), columns);
+            let numbers = counted.then(|| Numbers::from(&real.rates));
+            return table::write_line(text, &name, numbers, columns);
         }
     };
 }

@@ -77,12 +77,24 @@ impl Column {
     }
 }
 
-/// Writes a line: the name in 33 places, then each number in nine.
-pub(super) fn write_line(text: &mut String, name: &str, numbers: Numbers, columns: [Column; 5]) {
+/// Stands for a number that is not known.
+pub(super) const UNKNOWN: &str = "-";
+
+/// Writes a line: the name in 33 places, then each number in nine, if they are known.
+pub(super) fn write_line(
+    text: &mut String,
+    name: &str,
+    numbers: Option<Numbers>,
+    columns: [Column; 5],
+) {
     // Writing to a String cannot fail.
     let _ = write!(text, "{name:<33}");
-    for (number, column) in numbers.0.into_iter().zip(columns) {
-        let _ = write!(text, " {:>8}", column.text(number));
+    for (number, column) in columns.into_iter().enumerate() {
+        let shown = match &numbers {
+            Some(numbers) => column.text(numbers.0[number]),
+            None => UNKNOWN.to_owned(),
+        };
+        let _ = write!(text, " {shown:>8}");
     }
     text.push('\n');
 }

@@ -304,20 +304,77 @@ fn only_the_large_numbers_of_a_real_servers_rates_are_shortened() {
     assert!(!render(&list, View::Rates { exact: true }).contains('K'));
 }
 
+fn range(first: &str, last: &str, port: u16) -> MatchStatus {
+    MatchStatus::Range {
+        protocol: "TCP".into(),
+        first: first.parse().unwrap(),
+        last: last.parse().unwrap(),
+        port,
+    }
+}
+
 #[test]
-fn a_group_has_a_line_for_each_of_its_lines_above_its_real_servers() {
-    let v6: IpAddr = "fd00::".parse().unwrap();
+fn each_address_of_a_group_is_an_entry_with_all_real_servers_at_the_port_in_use() {
     let matches = vec![
-        address("TCP", "10.0.0.1:80"),
-        MatchStatus::Range {
-            protocol: "TCP".into(),
-            first: IpAddr::from([10, 0, 0, 2]),
-            last: IpAddr::from([10, 0, 0, 9]),
-            port: 443,
-        },
+        address("TCP", "203.0.113.100:80"),
+        address("TCP", "203.0.113.100:443"),
+        range("203.0.113.101", "203.0.113.102", 80),
+    ];
+    let reals = vec![
+        real("198.51.100.31:0", MASQ, 3, 2, 1).with([3, 30, 20, 3000, 2000], [1, 2, 3, 4, 5]),
+        real("198.51.100.32:8080", MASQ, 3, 0, 0),
+    ];
+    let group = ServiceStatus {
+        matches,
+        ..service(address("TCP", "203.0.113.100:80"), "rr", &[], reals).persistent(50, None)
+    };
+    let list = list(vec![group]);
+    let entries = |view| {
+        let shown = render(&list, view);
+        shown.lines().skip(3).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = [
+        "TCP  203.0.113.100:80 rr persistent 50",
+        "  -> 198.51.100.31:80             Masq    3      2          1         ",
+        "  -> 198.51.100.32:8080           Masq    3      0          0         ",
+        "TCP  203.0.113.100:443 rr persistent 50",
+        "  -> 198.51.100.31:443            Masq    3      -          -         ",
+        "  -> 198.51.100.32:8080           Masq    3      -          -         ",
+        "TCP  203.0.113.101:80 rr persistent 50",
+        "  -> 198.51.100.31:80             Masq    3      -          -         ",
+        "  -> 198.51.100.32:8080           Masq    3      -          -         ",
+        "TCP  203.0.113.102:80 rr persistent 50",
+        "  -> 198.51.100.31:80             Masq    3      -          -         ",
+        "  -> 198.51.100.32:8080           Masq    3      -          -         ",
+        "(-: counted with the first address of the group)",
+    ];
+    assert_eq!(entries(View::Plain), expected);
+    for (view, numbers) in [
+        (View::Totals { exact: true }, [3, 30, 20, 3000, 2000]),
+        (View::Rates { exact: true }, [1, 2, 3, 4, 5]),
+    ] {
+        let shown = entries(view);
+        let line = |name: &str, numbers: [&str; 5]| {
+            let numbers: String = numbers.iter().map(|it| format!(" {it:>8}")).collect();
+            format!("{name:<33}{numbers}")
+        };
+        let numbers = numbers.map(|number| number.to_string());
+        let numbers: [&str; 5] = std::array::from_fn(|n| &numbers[n][..]);
+        assert_eq!(shown[0], line("TCP  203.0.113.100:80", numbers));
+        assert_eq!(shown[1], line("  -> 198.51.100.31:80", numbers));
+        assert_eq!(shown[9], line("TCP  203.0.113.102:80", ["-"; 5]));
+        assert_eq!(shown[10], line("  -> 198.51.100.31:80", ["-"; 5]));
+    }
+}
+
+#[test]
+fn a_network_and_a_range_of_thousands_are_one_entry() {
+    let matches = vec![
+        range("10.0.0.0", "10.0.0.255", 443),
+        range("fd00::", "fd00::100", 443),
         MatchStatus::Prefix {
             protocol: "TCP".into(),
-            address: v6,
+            address: "fd00:1::".parse().unwrap(),
             length: 64,
             port: 0,
         },
@@ -332,22 +389,30 @@ fn a_group_has_a_line_for_each_of_its_lines_above_its_real_servers() {
             address("TCP", "10.0.0.1:80"),
             "rr",
             &[],
-            vec![real("10.0.1.1:80", ROUTE, 1, 0, 0)],
+            vec![real("10.0.1.1:0", ROUTE, 1, 0, 0)],
         )
         .persistent(300, Some(48))
     };
     let shown = render(&list(vec![group]), View::Plain);
     let lines: Vec<&str> = shown.lines().skip(3).collect();
+    let (single, rest) = lines.split_at(2 * 256);
+    assert_eq!(single[0], "TCP  10.0.0.0:443 rr persistent 300");
+    assert_eq!(single[510], "TCP  10.0.0.255:443 rr persistent 300");
+    let entries: Vec<&str> = rest
+        .iter()
+        .copied()
+        .filter(|it| !it.starts_with("  ->"))
+        .collect();
     assert_eq!(
-        lines,
+        entries,
         [
-            "TCP  10.0.0.1:80 rr persistent 300",
-            "TCP  10.0.0.2-10.0.0.9:443 rr persistent 300",
-            "TCP  [fd00::/64]:0 rr persistent 300 mask 48",
+            "TCP  [fd00::-fd00::100]:443 rr persistent 300 mask 48",
+            "TCP  [fd00:1::/64]:0 rr persistent 300 mask 48",
             "FWM  4000000000 IPv6 rr persistent 300 mask 48",
-            "  -> 10.0.1.1:80                  Route   1      0          0         ",
+            "(-: counted with the first address of the group)",
         ]
     );
+    assert!(rest[1].starts_with("  -> 10.0.1.1:443 ") && rest[5].starts_with("  -> 10.0.1.1:0 "));
 }
 
 #[test]

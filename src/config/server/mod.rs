@@ -4,23 +4,38 @@ mod rules;
 
 use std::{collections::HashSet, net::IpAddr, time::Duration};
 
-pub(super) use self::rules::{family, protocol};
 use super::{
     checker::{CheckerDraft, HasTiming, Timing, TimingRules},
     defaults,
-    diagnostic::{Draft, Drafts, quoted},
+    diagnostic::{Draft, Drafts},
     group::Groups,
+    keyword::{Facts, Table},
     model::{Match, NotifyScript, Persistence, RealServer, SorryServer, VirtualServer},
-    source::Span,
-    support::Block,
+    read::{self, At},
+    source::{Span, quoted},
     tree::Stmt,
     value,
-    walk::{self, At},
+    walk::walk,
 };
 use crate::{
     addr::{Endpoint, Family, L4Proto},
     lvs::{LbKind, Scheduler},
 };
+
+static TABLE: Table<ServerDraft> = Table {
+    block: "virtual_server",
+    keywords: &[rules::SERVER, TimingRules::ALL, rules::SERVER_KNOWN],
+};
+
+static REAL_TABLE: Table<RealDraft> = Table {
+    block: "real_server",
+    keywords: &[rules::REAL, TimingRules::ALL, rules::REFUSED_CHECKERS],
+};
+
+/// The keywords of both blocks.
+pub(super) fn facts() -> impl Iterator<Item = (&'static str, &'static Facts)> {
+    TABLE.facts().chain(REAL_TABLE.facts())
+}
 
 /// What stands behind `virtual_server`.
 #[derive(Debug)]
@@ -106,7 +121,7 @@ struct Frame {
 fn endpoint(stmt: &Stmt, drafts: &mut Drafts) -> Option<(At<IpAddr>, Option<At<u16>>)> {
     let word = stmt.first(drafts)?;
     stmt.no_more(2, drafts);
-    let value = walk::address(word, drafts)?;
+    let value = read::address(word, drafts)?;
     let addr = At {
         value,
         span: word.span,
@@ -114,7 +129,7 @@ fn endpoint(stmt: &Stmt, drafts: &mut Drafts) -> Option<(At<IpAddr>, Option<At<u
     let Some(word) = stmt.args.get(1) else {
         return Some((addr, None));
     };
-    let value = walk::number(word, "port", &defaults::PORT_OR_ANY, drafts)?;
+    let value = read::number(word, "port", &defaults::PORT_OR_ANY, drafts)?;
     Some((
         addr,
         Some(At {
@@ -155,7 +170,7 @@ impl Head {
                 span: word.span,
             }));
         }
-        walk::number(word, "fwmark", &defaults::MARK, drafts).map(Self::Mark)
+        read::number(word, "fwmark", &defaults::MARK, drafts).map(Self::Mark)
     }
 }
 
@@ -185,14 +200,7 @@ impl ServerDraft {
             notify: Vec::new(),
             real_servers: Vec::new(),
         };
-        let rules = [rules::SERVER, TimingRules::ALL, rules::SERVER_KNOWN];
-        walk::walk(
-            &mut draft,
-            stmt.body(),
-            Block::VirtualServer,
-            &rules,
-            drafts,
-        );
+        walk(&mut draft, stmt.body(), &TABLE, drafts);
         Some(draft)
     }
 
@@ -515,8 +523,7 @@ impl RealDraft {
             notify: Vec::new(),
             checkers: Vec::new(),
         };
-        let rules = [rules::REAL, TimingRules::ALL, rules::REFUSED_CHECKERS];
-        walk::walk(&mut draft, stmt.body(), Block::RealServer, &rules, drafts);
+        walk(&mut draft, stmt.body(), &REAL_TABLE, drafts);
         Some(draft)
     }
 

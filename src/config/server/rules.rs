@@ -6,20 +6,21 @@ use super::{
     super::{
         checker::{self, CheckerDraft},
         defaults,
-        diagnostic::{Draft, Drafts, quoted},
+        diagnostic::{Draft, Drafts},
+        keyword::{
+            APPLIED, BOOLEAN, Given, IRRELEVANT, Keyword, NO_VALUE, REFUSED, UNAPPLIED, Value,
+            block, known, line, lines,
+        },
         lexer::Word,
         model::NotifyEvent,
-        source::Span,
-        support,
+        read::{self, At, add_script, family, protocol},
+        source::{Span, quoted},
+        support::{self, Support, judge},
         tree::Stmt,
-        walk::{self, At, Rule, add_script, block, judge, line, lines, name},
     },
     RealDraft, ServerDraft, endpoint,
 };
-use crate::{
-    addr::{Family, L4Proto},
-    lvs::{LbKind, Scheduler, TunnelKind},
-};
+use crate::lvs::{LbKind, Scheduler, TunnelKind};
 
 fn scheduler(word: &Word, drafts: &mut Drafts) -> Option<Scheduler> {
     let found = Scheduler::ALL.into_iter().find(|s| s.name() == word.text);
@@ -109,7 +110,7 @@ impl TunnelDraft {
                 "port" => {
                     let word = value()?;
                     draft.port = Some(At {
-                        value: walk::number(word, "port", &defaults::PORT, drafts)?,
+                        value: read::number(word, "port", &defaults::PORT, drafts)?,
                         span: word.span,
                     });
                     continue;
@@ -163,30 +164,6 @@ impl TunnelDraft {
     }
 }
 
-/// `protocol`, in any case.
-pub(in super::super) fn protocol(stmt: &Stmt, drafts: &mut Drafts) -> Option<L4Proto> {
-    let word = stmt.one(drafts)?;
-    let found = [L4Proto::Tcp, L4Proto::Udp, L4Proto::Sctp]
-        .into_iter()
-        .find(|protocol| word.text.eq_ignore_ascii_case(protocol.name()));
-    if found.is_none() {
-        let message = format!("{} is not a protocol", quoted(&word.text));
-        drafts.push(Draft::error(word.span, message).hint("TCP, UDP or SCTP"));
-    }
-    found
-}
-
-/// `inet` or `inet6`.
-pub(in super::super) fn family(word: &Word, drafts: &mut Drafts) -> Option<Family> {
-    let mut families = [Family::V4, Family::V6].into_iter();
-    let found = families.find(|family| family.name() == word.text);
-    if found.is_none() {
-        let message = format!("{} is not a family", quoted(&word.text));
-        drafts.push(Draft::error(word.span, message).hint("inet or inet6"));
-    }
-    found
-}
-
 /// The place of the first value, else of the keyword.
 fn place(stmt: &Stmt) -> Span {
     stmt.args
@@ -194,17 +171,17 @@ fn place(stmt: &Stmt) -> Span {
         .map_or(stmt.keyword.span, |word| word.span)
 }
 
-fn set_algo(draft: &mut ServerDraft, stmt: &Stmt, drafts: &mut Drafts) {
+fn set_algo(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
     // A value that was said, if wrongly, is not missing as well: no second complaint.
     let said = stmt.one(drafts).and_then(|word| scheduler(word, drafts));
     draft.lb_algo = Some(said.unwrap_or(defaults::LB_ALGO));
 }
 
-fn set_kind(draft: &mut ServerDraft, stmt: &Stmt, drafts: &mut Drafts) {
+fn set_kind(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
     draft.lb_kind = Some(lb_kind(stmt, drafts).unwrap_or(defaults::LB_KIND));
 }
 
-fn set_flag(draft: &mut ServerDraft, stmt: &Stmt, drafts: &mut Drafts) {
+fn set_flag(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
     stmt.no_more(0, drafts);
     draft.flags.push(At {
         value: stmt.keyword.text.clone(),
@@ -212,172 +189,356 @@ fn set_flag(draft: &mut ServerDraft, stmt: &Stmt, drafts: &mut Drafts) {
     });
 }
 
-pub(super) static SERVER: &[Rule<ServerDraft>] = &[
-    line("lb_algo", set_algo),
-    line("lvs_sched", set_algo),
-    line("sh-port", set_flag),
-    line("sh-fallback", set_flag),
-    line("mh-port", set_flag),
-    line("mh-fallback", set_flag),
-    line("flag-1", set_flag),
-    line("flag-2", set_flag),
-    line("flag-3", set_flag),
-    line("ops", |draft, stmt, drafts| {
+pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
+    line(
+        "lb_algo",
+        APPLIED,
+        "how a real server is picked for a new connection",
+    )
+    .default(Value::Word(defaults::LB_ALGO.name()))
+    .read(set_algo),
+    line("lvs_sched", APPLIED, "an older name of lb_algo").read(set_algo),
+    line("sh-port", APPLIED, "`sh` hashes the client's port as well").read(set_flag),
+    line(
+        "sh-fallback",
+        APPLIED,
+        "`sh` replaces a real server that cannot take a connection",
+    )
+    .read(set_flag),
+    line("mh-port", APPLIED, "`mh` hashes the client's port as well").read(set_flag),
+    line(
+        "mh-fallback",
+        APPLIED,
+        "`mh` replaces a real server that cannot take a connection",
+    )
+    .read(set_flag),
+    line(
+        "flag-1",
+        APPLIED,
+        "the first flag of the scheduler: fallback",
+    )
+    .read(set_flag),
+    line("flag-2", APPLIED, "the second flag of the scheduler: port").read(set_flag),
+    line("flag-3", APPLIED, "the third flag of the scheduler").read(set_flag),
+    line(
+        "ops",
+        APPLIED,
+        "each packet is scheduled for itself; UDP and marks only",
+    )
+    .words(NO_VALUE)
+    .read(|draft, stmt, drafts| {
         stmt.no_more(0, drafts);
         draft.ops = Some(stmt.keyword.span);
     }),
-    line("lb_kind", set_kind),
-    line("lvs_method", set_kind),
-    line("protocol", |draft, stmt, drafts| {
-        draft.protocol = Some(At {
-            value: protocol(stmt, drafts).unwrap_or(defaults::PROTOCOL),
-            span: place(stmt),
-        });
-    }),
-    line("ip_family", |draft, stmt, drafts| {
+    line(
+        "lb_kind",
+        APPLIED,
+        "how packets reach real servers: NAT, DR or TUN",
+    )
+    .default(Value::Word(defaults::LB_KIND.name()))
+    .read(set_kind),
+    line("lvs_method", APPLIED, "another name of lb_kind").read(set_kind),
+    line("protocol", APPLIED, "TCP, UDP or SCTP")
+        .default(Value::Word(defaults::PROTOCOL.name()))
+        .read(|draft, stmt, drafts| {
+            draft.protocol = Some(At {
+                value: protocol(stmt, drafts).unwrap_or(defaults::PROTOCOL),
+                span: place(stmt),
+            });
+        }),
+    line(
+        "ip_family",
+        APPLIED,
+        "the family of packets with a mark: inet or inet6",
+    )
+    .read(|draft, stmt, drafts| {
         let read = stmt.one(drafts).and_then(|word| family(word, drafts));
         draft.family = read.map(|value| At {
             value,
             span: place(stmt),
         });
     }),
-    line("persistence_timeout", |draft, stmt, drafts| {
+    line(
+        "persistence_timeout",
+        APPLIED,
+        "how long a client keeps its real server; without a number 360",
+    )
+    .number(&defaults::PERSISTENCE)
+    .read(|draft, stmt, drafts| {
         if stmt.args.is_empty() {
             draft.persistence_timeout = Some(defaults::PERSISTENCE_TIMEOUT);
-        } else if let Some(seconds) = stmt.number::<u32>(&defaults::PERSISTENCE, drafts) {
+        } else if let Some(seconds) = stmt.number::<u32>(drafts) {
             draft.persistence_timeout = Some(Duration::from_secs(seconds.into()));
         }
     }),
-    line("persistence_granularity", |draft, stmt, drafts| {
+    line(
+        "persistence_granularity",
+        APPLIED,
+        "clients within one network of this length are one client",
+    )
+    .read(|draft, stmt, drafts| {
         // The family may not be known yet.
         draft.granularity = stmt.one(drafts).map(|word| At {
             value: word.text.clone(),
             span: word.span,
         });
     }),
-    line("omega", |draft, stmt, drafts| {
+    line(
+        "omega",
+        UNAPPLIED,
+        "notify_down and quorum_down run at the stop",
+    )
+    .words(NO_VALUE)
+    .read(|draft, stmt, drafts| {
         draft.omega = stmt.flag(drafts);
     }),
-    line("quorum", |draft, stmt, drafts| {
-        let value = stmt.number(&defaults::QUORUMS, drafts);
+    line(
+        "quorum",
+        APPLIED,
+        "weight of real servers that are up below which the sorry server takes over",
+    )
+    .number(&defaults::QUORUMS)
+    .default(Value::Number(defaults::QUORUM))
+    .read(|draft, stmt, drafts| {
+        let value = stmt.number(drafts);
         draft.quorum = value.map(|value| At {
             value,
             span: place(stmt),
         });
     }),
-    line("hysteresis", |draft, stmt, drafts| {
-        let value = stmt.number(&defaults::HYSTERESES, drafts);
+    line(
+        "hysteresis",
+        APPLIED,
+        "how far the weight must pass the quorum before that changes back",
+    )
+    .number(&defaults::HYSTERESES)
+    .default(Value::Number(defaults::HYSTERESIS))
+    .read(|draft, stmt, drafts| {
+        let value = stmt.number(drafts);
         draft.hysteresis = value.map(|value| At {
             value,
             span: place(stmt),
         });
     }),
-    line("weight", |draft, stmt, drafts| {
-        draft.weight = stmt.number(&defaults::VS_WEIGHT, drafts);
+    line(
+        "weight",
+        APPLIED,
+        "the weight of real servers that do not say theirs",
+    )
+    .number(&defaults::VS_WEIGHT)
+    .default(Value::Number(defaults::WEIGHT))
+    .read(|draft, stmt, drafts| {
+        draft.weight = stmt.number(drafts);
     }),
-    line("inhibit_on_failure", |draft, stmt, drafts| {
+    line(
+        "inhibit_on_failure",
+        APPLIED,
+        "whether failed real servers keep their place at weight 0",
+    )
+    .words(BOOLEAN)
+    .read(|draft, stmt, drafts| {
         draft.inhibit_on_failure = stmt.boolean(drafts).unwrap_or_default();
     }),
-    line("sorry_server", |draft, stmt, drafts| {
+    line(
+        "sorry_server",
+        APPLIED,
+        "where connections go while there is no quorum",
+    )
+    .read(|draft, stmt, drafts| {
         draft.sorry_server = endpoint(stmt, drafts);
     }),
-    line("sorry_server_inhibit", |draft, stmt, drafts| {
+    line(
+        "sorry_server_inhibit",
+        APPLIED,
+        "the sorry server keeps its place at weight 0",
+    )
+    .words(NO_VALUE)
+    .read(|draft, stmt, drafts| {
         stmt.no_more(0, drafts);
         draft.sorry_inhibit = Some(stmt.keyword.span);
     }),
-    line("sorry_server_lvs_method", |draft, stmt, drafts| {
+    line(
+        "sorry_server_lvs_method",
+        APPLIED,
+        "how packets reach the sorry server",
+    )
+    .read(|draft, stmt, drafts| {
         let read = lb_kind(stmt, drafts);
         draft.sorry_kind = read.map(|value| At {
             value,
             span: stmt.keyword.span,
         });
     }),
-    lines("quorum_up", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::QuorumUp, s, x)
-    }),
-    lines("quorum_down", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::QuorumDown, s, x)
-    }),
-    block("real_server", |draft, stmt, drafts| {
+    lines(
+        "quorum_up",
+        UNAPPLIED,
+        "a script for a quorum that is reached",
+    )
+    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::QuorumUp, s, x)),
+    lines(
+        "quorum_down",
+        UNAPPLIED,
+        "a script for a quorum that is lost",
+    )
+    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::QuorumDown, s, x)),
+    block(
+        "real_server",
+        APPLIED,
+        "an address and a port that connections go to",
+    )
+    .read(|draft, stmt, drafts| {
         draft.real_servers.extend(RealDraft::read(stmt, drafts));
     }),
 ];
 
-pub(super) static SERVER_KNOWN: &[Rule<ServerDraft>] = &[
-    name("nat_mask"),
-    name("hashed"),
-    name("persistence_engine"),
-    name("ha_suspend"),
-    name("virtualhost"),
-    name("smtp_alert"),
-    name("snmp_name"),
+pub(super) static SERVER_KNOWN: &[Keyword<ServerDraft>] = &[
+    known(
+        "nat_mask",
+        Support::Former("it needs no successor"),
+        "the mask of networks behind NAT",
+    ),
+    known(
+        "hashed",
+        IRRELEVANT,
+        "the virtual server is in IPVS's table",
+    ),
+    known(
+        "persistence_engine",
+        REFUSED,
+        "persistence by what packets say, like SIP's Call-ID",
+    ),
+    known(
+        "ha_suspend",
+        UNAPPLIED,
+        "checks rest while the address is not on this box",
+    ),
+    known(
+        "virtualhost",
+        UNAPPLIED,
+        "the name that HTTP checks ask for",
+    ),
+    known("smtp_alert", UNAPPLIED, "mail about this virtual server"),
+    known("snmp_name", IRRELEVANT, "its name in SNMP"),
 ];
 
-pub(super) static REAL: &[Rule<RealDraft>] = &[
-    line("weight", |draft, stmt, drafts| {
-        draft.weight = stmt.number(&defaults::RS_WEIGHT, drafts);
-    }),
-    line("lvs_method", |draft, stmt, drafts| {
+pub(super) static REAL: &[Keyword<RealDraft>] = &[
+    line("weight", APPLIED, "its share of new connections; 0 = none")
+        .number(&defaults::RS_WEIGHT)
+        .read(|draft, stmt, drafts| {
+            draft.weight = stmt.number(drafts);
+        }),
+    line(
+        "lvs_method",
+        APPLIED,
+        "how packets reach it: NAT, DR or TUN",
+    )
+    .read(|draft, stmt, drafts| {
         draft.lb_kind = lb_kind(stmt, drafts);
     }),
-    line("inhibit_on_failure", |draft, stmt, drafts| {
+    line(
+        "inhibit_on_failure",
+        APPLIED,
+        "whether it keeps its place at weight 0 when it fails",
+    )
+    .words(BOOLEAN)
+    .read(|draft, stmt, drafts| {
         draft.inhibit_on_failure = stmt.boolean(drafts);
     }),
-    line("uthreshold", |draft, stmt, drafts| {
-        draft.uthreshold = stmt
-            .number(&defaults::THRESHOLD, drafts)
-            .unwrap_or_default();
+    line(
+        "uthreshold",
+        APPLIED,
+        "connections from which on it gets no new ones; 0 = no limit",
+    )
+    .number(&defaults::THRESHOLD)
+    .default(Value::Number(0))
+    .read(|draft, stmt, drafts| {
+        draft.uthreshold = stmt.number(drafts).unwrap_or_default();
     }),
-    line("lthreshold", |draft, stmt, drafts| {
-        let value = stmt.number(&defaults::THRESHOLD, drafts);
+    line(
+        "lthreshold",
+        APPLIED,
+        "connections below which it gets new ones again; 0 = three quarters of uthreshold",
+    )
+    .number(&defaults::THRESHOLD)
+    .default(Value::Number(0))
+    .read(|draft, stmt, drafts| {
+        let value = stmt.number(drafts);
         draft.lthreshold = value.map(|value| At {
             value,
             span: place(stmt),
         });
     }),
-    lines("notify_up", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Up, s, x)
-    }),
-    lines("notify_down", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Down, s, x)
-    }),
-    block("TCP_CHECK", |draft, stmt, drafts| {
+    lines(
+        "notify_up",
+        UNAPPLIED,
+        "a script for a real server that comes up",
+    )
+    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Up, s, x)),
+    lines(
+        "notify_down",
+        UNAPPLIED,
+        "a script for a real server that goes down",
+    )
+    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Down, s, x)),
+    block(
+        "TCP_CHECK",
+        APPLIED,
+        "up while a TCP connection can be made",
+    )
+    .read(|draft, stmt, drafts| {
         draft.checkers.push(CheckerDraft::read(stmt, drafts));
     }),
-    name("lb_kind"),
-    name("nat_mask"),
-    name("virtualhost"),
-    name("smtp_alert"),
-    name("snmp_name"),
+    known(
+        "lb_kind",
+        Support::Former("use `lvs_method`"),
+        "how packets reach it",
+    ),
+    known(
+        "nat_mask",
+        Support::Former("it needs no successor"),
+        "the mask of networks behind NAT",
+    ),
+    known(
+        "virtualhost",
+        UNAPPLIED,
+        "the name that HTTP checks ask for",
+    ),
+    known("smtp_alert", UNAPPLIED, "mail about this real server"),
+    known("snmp_name", IRRELEVANT, "its name in SNMP"),
 ];
 
 /// Checkers that are refused by name; their keywords are looked at all the same.
-pub(super) static REFUSED_CHECKERS: &[Rule<RealDraft>] = &[
-    block("HTTP_GET", |_, stmt, drafts| {
-        checker::known(stmt, checker::HTTP, drafts)
-    }),
-    block("SSL_GET", |_, stmt, drafts| {
-        checker::known(stmt, checker::HTTP, drafts)
-    }),
-    block("SMTP_CHECK", |_, stmt, drafts| {
-        checker::known(stmt, checker::SMTP, drafts)
-    }),
-    block("DNS_CHECK", |_, stmt, drafts| {
-        checker::known(stmt, checker::DNS, drafts)
-    }),
-    block("MISC_CHECK", |_, stmt, drafts| {
-        checker::known(stmt, checker::MISC, drafts)
-    }),
-    block("UDP_CHECK", |_, stmt, drafts| {
-        checker::known(stmt, checker::UDP, drafts)
-    }),
-    block("PING_CHECK", |_, stmt, drafts| {
-        checker::known(stmt, &[], drafts)
-    }),
-    block("BFD_CHECK", |_, stmt, drafts| {
-        checker::known(stmt, checker::BFD, drafts)
-    }),
-    block("FILE_CHECK", |_, stmt, drafts| {
-        checker::known(stmt, checker::FILE, drafts)
-    }),
+pub(super) static REFUSED_CHECKERS: &[Keyword<RealDraft>] = &[
+    block(
+        "HTTP_GET",
+        REFUSED,
+        "up while pages come with the right status or content",
+    )
+    .read(|_, stmt, drafts| checker::unread(stmt, &checker::HTTP_TABLE, drafts)),
+    block("SSL_GET", REFUSED, "as HTTP_GET, over TLS")
+        .read(|_, stmt, drafts| checker::unread(stmt, &checker::SSL_TABLE, drafts)),
+    block("SMTP_CHECK", REFUSED, "up while the mail server greets")
+        .read(|_, stmt, drafts| checker::unread(stmt, &checker::SMTP_TABLE, drafts)),
+    block("DNS_CHECK", REFUSED, "up while a name is answered for")
+        .read(|_, stmt, drafts| checker::unread(stmt, &checker::DNS_TABLE, drafts)),
+    block("MISC_CHECK", REFUSED, "up while a script says so")
+        .read(|_, stmt, drafts| checker::unread(stmt, &checker::MISC_TABLE, drafts)),
+    block(
+        "UDP_CHECK",
+        REFUSED,
+        "up while no ICMP error answers a datagram, or while one is answered",
+    )
+    .read(|_, stmt, drafts| checker::unread(stmt, &checker::UDP_TABLE, drafts)),
+    block("PING_CHECK", REFUSED, "up while echo requests are answered")
+        .read(|_, stmt, drafts| checker::unread(stmt, &checker::PING_TABLE, drafts)),
+    block("BFD_CHECK", REFUSED, "up while a BFD session is")
+        .only_here()
+        .read(|_, stmt, drafts| checker::unread(stmt, &checker::BFD_TABLE, drafts)),
+    block(
+        "FILE_CHECK",
+        REFUSED,
+        "up while the number in a file says so",
+    )
+    .only_here()
+    .read(|_, stmt, drafts| checker::unread(stmt, &checker::FILE_TABLE, drafts)),
 ];

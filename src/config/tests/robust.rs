@@ -217,6 +217,49 @@ fn no_password_is_shown_in_known_disguises() {
 }
 
 #[test]
+fn what_is_no_password_is_shown() {
+    for (kind, shown) in [
+        (
+            "auth_type PASSS\nauth_pass S3cr3tpw",
+            "`PASSS` is not a type",
+        ),
+        ("auth_type PASSS", "`PASSS` is not a type"),
+        ("auth_type pass\nauth_pass S3cr3tpw", "`pass` is not a type"),
+        (
+            "auth_type kerberos\nauth_pass S3cr3tpw",
+            "`kerberos` is not a type",
+        ),
+        (
+            "auth_type kerberos\nauth_pass S3cr3tpw",
+            "| auth_type kerberos\n",
+        ),
+        ("auth_type AH\nauth_pass S3cr3tpw", "| auth_type AH\n"),
+        ("auth_typ PASS\nauth_pass S3cr3tpw", "| auth_typ PASS\n"),
+        (
+            "auth_typ PASS\nauth_pass S3cr3tpw",
+            "unknown keyword `auth_typ`",
+        ),
+        ("auth_pas S3cr3tpw", "unknown keyword `auth_pas`"),
+        // Here it may be the password.
+        ("auth_type kerberos", "`****` is not a type"),
+        (
+            "auth_type S3cr3tpw\nauth_pass S3cr3tpw",
+            "`****` is not a type",
+        ),
+        (
+            "auth_type \"S3cr3tpw\"\nauth_pass S3cr3tpw",
+            "`****` is not a type",
+        ),
+        ("auth_type PASS\nS3cr3tpw", "unknown keyword\n"),
+    ] {
+        let text = instance(&format!("authentication {{\n{kind}\n}}"));
+        let said = output(&parse("f", text.as_bytes()));
+        assert!(said.contains(shown), "{kind}: {said}");
+        assert!(!said.contains("S3cr3t"), "{kind}: {said}");
+    }
+}
+
+#[test]
 fn long_lines_and_deep_nesting_are_survived() {
     exercise(format!("vrrp_instance {}", "x".repeat(100_000)).as_bytes());
     exercise("a ".repeat(50_000).as_bytes());

@@ -1,6 +1,6 @@
 //! What the control socket is answered.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::SystemTime};
 
 use mio::Registry;
 
@@ -37,7 +37,19 @@ impl Engine {
         turn(&mut admin, &registry, &mut |ticket, request| {
             self.answer(ticket, request)
         });
+        while let Some(line) = admin.poll_line() {
+            self.say(line);
+        }
         self.admin = Some(admin);
+    }
+
+    /// Sees to what others may have removed, and says what could not be said.
+    pub(super) fn keep_files(&mut self, now: Instant, wall: SystemTime) {
+        self.log.tell_loss(wall);
+        if let Some(line) = self.lock_file.keep(now) {
+            self.say(line);
+        }
+        self.with_admin(|admin, registry, _| admin.keep(now, registry));
     }
 
     /// Gives the answers that are known by now.

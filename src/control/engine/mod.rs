@@ -31,9 +31,11 @@ use super::{
     data_plane::{IoWish, XdpWish, raise_limits},
     enquiries::Enquiries,
     forwarding::{Forwarding, View, Voice},
+    lock_file::LockFile,
     log::Log,
     placement::CpuList,
     reload::Reload,
+    repeats::Repeats,
     token::Part,
     vrrp::{Env, Vrrp, last_will},
 };
@@ -53,6 +55,8 @@ use crate::{
 const EVENTS_PER_TURN: usize = 256;
 /// Netlink notifications handled in one turn.
 const NOTIFICATIONS_PER_TURN: usize = 256;
+/// How often it is looked whether files are where they should be, and whether lines of the log were lost.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
 /// What `xvs run` is told beside the configuration.
 #[derive(Clone, Debug)]
@@ -101,15 +105,11 @@ pub fn run(config: Config, options: &Options) -> Result<(), String> {
     for note in raise_limits() {
         log.line(clock::wall(), note);
     }
-    let lock_path = lock_path(&options.socket);
-    let lock = start::lock(&lock_path)?;
+    let lock = start::lock(&lock_path(&options.socket))?;
     // Before any thread and any large memory: the guardian is a copy of this process.
     let guardian = Guardian::spawn(last_will::execute)
         .map_err(|error| format!("starting the guardian: {error}"))?;
-    let engine = Engine::start(config, options, log, guardian, lock_path)?;
-    let outcome = engine.run();
-    drop(lock);
-    outcome
+    Engine::start(config, options, log, guardian, lock)?.run()
 }
 
 struct Engine {
@@ -119,7 +119,6 @@ struct Engine {
     monitor: Monitor,
     log: Log,
     guardian: Guardian,
-    lock_path: PathBuf,
     will: Vec<u8>,
     /// What runs.
     config: Arc<Config>,
@@ -139,8 +138,14 @@ struct Engine {
     notified: bool,
     /// How late VRRP timers were served, in microseconds.
     lateness: Histogram<u64>,
+    /// What is said about notifications that were lost.
+    overflows: Repeats,
+    /// When it is looked next whether files are where they should be.
+    files_at: Instant,
     stopping: bool,
     failure: Option<String>,
+    /// Given up last: then nothing of this engine is left.
+    lock_file: LockFile,
 }
 
 impl Engine {
@@ -204,6 +209,10 @@ impl Engine {
             self.fail("a worker has ended".to_owned());
             return false;
         }
+        if now >= self.files_at {
+            self.files_at = now + HOUSEKEEPING;
+            self.keep_files(now, wall);
+        }
         let interfaces: BTreeSet<u32> = self.vrrp.vip_interfaces().collect();
         let ((forwarding, checks), mut view) = parts(self, now, wall);
         forwarding.drive((checks.health(), &interfaces), &mut view);
@@ -218,6 +227,7 @@ impl Engine {
             self.forwarding.poll_timeout(now),
             self.admin_timeout(),
             self.enquiries.poll_timeout(),
+            Some(self.files_at),
         ];
         next.into_iter().flatten().min().map(|at| at - now)
     }
@@ -279,7 +289,7 @@ impl Engine {
 
     /// Tells the guardian what is to be undone should this process die now.
     fn leave_will(&mut self) {
-        let will = last_will::write(&self.vrrp, &self.lock_path);
+        let will = last_will::write(&self.vrrp, self.lock_file.path());
         if will != self.will {
             if let Err(error) = self.guardian.update(&will) {
                 self.say(format_args!("the guardian cannot be told: {error}"));
@@ -352,7 +362,15 @@ impl Engine {
             | monitor::Event::NeighbourRemoved(_)
             | monitor::Event::RouteChanged => {}
             monitor::Event::Overflow => {
-                self.say("netlink notifications were lost: looking everything up again");
+                if let Some(unsaid) = self.overflows.tell(now) {
+                    let line = "netlink notifications were lost: looking everything up again";
+                    match unsaid {
+                        0 => self.say(line),
+                        _ => self.say(format_args!(
+                            "{line} ({unsaid} more since this was last said)"
+                        )),
+                    }
+                }
                 match self.netlink.links() {
                     Ok(links) => {
                         self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_links(env, &links));

@@ -15,10 +15,10 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     super::{
-        admin::AdminSocket, checks::Checks, enquiries::Enquiries, forwarding::Forwarding, log::Log,
-        reload::Reload, token::Part, vrrp::Vrrp,
+        admin::AdminSocket, checks::Checks, enquiries::Enquiries, forwarding::Forwarding,
+        lock_file::LockFile, log::Log, reload::Reload, repeats::Repeats, token::Part, vrrp::Vrrp,
     },
-    Engine, Options,
+    Engine, HOUSEKEEPING, Options,
 };
 use crate::{
     config::{self, Config},
@@ -76,7 +76,7 @@ impl Engine {
         options: &Options,
         mut log: Log,
         guardian: Guardian,
-        lock_path: PathBuf,
+        lock: InstanceLock,
     ) -> Result<Self, String> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -131,7 +131,6 @@ impl Engine {
             monitor,
             log,
             guardian,
-            lock_path,
             will: Vec::new(),
             config: Arc::default(),
             options: options.clone(),
@@ -147,8 +146,11 @@ impl Engine {
             // The first read shows that there is nothing, and arms the event.
             notified: true,
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
+            overflows: Repeats::default(),
+            files_at: now + HOUSEKEEPING,
             stopping: false,
             failure: None,
+            lock_file: LockFile::new(lock),
         };
         let config = Arc::new(config);
         let diff = config::diff(&engine.config, &config);

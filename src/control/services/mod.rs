@@ -598,6 +598,13 @@ impl Service {
         (in_pool && !way.is_err_and(Problem::is_lasting), weight)
     }
 
+    /// Whether a real server's checks fail, whatever becomes of it then.
+    fn has_failed(&self, real: &Real, health: &Health) -> bool {
+        let pool = health.pool(self.id).filter(|_| real.is_checked());
+        let view = pool.and_then(|pool| pool.real(real.id));
+        view.is_some_and(|view| !view.up)
+    }
+
     fn spec(&self, health: &Health, hops: &NextHops, ports: &Ports) -> ServiceSpec {
         let real = |real: &Real| {
             let way = way(real.endpoint.addr, hops, ports);
@@ -621,6 +628,7 @@ impl Service {
                 last_weight,
                 limits: real.limits,
                 available,
+                failed: self.has_failed(real, health),
                 hop: real.hop,
             }
         };

@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
+    super::repeats::Reports,
     Env,
+    host::Host,
     put_back::{Missing, PutBacks},
-    repeats::Reports,
 };
 use crate::{
     addr::IpPrefix,
@@ -93,7 +94,7 @@ impl Addresses {
     /// From now on instance `id`, called `name`, wants `vip` on the interface with this index.
     pub(super) fn claim(
         &mut self,
-        env: &mut Env<'_>,
+        env: &mut Env<'_, impl Host>,
         (id, name): (InstanceId, &str),
         ifindex: u32,
         vip: &Vip,
@@ -128,7 +129,7 @@ impl Addresses {
     }
 
     /// From now on instance `id` does not want this any more.
-    pub(super) fn release(&mut self, env: &mut Env<'_>, id: InstanceId, place: Place) {
+    pub(super) fn release(&mut self, env: &mut Env<'_, impl Host>, id: InstanceId, place: Place) {
         let Some(entry) = self.entries.get_mut(&place) else {
             return;
         };
@@ -142,7 +143,7 @@ impl Addresses {
     /// and was put back: to be announced.
     pub(super) fn reconcile(
         &mut self,
-        env: &mut Env<'_>,
+        env: &mut Env<'_, impl Host>,
         ifindex: u32,
         present: &[Address],
         usable: bool,
@@ -201,7 +202,7 @@ impl Addresses {
         places.copied().collect()
     }
 
-    fn put_on(&mut self, env: &mut Env<'_>, place: Place) {
+    fn put_on(&mut self, env: &mut Env<'_, impl Host>, place: Place) {
         let Some(entry) = self.entries.get(&place) else {
             return;
         };
@@ -209,7 +210,7 @@ impl Addresses {
         self.note(env, place, added.map(drop));
     }
 
-    fn take_off(&mut self, env: &mut Env<'_>, place: Place) {
+    fn take_off(&mut self, env: &mut Env<'_, impl Host>, place: Place) {
         let removed = env.host.remove_address(place.0, place.1);
         let done = removed.is_ok();
         self.note(env, place, removed.map(drop));
@@ -224,7 +225,7 @@ impl Addresses {
     }
 
     /// Takes note of what the kernel said, and sees to it that a refusal is not the last word.
-    fn note(&mut self, env: &mut Env<'_>, place: Place, outcome: Result<(), String>) {
+    fn note(&mut self, env: &mut Env<'_, impl Host>, place: Place, outcome: Result<(), String>) {
         let Some(entry) = self.entries.get_mut(&place) else {
             return;
         };
@@ -258,7 +259,7 @@ impl Addresses {
 
 impl Entry {
     /// Says that it is put back; that many times it was not said.
-    fn say(&self, env: &mut Env<'_>, unsaid: u64) {
+    fn say(&self, env: &mut Env<'_, impl Host>, unsaid: u64) {
         let Self { vip, instance, .. } = self;
         let Vip { prefix, device, .. } = vip;
         let line = format!("({instance}) somebody removed {prefix} from {device}, putting it back");
@@ -274,7 +275,7 @@ impl Entry {
 /// Takes off what an earlier run left: those of `vips` that the interface has and nobody holds.
 pub(super) fn remove_leftovers<'a>(
     addresses: &Addresses,
-    env: &mut Env<'_>,
+    env: &mut Env<'_, impl Host>,
     ifindex: u32,
     vips: impl Iterator<Item = (&'a str, &'a Vip)>,
 ) {

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Env, Instance, Vrrp, addresses::Vip, v4};
+use super::{Env, Instance, Vrrp, addresses::Vip, host::Host, v4};
 use crate::{
     addr::IpPrefix,
     config::{self, Config, VrrpInstance},
@@ -48,7 +48,7 @@ impl Vrrp {
     pub(in crate::control) fn check(
         &self,
         config: &Config,
-        env: &mut Env<'_>,
+        env: &mut Env<'_, impl Host>,
     ) -> Result<(), String> {
         let mut seen = BTreeSet::new();
         for instance in &config.vrrp_instances {
@@ -80,7 +80,7 @@ impl Vrrp {
         &self,
         config: &Config,
         instance: &VrrpInstance,
-        env: &mut Env<'_>,
+        env: &mut Env<'_, impl Host>,
     ) -> Result<(), String> {
         if config.global.dynamic_interfaces {
             return Ok(());
@@ -118,7 +118,7 @@ impl Vrrp {
     /// Makes of the instances that run those of `config`, which [`check`](Self::check) has seen:
     /// what is new is started, then what is gone is stopped. What that means for addresses is carried out by
     /// [`carry_out`](Self::carry_out). What cannot be opened or is not there is waited for in FAULT.
-    pub(in crate::control) fn apply(&mut self, config: &Config, env: &mut Env<'_>) {
+    pub(in crate::control) fn apply(&mut self, config: &Config, env: &mut Env<'_, impl Host>) {
         self.announcements
             .set_interval(config.global.vrrp_garp_interval);
         let known = self.instances.iter();
@@ -157,7 +157,7 @@ impl Vrrp {
         &mut self,
         config: &Config,
         instance: &VrrpInstance,
-        env: &mut Env<'_>,
+        env: &mut Env<'_, impl Host>,
         touched: &mut BTreeSet<u32>,
     ) -> Option<InstanceId> {
         let vips = self.vips(instance, env);
@@ -198,7 +198,7 @@ impl Vrrp {
         config: &Config,
         instance: &VrrpInstance,
         id: InstanceId,
-        env: &mut Env<'_>,
+        env: &mut Env<'_, impl Host>,
         touched: &mut BTreeSet<u32>,
     ) {
         let vips = self.vips(instance, env);
@@ -231,7 +231,7 @@ impl Vrrp {
         }
     }
 
-    fn vips(&mut self, instance: &VrrpInstance, env: &mut Env<'_>) -> Vec<Vip> {
+    fn vips(&mut self, instance: &VrrpInstance, env: &mut Env<'_, impl Host>) -> Vec<Vip> {
         addresses(instance)
             .map(|address| Vip {
                 interface: self.number(&address.dev, env),

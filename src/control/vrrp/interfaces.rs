@@ -8,7 +8,12 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use mio::Token;
 
-use super::{Env, RETRY, Vrrp, addresses::remove_leftovers, host::Sockets, v4};
+use super::{
+    Env, RETRY, Vrrp,
+    addresses::remove_leftovers,
+    host::{Host, Sockets},
+    v4,
+};
 use crate::{
     sys::{
         instance_lock::{VridFamily, VridLock},
@@ -48,7 +53,7 @@ fn state_of(link: &Link) -> LinkState {
 
 impl Vrrp {
     /// The number of the interface called `name`. It is opened later, by [`Self::refresh`].
-    pub(super) fn number(&mut self, name: &str, env: &mut Env<'_>) -> u32 {
+    pub(super) fn number(&mut self, name: &str, env: &mut Env<'_, impl Host>) -> u32 {
         if let Some(number) = self.number_of(name) {
             return number;
         }
@@ -90,7 +95,7 @@ impl Vrrp {
     }
 
     /// An interface of the host is new or changed.
-    pub(in crate::control) fn handle_link(&mut self, env: &mut Env<'_>, link: &Link) {
+    pub(in crate::control) fn handle_link(&mut self, env: &mut Env<'_, impl Host>, link: &Link) {
         let before = self.number_at(link.index);
         let before = before.filter(|number| self.interfaces[number].name != link.name);
         if let Some(number) = before {
@@ -119,7 +124,11 @@ impl Vrrp {
     }
 
     /// An interface of the host is gone: deleted, or moved to another network namespace.
-    pub(in crate::control) fn handle_link_removed(&mut self, env: &mut Env<'_>, link: &Link) {
+    pub(in crate::control) fn handle_link_removed(
+        &mut self,
+        env: &mut Env<'_, impl Host>,
+        link: &Link,
+    ) {
         if let Some(number) = self.number_at(link.index) {
             env.say(format_args!("{} is gone", self.interfaces[&number].name));
             self.lose(env.now, number, LinkState::Missing);
@@ -128,7 +137,11 @@ impl Vrrp {
 
     /// What was told of interfaces was not all. `links` are all that exist now. Those that seem to be
     /// the same may be others meanwhile, with the same index, so everything is opened anew.
-    pub(in crate::control) fn handle_links(&mut self, env: &mut Env<'_>, links: &[Link]) {
+    pub(in crate::control) fn handle_links(
+        &mut self,
+        env: &mut Env<'_, impl Host>,
+        links: &[Link],
+    ) {
         let known = self.interfaces.values();
         let known: Vec<Link> = known
             .filter_map(|interface| interface.link.clone())
@@ -176,7 +189,7 @@ impl Vrrp {
     }
 
     /// There is an interface of this name that was not there before.
-    fn gain(&mut self, env: &mut Env<'_>, number: u32, link: &Link) {
+    fn gain(&mut self, env: &mut Env<'_, impl Host>, number: u32, link: &Link) {
         self.changed = true;
         if let Some(interface) = self.interfaces.get_mut(&number) {
             interface.link = Some(link.clone());
@@ -189,7 +202,7 @@ impl Vrrp {
     }
 
     /// The interface is the same, in another state.
-    fn renew(&mut self, env: &mut Env<'_>, number: u32, former: &Link, link: &Link) {
+    fn renew(&mut self, env: &mut Env<'_, impl Host>, number: u32, former: &Link, link: &Link) {
         if let Some(interface) = self.interfaces.get_mut(&number) {
             interface.link = Some(link.clone());
         }
@@ -206,7 +219,7 @@ impl Vrrp {
 
     /// Opens what the configuration asks for on an interface, as far as it is not open, and looks
     /// at its addresses.
-    pub(super) fn refresh(&mut self, env: &mut Env<'_>, number: u32) {
+    pub(super) fn refresh(&mut self, env: &mut Env<'_, impl Host>, number: u32) {
         let Some(link) = self.link(number).cloned() else {
             return;
         };
@@ -229,7 +242,12 @@ impl Vrrp {
             .then(|| *self.retry_at.get_or_insert(env.now + RETRY));
     }
 
-    fn open(&mut self, env: &mut Env<'_>, number: u32, link: &Link) -> Result<(), String> {
+    fn open(
+        &mut self,
+        env: &mut Env<'_, impl Host>,
+        number: u32,
+        link: &Link,
+    ) -> Result<(), String> {
         let failed = |what: &str| {
             let what = format!("opening {what} on {}", link.name);
             move |error: std::io::Error| format!("{what}: {error}")
@@ -273,7 +291,7 @@ impl Vrrp {
     }
 
     /// The address that adverts come from by an interface. Virtual ones are none of the host's own.
-    pub(super) fn learn_primary(&mut self, env: &mut Env<'_>, number: u32) {
+    pub(super) fn learn_primary(&mut self, env: &mut Env<'_, impl Host>, number: u32) {
         let Some(ifindex) = self.link(number).map(|link| link.index) else {
             return;
         };
@@ -325,7 +343,7 @@ impl Vrrp {
     }
 
     /// Tries again what could not be opened.
-    pub(super) fn retry(&mut self, env: &mut Env<'_>) {
+    pub(super) fn retry(&mut self, env: &mut Env<'_, impl Host>) {
         if self.retry_at.is_none_or(|at| at > env.now) {
             return;
         }

@@ -13,27 +13,25 @@ mod host;
 mod interfaces;
 pub(super) mod last_will;
 mod put_back;
-mod repeats;
 mod status;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     time::{Duration, SystemTime},
 };
 
 use mio::Registry;
 
-pub(in crate::control) use self::host::Host;
 use self::{
     addresses::{Addresses, Place, Vip},
     announcements::Announcements,
+    host::Host,
     interfaces::Interface,
-    repeats::Reports,
 };
-use super::log::Log;
+use super::{log::Log, repeats::Reports};
 use crate::{
-    sys::instance_lock::VridLock,
+    sys::{instance_lock::VridLock, netlink::Netlink},
     time::Instant,
     vrrp::{Action, InstanceId, Router, Settings, State, Transport},
     wire::arp,
@@ -51,14 +49,14 @@ const MAX_PACKET: usize = 2048;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What is needed to carry something out, and to say so.
-pub(super) struct Env<'a> {
+pub(super) struct Env<'a, H = Netlink> {
     pub(super) now: Instant,
     pub(super) wall: SystemTime,
-    pub(super) host: &'a mut dyn Host,
+    pub(super) host: &'a mut H,
     pub(super) log: &'a mut Log,
 }
 
-impl Env<'_> {
+impl<H> Env<'_, H> {
     fn say(&mut self, text: impl std::fmt::Display) {
         self.log.line(self.wall, text);
     }
@@ -66,7 +64,7 @@ impl Env<'_> {
 
 /// Called with addresses before they are put on the first interface (true), and after they were taken
 /// off the last one (false).
-pub(super) type Take<'a> = dyn FnMut(&mut Env<'_>, &[IpAddr], bool) + 'a;
+type Take<'a, H> = dyn FnMut(&mut Env<'_, H>, &BTreeSet<IpAddr>, bool) + 'a;
 
 /// An instance, beside what the router knows of it.
 struct Instance {
@@ -163,7 +161,7 @@ impl Vrrp {
     }
 
     /// Reads what has arrived. Whether more may be waiting: then come back without sleeping.
-    pub(super) fn receive(&mut self, env: &mut Env<'_>) -> bool {
+    pub(super) fn receive(&mut self, env: &mut Env<'_, impl Host>) -> bool {
         let mut buffer = [0; MAX_PACKET];
         let Self {
             router, interfaces, ..
@@ -190,7 +188,7 @@ impl Vrrp {
     }
 
     /// Does what is due.
-    pub(super) fn handle_timeout(&mut self, env: &mut Env<'_>) {
+    pub(super) fn handle_timeout(&mut self, env: &mut Env<'_, impl Host>) {
         self.router.handle_timeout(env.now);
         for ifindex in self.addresses.take_due(env.now) {
             self.handle_addresses(env, ifindex);
@@ -212,7 +210,7 @@ impl Vrrp {
 
     /// The addresses of an interface changed: a MASTER's address that is missing is put back (unless
     /// it is `no_track`), and adverts follow the interface's own address.
-    pub(super) fn handle_addresses(&mut self, env: &mut Env<'_>, ifindex: u32) {
+    pub(super) fn handle_addresses(&mut self, env: &mut Env<'_, impl Host>, ifindex: u32) {
         let present = match env.host.addresses(ifindex) {
             Ok(present) => present,
             Err(error) => return env.say(error),
@@ -238,7 +236,11 @@ impl Vrrp {
 
     /// Carries out what is wanted, in its order: what is new on interfaces first, what is to go last.
     /// Whether the last will may be another afterwards.
-    pub(super) fn carry_out(&mut self, env: &mut Env<'_>, take: &mut Take<'_>) -> bool {
+    pub(super) fn carry_out<H: Host>(
+        &mut self,
+        env: &mut Env<'_, H>,
+        take: &mut Take<'_, H>,
+    ) -> bool {
         let instances = self.instances.iter_mut();
         let unsettled = instances
             .filter_map(|(id, instance)| std::mem::take(&mut instance.unsettled).then_some(*id));
@@ -299,7 +301,12 @@ impl Vrrp {
     }
 
     /// Puts on what an instance should have and has not claimed yet, and tells what that is.
-    fn claim(&mut self, env: &mut Env<'_>, id: InstanceId, take: &mut Take<'_>) -> Vec<Place> {
+    fn claim<H: Host>(
+        &mut self,
+        env: &mut Env<'_, H>,
+        id: InstanceId,
+        take: &mut Take<'_, H>,
+    ) -> Vec<Place> {
         let Some(instance) = self.instances.get(&id).filter(|instance| instance.holds) else {
             return Vec::new();
         };
@@ -311,7 +318,7 @@ impl Vrrp {
         self.changed = true;
         let places: Vec<Place> = wanted.keys().copied().collect();
         let addresses = places.iter().map(|(_, prefix)| prefix.addr());
-        let news: Vec<IpAddr> = addresses
+        let news: BTreeSet<IpAddr> = addresses
             .filter(|address| !self.addresses.has(*address))
             .collect();
         take(env, &news, true);
@@ -327,7 +334,7 @@ impl Vrrp {
     }
 
     /// Takes off what an instance has claimed and should not have.
-    fn release(&mut self, env: &mut Env<'_>, id: InstanceId, take: &mut Take<'_>) {
+    fn release<H: Host>(&mut self, env: &mut Env<'_, H>, id: InstanceId, take: &mut Take<'_, H>) {
         let Some(instance) = self.instances.get(&id) else {
             return;
         };
@@ -350,7 +357,7 @@ impl Vrrp {
             self.addresses.release(env, id, *place);
         }
         let addresses = gone.iter().map(|(_, prefix)| prefix.addr());
-        let gone: Vec<IpAddr> = addresses
+        let gone: BTreeSet<IpAddr> = addresses
             .filter(|address| !self.addresses.has(*address))
             .collect();
         take(env, &gone, false);
@@ -378,7 +385,13 @@ impl Vrrp {
         });
     }
 
-    fn send(&mut self, env: &mut Env<'_>, id: InstanceId, destination: Ipv4Addr, packet: &[u8]) {
+    fn send(
+        &mut self,
+        env: &mut Env<'_, impl Host>,
+        id: InstanceId,
+        destination: Ipv4Addr,
+        packet: &[u8],
+    ) {
         let Some(instance) = self.instances.get(&id) else {
             return;
         };
@@ -398,7 +411,13 @@ impl Vrrp {
         }
     }
 
-    fn queue_announcements(&mut self, env: &mut Env<'_>, id: InstanceId, rounds: u8, first: bool) {
+    fn queue_announcements(
+        &mut self,
+        env: &mut Env<'_, impl Host>,
+        id: InstanceId,
+        rounds: u8,
+        first: bool,
+    ) {
         let Some(instance) = self.instances.get(&id) else {
             return;
         };
@@ -414,7 +433,7 @@ impl Vrrp {
     }
 
     /// Announces addresses that a MASTER has got in addition.
-    fn announce_added(&mut self, env: &mut Env<'_>, id: InstanceId, added: &[Place]) {
+    fn announce_added(&mut self, env: &mut Env<'_, impl Host>, id: InstanceId, added: &[Place]) {
         let Some(instance) = self.instances.get(&id) else {
             return;
         };
@@ -428,7 +447,7 @@ impl Vrrp {
     }
 
     /// Sends the gratuitous ARP that is due.
-    fn announce(&mut self, env: &mut Env<'_>) {
+    fn announce(&mut self, env: &mut Env<'_, impl Host>) {
         let Self {
             interfaces,
             addresses,
@@ -464,12 +483,6 @@ impl Vrrp {
         vips.filter_map(|vip| Some(self.link(vip.interface)?.index))
     }
 
-    /// Whether an instance of this host manages `address`.
-    pub(super) fn manages(&self, address: IpAddr) -> bool {
-        let mut vips = self.instances.values().flat_map(|instance| &instance.vips);
-        vips.any(|vip| vip.prefix.addr() == address)
-    }
-
     fn is_master(&self, id: InstanceId) -> bool {
         let status = self.router.status(id);
         status.is_some_and(|status| status.state == State::Master)
@@ -478,7 +491,7 @@ impl Vrrp {
 
 fn announce(
     announcements: &mut Announcements,
-    env: &mut Env<'_>,
+    env: &mut Env<'_, impl Host>,
     (ifindex, vip): (u32, &Vip),
     rounds: u8,
     first: bool,

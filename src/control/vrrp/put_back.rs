@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::repeats::Repeats;
+use super::super::repeats::Repeats;
 use crate::{addr::IpPrefix, time::Instant};
 
 /// Least time between two times that an address is put back.

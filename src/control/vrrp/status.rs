@@ -44,7 +44,10 @@ impl Vrrp {
             .filter_map(|(id, instance)| {
                 let status = self.router.status(*id)?;
                 let elapsed = now - status.since;
-                let since = wall.checked_sub(elapsed).unwrap_or(SystemTime::UNIX_EPOCH);
+                // A clock that is not set yet must not lead to a time that cannot be written.
+                let since = wall
+                    .checked_sub(elapsed)
+                    .map_or(SystemTime::UNIX_EPOCH, |at| at.max(SystemTime::UNIX_EPOCH));
                 let master = status.master.filter(|_| status.state == State::Backup);
                 let vips = instance.vips.iter();
                 Some(InstanceStatus {

@@ -1,7 +1,6 @@
 //! Which interfaces are wanted, how it stands with each, and what is to be done about it.
 
 use std::{
-    collections::BTreeMap,
     os::fd::OwnedFd,
     sync::{
         Arc,
@@ -12,20 +11,20 @@ use std::{
 };
 
 use super::{
-    Attempt, Backend, InterfaceReport, Level, OpenPort, PortState, PortStatus,
+    Backend, InterfaceReport, Level, PortState, PortStatus,
+    job::{Job, Program, Tried},
     orders::{self, Answer, Inbox, Order, Orders},
     slots::Slots,
 };
 use crate::{
     addr::{MacAddr, PortId},
-    stats::{IoDrop, IoDrops},
+    stats::IoDrops,
     sys::{
-        affinity,
         busy_poll::Deferral,
         clock,
-        device::{self, InterfaceSpec, Properties},
+        device::{self, InterfaceSpec},
         open_error::OpenError,
-        steer::{PortProgram, SteerCounters, Steering, Unloaded},
+        steer::{PortProgram, SteerCounters, Steering},
         waker::Waker,
         xsk::XskStatistics,
     },
@@ -33,7 +32,7 @@ use crate::{
 };
 
 /// How often what cannot be opened is tried again, and what is open looked at.
-const PERIOD: Duration = Duration::from_secs(1);
+pub(super) const PERIOD: Duration = Duration::from_secs(1);
 /// How often a queue that is in use is tried again: the kernel lets go of a closed socket's queue from a work
 /// queue, some time after close(2) or the process's end.
 const BUSY_PERIOD: Duration = Duration::from_millis(20);
@@ -41,34 +40,36 @@ const BUSY_PERIOD: Duration = Duration::from_millis(20);
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// After this time somebody else has a queue that we closed, so that the kernel has let go of ours.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a start looks whether the workers have the interfaces.
+const TAKING_PERIOD: Duration = Duration::from_millis(1);
 /// How long a stop waits for an interface that is just being opened.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The interfaces of the data plane. Owned by the control thread.
 pub struct Ports<B: Backend> {
-    backend: Arc<B>,
-    steering: Steering,
-    wanted: Vec<Interface>,
-    leaving: Vec<Leaving<B::Part>>,
+    pub(super) backend: Arc<B>,
+    pub(super) steering: Steering,
+    pub(super) wanted: Vec<Interface>,
+    pub(super) leaving: Vec<Leaving<B::Part>>,
     slots: Slots,
     workers: Vec<WorkerEnd<B::Part>>,
     /// Where threads are tied that touch the frames first.
     cpu: Option<usize>,
     sender: Sender<Done<B::Part>>,
-    done: Receiver<Done<B::Part>>,
+    pub(super) done: Receiver<Done<B::Part>>,
     call: Arc<dyn Fn() + Send + Sync>,
-    look_at: Option<Instant>,
-    news: Vec<String>,
+    pub(super) look_at: Option<Instant>,
+    pub(super) news: Vec<String>,
     /// What the interfaces that are gone have counted.
-    past: Past,
+    pub(super) past: Past,
     /// What the kernel counted for sockets.
-    drops: IoDrops,
+    pub(super) drops: IoDrops,
 }
 
 #[derive(Default)]
-struct Past {
-    steering: SteerCounters,
-    xsk: XskStatistics,
+pub(super) struct Past {
+    pub(super) steering: SteerCounters,
+    pub(super) xsk: XskStatistics,
 }
 
 /// The way to one worker.
@@ -78,20 +79,22 @@ struct WorkerEnd<P> {
 }
 
 /// An interface that is wanted, or was when a thread was started for it.
-struct Interface {
-    spec: InterfaceSpec,
-    wanted: bool,
-    state: State,
+pub(super) struct Interface {
+    pub(super) spec: InterfaceSpec,
+    pub(super) wanted: bool,
+    pub(super) state: State,
     /// Its program while it is not open, once it is loaded.
-    program: Option<PortProgram>,
+    pub(super) program: Option<PortProgram>,
     no_zero_copy: Option<String>,
+    /// The address that packets are steered by.
+    station: Option<MacAddr>,
     /// Since when a queue of it is in use, if that is why it waits.
     busy: Option<Instant>,
     /// What was said of it last.
     said: String,
 }
 
-enum State {
+pub(super) enum State {
     Waiting {
         again: Instant,
         reason: String,
@@ -101,15 +104,16 @@ enum State {
     Open(Open),
 }
 
-struct Open {
-    port: PortId,
+pub(super) struct Open {
+    pub(super) port: PortId,
     report: InterfaceReport,
-    mac: MacAddr,
-    deferral: Option<Deferral>,
+    pub(super) deferral: Option<Deferral>,
+    /// Workers that have not taken it yet.
+    due: usize,
 }
 
 /// A port whose interface is gone or to be left.
-struct Leaving<P> {
+pub(super) struct Leaving<P> {
     port: PortId,
     spec: InterfaceSpec,
     queues: u32,
@@ -119,13 +123,13 @@ struct Leaving<P> {
     sockets: Vec<OwnedFd>,
     /// To be detached, if it is.
     program: Option<PortProgram>,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// The newest table when it went.
     newest: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// The workers are to give it back.
     Closing,
     /// They have; a thread is to be started that closes the sockets.
@@ -137,78 +141,9 @@ enum Stage {
 }
 
 /// What a thread brings.
-enum Done<P> {
+pub(super) enum Done<P> {
     Tried(Box<Tried<P>>),
     Released(PortId),
-}
-
-struct Tried<P> {
-    port: PortId,
-    mac: MacAddr,
-    program: Option<PortProgram>,
-    no_zero_copy: Option<String>,
-    result: Result<OpenPort<P>, OpenError>,
-}
-
-/// What a thread that opens an interface begins with.
-struct Job<B: Backend> {
-    backend: Arc<B>,
-    spec: InterfaceSpec,
-    properties: Properties,
-    port: PortId,
-    program: Program,
-    no_zero_copy: Option<String>,
-    cpu: Option<usize>,
-}
-
-enum Program {
-    Loaded(PortProgram),
-    Unloaded(Unloaded),
-}
-
-impl<B: Backend> Job<B> {
-    fn run(self) -> Tried<B::Part> {
-        if let Some(cpu) = self.cpu {
-            // Elsewhere it works as well, if more slowly: the kernel takes memory for the frames from the node
-            // of who asks for it first.
-            let _ = affinity::pin_current_thread(cpu);
-        }
-        let mut tried = Tried {
-            port: self.port,
-            mac: self.properties.mac,
-            program: None,
-            no_zero_copy: self.no_zero_copy,
-            result: Err(OpenError::NoAfXdp),
-        };
-        let mut program = match self.program {
-            Program::Loaded(program) => program,
-            Program::Unloaded(unloaded) => match unloaded.load(&self.spec) {
-                Ok(program) => program,
-                Err(error) => {
-                    tried.result = Err(error);
-                    return tried;
-                }
-            },
-        };
-        let attempt = Attempt {
-            spec: &self.spec,
-            properties: &self.properties,
-            port: self.port,
-            program: &mut program,
-            no_zero_copy: &mut tried.no_zero_copy,
-        };
-        // Before any socket: that somebody else's program is there must not make its interface restart queues.
-        tried.result = match attempt.program.is_attached() {
-            Ok(_) => self.backend.open(attempt),
-            Err(error) => Err(error),
-        };
-        if tried.result.is_err() {
-            drop(program.take_sockets());
-            program.undo();
-        }
-        tried.program = Some(program);
-        tried
-    }
 }
 
 impl<B: Backend> Ports<B> {
@@ -317,6 +252,7 @@ impl<B: Backend> Ports<B> {
             .set_stations(spec.ifindex, &[properties.mac])
             .complete()
             .map_err(|e| OpenError::from_errno(&spec.name, "set its address", e.source))?;
+        interface.station = Some(properties.mac);
         let port = self
             .slots
             .take(oldest)
@@ -370,8 +306,8 @@ impl<B: Backend> Ports<B> {
         interface.state = State::Open(Open {
             port: tried.port,
             report: opened.report,
-            mac: tried.mac,
             deferral: opened.deferral,
+            due: self.workers.len(),
         });
         Ok(())
     }
@@ -429,10 +365,7 @@ impl<B: Backend> Ports<B> {
             sockets = program.take_sockets();
         }
         open.deferral.iter().for_each(Deferral::end);
-        if left {
-            // It is said by whoever asks for packets of the interface; that it is gone already is no matter.
-            let _ = self.steering.set_stations(interface.spec.ifindex, &[]);
-        } else {
+        if !left {
             interface.program = program.take();
         }
         for worker in &mut self.workers {
@@ -453,13 +386,17 @@ impl<B: Backend> Ports<B> {
     }
 
     /// Takes the workers' answers.
-    fn take_answers(&mut self) {
+    pub(super) fn take_answers(&mut self) {
         let mut answers = Vec::new();
         for worker in &mut self.workers {
             answers.extend(std::iter::from_fn(|| worker.orders.answer()));
         }
         for answer in answers {
             let (port, part) = match answer {
+                Answer::Opened(port) => {
+                    self.note_taken(port);
+                    continue;
+                }
                 Answer::Closed(port, part) => (port, part),
                 Answer::Recovered(port) => (port, None),
             };
@@ -482,8 +419,36 @@ impl<B: Backend> Ports<B> {
         }
     }
 
+    /// Notes that one more worker has an interface.
+    fn note_taken(&mut self, port: PortId) {
+        for interface in &mut self.wanted {
+            if let State::Open(open) = &mut interface.state
+                && open.port == port
+            {
+                open.due -= 1;
+            }
+        }
+    }
+
+    /// Waits until the workers, which run by now, have all interfaces that are open: from then on no packet is
+    /// lost. Whether they have them in so much time.
+    pub fn wait_until_taken(&mut self, patience: Duration) -> bool {
+        let begin = clock::now();
+        loop {
+            self.take_answers();
+            let waits = |one: &Interface| matches!(&one.state, State::Open(open) if open.due > 0);
+            if !self.wanted.iter().any(waits) {
+                return true;
+            }
+            if clock::now() - begin > patience {
+                return false;
+            }
+            thread::sleep(TAKING_PERIOD);
+        }
+    }
+
     /// Closes the sockets of a port that all workers have given back, and waits for the kernel.
-    fn release(&mut self, at: usize) {
+    pub(super) fn release(&mut self, at: usize) {
         let leaving = &mut self.leaving[at];
         let (port, spec, queues) = (leaving.port, leaving.spec.clone(), leaving.queues);
         let parts = std::mem::take(&mut leaving.parts);
@@ -510,13 +475,13 @@ impl<B: Backend> Ports<B> {
     }
 
     /// Takes what threads have brought.
-    fn take_done(&mut self, now: Instant, newest: u64) {
+    pub(super) fn take_done(&mut self, now: Instant, newest: u64) {
         while let Ok(done) = self.done.try_recv() {
             self.handle_done(now, newest, done);
         }
     }
 
-    fn handle_done(&mut self, now: Instant, newest: u64, done: Done<B::Part>) {
+    pub(super) fn handle_done(&mut self, now: Instant, newest: u64, done: Done<B::Part>) {
         match done {
             Done::Released(port) => {
                 let leaving = self.leaving.iter_mut().find(|one| one.port == port);
@@ -533,12 +498,12 @@ impl<B: Backend> Ports<B> {
                 let Some(at) = self.wanted.iter().position(is_its) else {
                     return;
                 };
-                let mut interface = self.wanted.swap_remove(at);
+                let mut interface = self.wanted.remove(at);
                 if let Err(error) = self.settle(&mut interface, *tried) {
                     self.waits(&mut interface, now, &error);
                 }
                 if interface.wanted {
-                    self.wanted.push(interface);
+                    self.wanted.insert(at, interface);
                 } else {
                     self.leave(interface, newest);
                 }
@@ -547,7 +512,11 @@ impl<B: Backend> Ports<B> {
     }
 
     /// Closes an interface that is not wanted any more.
-    fn leave(&mut self, mut interface: Interface, newest: u64) {
+    pub(super) fn leave(&mut self, mut interface: Interface, newest: u64) {
+        if interface.station.is_some() && !matches!(interface.state, State::Opening(_)) {
+            // What the kernel does not take off is an entry that nothing comes in for.
+            let _ = self.steering.set_stations(interface.spec.ifindex, &[]);
+        }
         match interface.state {
             State::Opening(_) => self.wanted.push(interface),
             State::Open(_) => self.close(&mut interface, true, newest),
@@ -565,7 +534,7 @@ impl<B: Backend> Ports<B> {
     }
 
     /// Looks whether what is open is as it was opened.
-    fn look(&mut self, now: Instant, newest: u64) {
+    pub(super) fn look(&mut self, now: Instant, newest: u64) {
         for at in 0..self.wanted.len() {
             let interface = &mut self.wanted[at];
             // The name only: what has become of the rest shows below.
@@ -585,7 +554,7 @@ impl<B: Backend> Ports<B> {
                 self.follow_address(at);
                 continue;
             };
-            let mut interface = self.wanted.swap_remove(at);
+            let mut interface = self.wanted.remove(at);
             self.close(&mut interface, false, newest);
             interface.state = State::Waiting {
                 again: now + wait,
@@ -593,9 +562,7 @@ impl<B: Backend> Ports<B> {
             };
             let status = interface.status().to_string();
             interface.say(&mut self.news, &status);
-            self.wanted.push(interface);
-            let last = self.wanted.len() - 1;
-            self.wanted.swap(at, last);
+            self.wanted.insert(at, interface);
         }
     }
 
@@ -661,19 +628,16 @@ impl<B: Backend> Ports<B> {
     /// Steers by the address that an open interface has now.
     fn follow_address(&mut self, at: usize) {
         let interface = &mut self.wanted[at];
-        let State::Open(open) = &mut interface.state else {
-            return;
-        };
         let Ok(mac) = device::address(&interface.spec) else {
             return;
         };
-        if mac == open.mac {
+        if interface.station == Some(mac) {
             return;
         }
         let ifindex = interface.spec.ifindex;
         let done = self.steering.set_stations(ifindex, &[mac]).complete();
         match done {
-            Ok(()) => open.mac = mac,
+            Ok(()) => interface.station = Some(mac),
             Err(error) => self.news.push(format!(
                 "{}: steering its new address {mac}: {error}",
                 interface.spec
@@ -682,14 +646,14 @@ impl<B: Backend> Ports<B> {
     }
 
     /// Starts what is due.
-    fn try_due(&mut self, now: Instant, oldest: u64) {
+    pub(super) fn try_due(&mut self, now: Instant, oldest: u64) {
         for at in 0..self.wanted.len() {
             let interface = &self.wanted[at];
             let due = matches!(interface.state, State::Waiting { again, .. } if again <= now);
             if !due || self.is_closing(interface.spec.ifindex) {
                 continue;
             }
-            let mut interface = self.wanted.swap_remove(at);
+            let mut interface = self.wanted.remove(at);
             let started = self.job(&mut interface, oldest).and_then(|job| {
                 let port = job.port;
                 let tried = self.start(move || Done::Tried(Box::new(job.run())));
@@ -698,21 +662,19 @@ impl<B: Backend> Ports<B> {
             if let Err(error) = started {
                 self.waits(&mut interface, now, &error);
             }
-            self.wanted.push(interface);
-            let last = self.wanted.len() - 1;
-            self.wanted.swap(at, last);
+            self.wanted.insert(at, interface);
         }
     }
 
     /// Whether sockets of ours on this interface are not closed yet.
-    fn is_closing(&self, ifindex: u32) -> bool {
+    pub(super) fn is_closing(&self, ifindex: u32) -> bool {
         let mut leaving = self.leaving.iter();
         leaving.any(|one| one.spec.ifindex == ifindex && one.stage != Stage::Recovering)
     }
 }
 
 impl Interface {
-    fn new(spec: InterfaceSpec, now: Instant) -> Self {
+    pub(super) fn new(spec: InterfaceSpec, now: Instant) -> Self {
         Self {
             spec,
             wanted: true,
@@ -722,12 +684,13 @@ impl Interface {
             },
             program: None,
             no_zero_copy: None,
+            station: None,
             busy: None,
             said: String::new(),
         }
     }
 
-    fn status(&self) -> PortStatus {
+    pub(super) fn status(&self) -> PortStatus {
         let state = match &self.state {
             State::Waiting { reason, .. } => PortState::Waiting(reason.clone()),
             State::Opening(_) => PortState::Opening,
@@ -755,177 +718,6 @@ impl Past {
         self.steering += program.counters().unwrap_or_default();
         for socket in program.sockets() {
             self.xsk += backend.count(socket, drops).unwrap_or_default();
-        }
-    }
-}
-
-/// The interfaces, whatever carries their packets.
-pub trait PortControl: Send {
-    /// From now on these interfaces are wanted: those among them that exist; the others are closed. At most
-    /// [`PortId::COUNT`] can be open.
-    fn set_interfaces(&mut self, now: Instant, wanted: &[InterfaceSpec], newest: u64);
-
-    /// Does what is due. To be called at [`Self::poll_timeout`] and after each call. `newest` is the generation of
-    /// the table that was published last, `oldest` that of the oldest in use. What there is to say, a line each.
-    fn handle_timeout(&mut self, now: Instant, newest: u64, oldest: u64) -> Vec<String>;
-
-    /// When there is something to do.
-    fn poll_timeout(&self) -> Option<Instant>;
-
-    /// The interfaces that are wanted.
-    fn ports(&self) -> Vec<PortStatus>;
-
-    /// Ports that are gone, and whose workers, frames or tables are still waited for.
-    fn leaving(&self) -> usize;
-
-    /// The steering program's tables.
-    fn steering(&mut self) -> &mut Steering;
-
-    /// What the steering program decided, over all interfaces that there were.
-    fn steering_counts(&self) -> SteerCounters;
-
-    /// What the kernel counted for all sockets that there were.
-    fn kernel_drops(&self) -> &IoDrops;
-
-    /// Takes the program off all interfaces, and ends what else was set on them.
-    ///
-    /// # Errors
-    /// The first that an interface reported.
-    fn detach(&mut self) -> Result<(), OpenError>;
-}
-
-impl<B: Backend> PortControl for Ports<B> {
-    fn set_interfaces(&mut self, now: Instant, wanted: &[InterfaceSpec], newest: u64) {
-        let wished: BTreeMap<u32, &InterfaceSpec> =
-            wanted.iter().map(|spec| (spec.ifindex, spec)).collect();
-        for interface in &mut self.wanted {
-            interface.wanted = wished.contains_key(&interface.spec.ifindex);
-        }
-        let known = |ports: &Self, ifindex| {
-            let mut wanted = ports.wanted.iter();
-            wanted.any(|interface| interface.spec.ifindex == ifindex)
-        };
-        for spec in wanted {
-            if !known(self, spec.ifindex) {
-                self.wanted.push(Interface::new(spec.clone(), now));
-            }
-        }
-        let (kept, left) = std::mem::take(&mut self.wanted)
-            .into_iter()
-            .partition(|interface| interface.wanted);
-        self.wanted = kept;
-        for interface in left {
-            self.leave(interface, newest);
-        }
-        // What made the caller think of it may have changed what is open, too.
-        self.look_at = Some(now);
-    }
-
-    fn handle_timeout(&mut self, now: Instant, newest: u64, oldest: u64) -> Vec<String> {
-        self.take_answers();
-        for at in 0..self.leaving.len() {
-            if self.leaving[at].stage == Stage::Closed {
-                self.release(at);
-            }
-        }
-        self.take_done(now, newest);
-        if self.look_at.is_none_or(|at| at <= now) {
-            self.look_at = Some(now + PERIOD);
-            self.look(now, newest);
-            // The kernel's count of an AF_PACKET socket has 32 bits: it is not to come round unseen.
-            self.count_kernel_drops();
-        }
-        self.try_due(now, oldest);
-        std::mem::take(&mut self.news)
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        let due = self
-            .wanted
-            .iter()
-            .filter_map(|interface| match interface.state {
-                State::Waiting { again, .. } if !self.is_closing(interface.spec.ifindex) => {
-                    Some(again)
-                }
-                _ => None,
-            });
-        due.chain([self.look_at.unwrap_or_default()]).min()
-    }
-
-    fn ports(&self) -> Vec<PortStatus> {
-        let wanted = self.wanted.iter().filter(|interface| interface.wanted);
-        wanted.map(Interface::status).collect()
-    }
-
-    fn leaving(&self) -> usize {
-        self.leaving.len()
-    }
-
-    fn steering(&mut self) -> &mut Steering {
-        &mut self.steering
-    }
-
-    fn steering_counts(&self) -> SteerCounters {
-        let mut sum = self.past.steering;
-        for program in self.programs() {
-            // One that is gone has nothing to say.
-            sum += program.counters().unwrap_or_default();
-        }
-        sum
-    }
-
-    fn kernel_drops(&self) -> &IoDrops {
-        self.count_kernel_drops();
-        &self.drops
-    }
-
-    fn detach(&mut self) -> Result<(), OpenError> {
-        let is_opening = |interface: &Interface| matches!(interface.state, State::Opening(_));
-        while self.wanted.iter().any(is_opening) {
-            match self.done.recv_timeout(STOP_PATIENCE) {
-                Ok(done) => self.handle_done(clock::now(), 0, done),
-                Err(_) => break,
-            }
-        }
-        let mut result = self.steering.detach();
-        for interface in &mut self.wanted {
-            if let State::Open(open) = &interface.state {
-                open.deferral.iter().for_each(Deferral::end);
-            }
-            if let Some(program) = &mut interface.program {
-                result = result.and(program.detach());
-            }
-        }
-        result
-    }
-}
-
-impl<B: Backend> Ports<B> {
-    fn programs(&self) -> impl Iterator<Item = &PortProgram> {
-        let interfaces = self.wanted.iter();
-        interfaces.filter_map(|interface| match &interface.state {
-            State::Open(open) => self.steering.port(open.port),
-            _ => None,
-        })
-    }
-
-    /// Asks the kernel what it counted for each socket.
-    fn count_kernel_drops(&self) {
-        let mut sum = self.past.xsk;
-        for socket in self.programs().flat_map(PortProgram::sockets) {
-            match self.backend.count(socket, &self.drops) {
-                Some(one) => sum += one,
-                // A sum without it would go back.
-                None => return,
-            }
-        }
-        for (what, count) in [
-            (IoDrop::XskRxDropped, sum.rx_dropped),
-            (IoDrop::XskRxRingFull, sum.rx_ring_full),
-            (IoDrop::XskFillRingEmpty, sum.fill_ring_only_empty),
-            (IoDrop::XskInvalidDescriptors, sum.invalid_descriptors),
-        ] {
-            self.drops.of(what).set(count);
         }
     }
 }

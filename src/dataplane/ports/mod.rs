@@ -20,13 +20,15 @@
 //! worker takes back the chunks that the port had. The slot is free when, besides, all workers have left the
 //! table that was published last when it went, and nothing that came in on it is between two workers.
 
+mod control;
+mod job;
 mod machine;
 pub mod orders;
 mod slots;
 
 use std::{fmt, os::fd::OwnedFd};
 
-pub use self::machine::{PortControl, Ports};
+pub use self::{control::PortControl, machine::Ports};
 use crate::{
     addr::PortId,
     stats::IoDrops,

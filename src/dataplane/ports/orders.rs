@@ -1,8 +1,8 @@
 //! How control tells a worker which interfaces there are, and how the worker answers: two bounded rings, each
 //! with one producer and one consumer. What is looked at in every turn is whether one of them is empty.
 //!
-//! For each port at most two orders are under way at a time, to open it and to close it, so the rings are never
-//! full.
+//! For each port at most two orders are under way at a time, to open it and to close it, and their answers, so the
+//! rings are never full.
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -22,6 +22,8 @@ pub enum Order<P> {
 /// What a worker answers.
 #[derive(Debug)]
 pub enum Answer<P> {
+    /// It has an interface.
+    Opened(PortId),
     /// What it had of a port that it was to close; `None` when it had nothing.
     Closed(PortId, Option<P>),
     /// The frames of a closed port are its own again, and nothing that came in on it is under way to it.
@@ -82,6 +84,11 @@ impl<P> Inbox<P> {
     /// The next order.
     pub fn next(&mut self) -> Option<Order<P>> {
         self.orders.pop().ok()
+    }
+
+    /// Says that an interface is taken.
+    pub fn opened(&mut self, port: PortId) {
+        self.say(Answer::Opened(port));
     }
 
     /// Gives back what there was of a port.

@@ -161,8 +161,9 @@ proptest! {
         lab.turn();
         prop_assert!(lab.worker.account().is_settled());
         let mut specs = everything();
-        specs[3].reals[0].available = false;
-        specs[4].reals[0].hop = NOWHERE;
+        // Those that were picked first.
+        specs[3].reals.last_mut().unwrap().available = false;
+        specs[4].reals.last_mut().unwrap().hop = NOWHERE;
         lab.publish_with(&specs, |environment| {
             environment.policy.reset_on_failure = reset_on_failure;
         });

@@ -16,21 +16,21 @@ use crate::{
 const FRAMES: usize = 3 * BURST;
 
 /// Workers that take turns when they are told to.
-struct Crew {
-    workers: Vec<Worker<MemoryIo>>,
-    stats: Vec<Arc<WorkerStats>>,
+pub(super) struct Crew {
+    pub(super) workers: Vec<Worker<MemoryIo>>,
+    pub(super) stats: Vec<Arc<WorkerStats>>,
     now: Instant,
     injected: u64,
     frames: usize,
 }
 
 impl Crew {
-    fn new(workers: usize, spec: ServiceSpec) -> Self {
+    pub(super) fn new(workers: usize, spec: ServiceSpec) -> Self {
         Self::with_frames(workers, spec, FRAMES)
     }
 
     fn with_frames(workers: usize, spec: ServiceSpec, frames: usize) -> Self {
-        let table = table(1, &[spec], Environment::default());
+        let table = table(1, &[spec], Around::default());
         Self::with_table(workers, table, frames)
     }
 
@@ -60,19 +60,19 @@ impl Crew {
         }
     }
 
-    fn inject(&mut self, worker: usize, frame: &[u8]) {
+    pub(super) fn inject(&mut self, worker: usize, frame: &[u8]) {
         assert!(self.workers[worker].io_mut().inject(INGRESS, frame));
         self.injected += 1;
     }
 
-    fn turn(&mut self, worker: usize) -> usize {
+    pub(super) fn turn(&mut self, worker: usize) -> usize {
         let frames = self.workers[worker].turn(self.now);
         assert!(self.workers[worker].account().is_conserved());
         frames
     }
 
     /// Turns until nobody has anything to do.
-    fn work(&mut self) {
+    pub(super) fn work(&mut self) {
         while (0..self.workers.len()).map(|n| self.turn(n)).sum::<usize>() > 0 {}
     }
 
@@ -103,7 +103,7 @@ impl Crew {
 
     /// Every frame is somewhere, and each that came in went out or was dropped for a reason.
     #[track_caller]
-    fn assert_settled(&mut self) {
+    pub(super) fn assert_settled(&mut self) {
         let account: FrameAccount = self.workers.iter_mut().map(Worker::account).sum();
         let whole = (self.frames * self.workers.len()) as u64;
         assert!(account.is_conserved(), "{account:?}");
@@ -230,10 +230,10 @@ fn an_icmp_error_finds_its_flow_on_any_worker() {
 
 #[test]
 fn an_icmp_error_is_scheduled_when_nobody_knows_its_flow() {
-    let mut environment = Environment::default();
-    environment.policy.schedule_icmp = true;
+    let mut around = Around::default();
+    around.policy.schedule_icmp = true;
     let spec = service(vec![real(11), real(12), real(13)]);
-    let table = table(1, &[spec], environment);
+    let table = table(1, &[spec], around);
     let mut crew = Crew::with_table(3, table, FRAMES);
     let homes = [0, 1].map(|worker| {
         let first = segment(CLIENT, 4000 + worker, Say::Syn);

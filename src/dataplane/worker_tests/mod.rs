@@ -7,6 +7,7 @@ mod frames;
 mod fuzzlike;
 mod handover_tests;
 mod icmp;
+mod interfaces;
 mod ipv6;
 mod nat;
 mod parking;
@@ -19,7 +20,11 @@ mod timing_tests;
 mod tunnel;
 mod udp;
 
-use std::{net::IpAddr, num::NonZeroU32};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    ops::{Deref, DerefMut},
+};
 
 use etherparse::PacketBuilder;
 
@@ -77,6 +82,7 @@ fn real(id: u32) -> RealSpec {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: hop_to(id, None, 1500),
     }
 }
@@ -97,15 +103,16 @@ fn hop_to(id: u32, local: Option<&str>, mtu: u16) -> HopId {
 const LOCALS: [Option<&str>; 3] = [None, Some(US4), Some(US6)];
 
 /// A table of these virtual servers, with the ways to their real servers.
-fn table(generation: u64, specs: &[ServiceSpec], environment: Environment) -> ServiceTable {
+fn table(generation: u64, specs: &[ServiceSpec], around: Around) -> ServiceTable {
     let mut tables = TableBuilder::new();
-    tables.set_environment(environment);
+    tables.set_environment(around.environment);
+    tables.set_routes(around.routes);
     tables.apply(&[], specs).unwrap();
     for mtu in MTUS {
         for local in LOCALS {
             for id in specs
                 .iter()
-                .flat_map(|spec| &spec.reals)
+                .flat_map(|spec| spec.reals.iter().chain(&spec.draining))
                 .map(|real| real.id.0)
             {
                 let next = NextHop {
@@ -191,18 +198,43 @@ fn routes(with_neighbours: bool) -> Arc<Routes> {
     Arc::new(Routes::new(routes, known))
 }
 
-fn environment() -> Environment {
+/// What there is beside the virtual servers, the ways to clients included.
+#[derive(Default)]
+struct Around {
+    environment: Environment,
+    routes: Arc<Routes>,
+}
+
+impl Deref for Around {
+    type Target = Environment;
+
+    fn deref(&self) -> &Environment {
+        &self.environment
+    }
+}
+
+impl DerefMut for Around {
+    fn deref_mut(&mut self) -> &mut Environment {
+        &mut self.environment
+    }
+}
+
+fn around() -> Around {
     let port = |v4: &str, v6: &str| PortSpec {
         v4: v4.parse().ok(),
         v6: v6.parse().ok(),
     };
-    Environment {
-        routes: routes(true),
+    let environment = Environment {
         ports: vec![port(PORT4, PORT6), port(US4, US6)],
         ..Environment::default()
+    };
+    Around {
+        environment,
+        routes: routes(true),
     }
 }
 
+/// A virtual server whose scheduler has `reals` in this order: the first of them was added last.
 fn service(reals: Vec<RealSpec>) -> ServiceSpec {
     ServiceSpec {
         id: ServiceId(0),
@@ -214,7 +246,7 @@ fn service(reals: Vec<RealSpec>) -> ServiceSpec {
         one_packet: false,
         scheduler: Scheduler::Rr,
         persistence: None,
-        reals,
+        reals: reals.into_iter().rev().collect(),
         draining: Vec::new(),
     }
 }
@@ -234,7 +266,7 @@ impl Lab {
     }
 
     fn with_connections(spec: ServiceSpec, connections: usize) -> Self {
-        let mut publisher = Publisher::new(table(1, &[spec], Environment::default()));
+        let mut publisher = Publisher::new(table(1, &[spec], Around::default()));
         let stats = Arc::new(WorkerStats::new());
         let options = WorkerOptions {
             connections,
@@ -252,7 +284,7 @@ impl Lab {
     }
 
     /// A lab where everything is there: routes to clients, addresses of the ports.
-    fn with(specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) -> Self {
+    fn with(specs: &[ServiceSpec], edit: impl FnOnce(&mut Around)) -> Self {
         let mut lab = Self::with_connections(service(Vec::new()), 1000);
         lab.publish_with(specs, edit);
         lab
@@ -262,11 +294,11 @@ impl Lab {
         Self::with(specs, |_| {})
     }
 
-    fn publish_with(&mut self, specs: &[ServiceSpec], edit: impl FnOnce(&mut Environment)) {
+    fn publish_with(&mut self, specs: &[ServiceSpec], edit: impl FnOnce(&mut Around)) {
         self.generation += 1;
-        let mut environment = environment();
-        edit(&mut environment);
-        (self.publisher).publish(table(self.generation, specs, environment));
+        let mut around = around();
+        edit(&mut around);
+        (self.publisher).publish(table(self.generation, specs, around));
     }
 
     /// What comes out for frames that arrive at once.
@@ -337,11 +369,11 @@ impl Lab {
         let balancer = self.worker.balancer();
         if let Some(key) = Key4::between(pkt.from, vip) {
             let conns = balancer.conns();
-            let slot = conns.find(&key, conns.home(&key))?;
+            let slot = conns.find(&key, conns.candidates(&key))?;
             Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
         } else {
             let (conns, key) = (balancer.conns6(), Key6::between(pkt.from, vip)?);
-            let slot = conns.find(&key, conns.home(&key))?;
+            let slot = conns.find(&key, conns.candidates(&key))?;
             Some((conns.state(slot), conns.remaining(slot, turn).as_secs()))
         }
     }
@@ -364,7 +396,7 @@ impl Lab {
 
     fn publish(&mut self, specs: &[ServiceSpec]) {
         self.generation += 1;
-        (self.publisher).publish(table(self.generation, specs, Environment::default()));
+        (self.publisher).publish(table(self.generation, specs, Around::default()));
     }
 
     fn advance(&mut self, seconds: u64) {

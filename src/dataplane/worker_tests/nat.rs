@@ -380,6 +380,9 @@ fn one_packet_flows_get_their_answers_without_a_connection() {
             let outside = answer.renamed(query.to, query.from);
             assert_eq!(lab.answer(id, &answer), to_router(&outside));
         }
+        let packet = query.packet().len() as u64;
+        assert_eq!(lab.traffic(11), [2, 2 * packet, 2, 2 * packet]);
+        assert_eq!(lab.traffic(12), [1, packet, 1, packet]);
         assert_eq!(lab.state(&query), None);
         assert_eq!(lab.stats.connections.get(), 0);
         assert_eq!(lab.stats.real(11).connections.get(), 2);
@@ -506,7 +509,7 @@ fn an_answer_waits_for_the_clients_mac_address() {
 
 #[test]
 fn an_answer_that_cannot_go_on_is_said_to_the_real_server_or_cut() {
-    let small = |environment: &mut Environment| {
+    let small = |environment: &mut Around| {
         let route = Route {
             to: "0.0.0.0/0".parse().unwrap(),
             port: Some(INGRESS),

@@ -218,7 +218,8 @@ fn a_template_leads_to_a_real_server_of_weight_0_unless_it_shall_expire() {
         let syn = |port| tcp((CLIENT4, port), (VIP4, 80), SYN);
         assert_eq!(lab.goes_to(&syn(1)), Some(11));
         let mut spec = whole();
-        spec.reals[0].weight = 0;
+        let bound = spec.reals.iter_mut().find(|real| real.id == RealId(11));
+        bound.unwrap().weight = 0;
         lab.publish_with(&[sticky(spec, 32)], |environment| {
             environment.policy.expire_quiescent_template = expires;
         });

@@ -125,3 +125,37 @@ fn hashes_lead_a_client_to_one_real_server_whatever_the_order_of_its_connections
         }
     }
 }
+
+#[test]
+fn a_real_server_that_drains_keeps_its_connections_and_gets_no_others() {
+    let reals = || vec![real(11), real(12)];
+    let persistence = Persistence {
+        timeout: Duration::from_secs(300),
+        prefix: 32,
+    };
+    for persistence in [None, Some(persistence)] {
+        let spec = |reals, draining| ServiceSpec {
+            persistence,
+            draining,
+            ..service(reals)
+        };
+        let mut lab = Lab::full(&[spec(reals(), Vec::new())]);
+        assert_eq!(lab.goes_to(&syn(1)), Some(11));
+        let left = reals().remove(0);
+        lab.publish_with(&[spec(vec![real(12)], vec![left])], |environment| {
+            // It is not down.
+            environment.policy.reset_on_failure = true;
+        });
+        for flags in [ACK, FIN | ACK] {
+            let pkt = tcp((CLIENT4, 1), (VIP4, 80), flags);
+            assert_eq!(lab.goes_to(&pkt), Some(11));
+        }
+        for port in 2..5 {
+            assert_eq!(lab.goes_to(&syn(port)), Some(12));
+        }
+        lab.publish_with(&[spec(reals(), Vec::new())], |_| {});
+        // Who is persistent has moved by now.
+        let next = if persistence.is_some() { 12 } else { 11 };
+        assert_eq!(lab.goes_to(&syn(5)), Some(next));
+    }
+}

@@ -85,3 +85,32 @@ fn flows_of_a_real_server_that_is_gone_move_or_are_dropped() {
         }
     }
 }
+
+/// `inhibit_on_failure`: a failed real server stays in the pool with weight 0, as one that is drained by its
+/// configured weight.
+#[test]
+fn flows_leave_an_inhibited_real_server_that_failed_and_stay_with_a_drained_one() {
+    for persistence in [None, Some(60)] {
+        for (failed, moves) in [(true, true), (true, false), (false, true)] {
+            let with = |reals| ServiceSpec {
+                persistence: persistence.map(|seconds| Persistence {
+                    timeout: Duration::from_secs(seconds),
+                    prefix: 32,
+                }),
+                ..spec(reals)
+            };
+            let mut lab = Lab::full(&[with(vec![real(11), real(12)])]);
+            assert_eq!(lab.goes_to(&query(1)), Some(11));
+            let quiet = RealSpec {
+                weight: 0,
+                failed,
+                ..real(11)
+            };
+            lab.publish_with(&[with(vec![quiet, real(12)])], |environment| {
+                environment.policy.udp_move = moves;
+            });
+            let now = if failed && moves { 12 } else { 11 };
+            assert_eq!(lab.goes_to(&query(1)), Some(now), "{failed} {moves}");
+        }
+    }
+}

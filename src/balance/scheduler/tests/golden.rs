@@ -6,10 +6,11 @@ use super::*;
 fn golden_vectors() {
     use Scheduler::{Fo, Lc, Nq, Ovf, Rr, Sed, Wlc, Wrr};
     for (scheduler, weights, picks) in [
-        (Wrr, &[4, 3, 2, 1][..], "AABABCABCDAABABCABCD"),
-        (Wrr, &[6, 4, 2], "AABABCAABABC"),
+        (Wrr, &[4, 3, 2, 1][..], "ABCDAABABCABCDAABABCABCD"),
+        (Wrr, &[6, 4, 2], "ABCAABABCAABABC"),
         (Wrr, &[1, 0, 1], "ACAC"),
-        (Wrr, &[2_147_483_647, 1], "AAAA"),
+        (Wrr, &[2_147_483_647, 1], "ABAAA"),
+        (Wrr, &[1, 4], "ABBBBABBBB"),
         (Rr, &[4, 3, 2, 1], "ABCDABCD"),
         (Rr, &[1, 0, 1], "ACAC"),
         (Rr, &[0, 1, 0], "BB"),
@@ -20,7 +21,7 @@ fn golden_vectors() {
         (Fo, &[1, 0, 3, 2, 3], "CCC"),
         (Ovf, &[3, 1], "AAAABB-"),
     ] {
-        let picker = Picker::new(1, scheduler, &entries(weights));
+        let picker = picker(1, scheduler, &entries(weights));
         let picked = Rig::new().letters_open(&picker, picks.len());
         assert_eq!(picked, picks, "{} {weights:?}", scheduler.name());
     }
@@ -31,12 +32,12 @@ fn nobody_is_picked_where_nobody_takes_connections() {
     let mut rig = Rig::new();
     for scheduler in ALL {
         for weights in [&[][..], &[0], &[0, 0, 0]] {
-            let picker = Picker::new(1, scheduler, &entries(weights));
+            let picker = picker(1, scheduler, &entries(weights));
             assert_eq!(rig.pick(&picker), None, "{} {weights:?}", scheduler.name());
         }
         let mut down = entries(&[1, 2]);
         down.iter_mut().for_each(|entry| entry.listed = false);
-        let picker = Picker::new(1, scheduler, &down);
+        let picker = picker(1, scheduler, &down);
         assert_eq!(rig.pick(&picker), None, "{}: all down", scheduler.name());
     }
 }
@@ -48,7 +49,7 @@ fn a_real_server_over_its_threshold_gets_no_new_connections() {
         for entry in &mut list {
             entry.limits = Limits { upper: 2, lower: 0 };
         }
-        let picker = Picker::new(1, scheduler, &list);
+        let picker = picker(1, scheduler, &list);
         let mut rig = Rig::new();
         let mut per_real = [0; 2];
         for n in 0..40 {
@@ -75,17 +76,17 @@ fn a_real_server_over_its_threshold_gets_no_new_connections() {
 #[test]
 fn a_cursor_goes_on_when_the_list_is_the_same_in_a_new_table() {
     let mut rig = Rig::new();
-    let picker = || Picker::new(1, Scheduler::Wrr, &entries(&[4, 3, 2, 1]));
+    let picker = || picker(1, Scheduler::Wrr, &entries(&[4, 3, 2, 1]));
     let before = rig.letters(&picker(), 4);
     let after = rig.letters(&picker(), 6);
-    assert_eq!(before + &after, "AABABCABCD");
+    assert_eq!(before + &after, "ABCDAABABC");
 }
 
 #[test]
 fn rr_goes_on_behind_its_last_pick_when_the_list_changes() {
     let list = |ids: &[u32]| {
         let entries: Vec<Entry> = ids.iter().map(|id| entry(*id, 1)).collect();
-        Picker::new(1, Scheduler::Rr, &entries)
+        picker(1, Scheduler::Rr, &entries)
     };
     let mut rig = Rig::new();
     assert_eq!(rig.letters(&list(&[0, 1, 2, 3]), 2), "AB");
@@ -100,19 +101,62 @@ fn rr_goes_on_behind_its_last_pick_when_the_list_changes() {
 }
 
 #[test]
+fn rr_goes_on_behind_its_last_pick_when_several_changes_come_at_once() {
+    let list = |ids: &[u32]| {
+        let entries: Vec<Entry> = ids.iter().map(|id| entry(*id, 1)).collect();
+        picker(1, Scheduler::Rr, &entries)
+    };
+    let after = |picks, ids: &[u32]| {
+        let mut rig = Rig::new();
+        rig.letters(&list(&[0, 1, 2, 3]), picks);
+        rig.letters(&list(ids), 2)
+    };
+    assert_eq!(after(2, &[9, 8, 0, 2, 3]), "CD", "replaced by two");
+    assert_eq!(after(3, &[9, 1, 3]), "DJ", "and one in front left");
+    assert_eq!(after(1, &[9, 8, 1, 2, 3]), "JI", "the first, replaced");
+    assert_eq!(after(4, &[9, 0, 1, 2]), "JA", "the last, replaced");
+    assert_eq!(after(3, &[9, 0, 2]), "JA", "others left");
+    assert_eq!(after(4, &[7, 8]), "HI", "all are new");
+}
+
+/// The picks of many clients.
+fn placed(scheduler: Scheduler, entries: &[Entry]) -> Vec<Option<u32>> {
+    let (mut rig, picker) = (Rig::new(), Picker::new(1, scheduler, entries));
+    let mut place = |client: u32| {
+        rig.client = Ipv4Addr::from_bits(0x0a00_0000 | client).into();
+        rig.vip = rig.client;
+        rig.pick(&picker)
+    };
+    (0..1000).map(&mut place).collect()
+}
+
+#[test]
+fn clients_have_their_real_servers_again_when_one_that_failed_is_back() {
+    for scheduler in [SH, Scheduler::Dh, MH] {
+        let mut list = entries(&[1, 2, 1, 3]);
+        let before = placed(scheduler, &list);
+        list[1].listed = false;
+        let meanwhile = placed(scheduler, &list);
+        assert!(!meanwhile.contains(&Some(1)) && !meanwhile.contains(&None));
+        list[1].listed = true;
+        assert_eq!(placed(scheduler, &list), before, "{}", scheduler.name());
+    }
+}
+
+#[test]
 fn another_virtual_server_in_the_slot_starts_anew() {
     let mut rig = Rig::new();
-    rig.letters(&Picker::new(1, Scheduler::Rr, &entries(&[1, 1, 1])), 1);
-    let other = Picker::new(2, Scheduler::Rr, &entries(&[1, 1, 1]));
+    rig.letters(&picker(1, Scheduler::Rr, &entries(&[1, 1, 1])), 1);
+    let other = picker(2, Scheduler::Rr, &entries(&[1, 1, 1]));
     assert_eq!(rig.letters(&other, 2), "AB");
-    let wrr = Picker::new(2, Scheduler::Wrr, &entries(&[2, 1]));
-    assert_eq!(rig.letters(&wrr, 3), "AAB");
+    let wrr = picker(2, Scheduler::Wrr, &entries(&[2, 1]));
+    assert_eq!(rig.letters(&wrr, 4), "ABAA");
 }
 
 #[test]
 fn connections_of_other_workers_count_after_a_sum() {
     let (mut rig, other) = (Rig::new(), WorkerStats::new());
-    let picker = Picker::new(1, Scheduler::Wlc, &entries(&[1, 1]));
+    let picker = picker(1, Scheduler::Wlc, &entries(&[1, 1]));
     other.real(0).claim(1);
     other.real(0).active.set(3);
     let views = [

@@ -60,6 +60,8 @@ struct Locality {
 /// A virtual server in IPVS.
 struct Literal {
     list: Vec<Dest>,
+    /// Those that were removed.
+    trash: Vec<Dest>,
     /// `rr`: the last pick; `None` is the list head.
     last: Option<usize>,
     /// `wrr`: its `cl`, `cw`, `mw` and `di`.
@@ -76,6 +78,7 @@ impl Literal {
     fn new() -> Self {
         Self {
             list: Vec::new(),
+            trash: Vec::new(),
             last: None,
             current: None,
             cw: 0,
@@ -85,14 +88,14 @@ impl Literal {
         }
     }
 
-    fn add(&mut self, at: usize, dest: Dest) {
-        self.list.insert(at, dest);
-        self.last = self.last.map(|last| last + usize::from(last >= at));
+    fn add(&mut self, dest: Dest) {
+        self.list.insert(0, dest);
+        self.last = self.last.map(|last| last + 1);
         self.changed();
     }
 
     fn remove(&mut self, at: usize) {
-        self.list.remove(at);
+        self.trash.push(self.list.remove(at));
         self.last = match self.last {
             Some(last) if last >= at => last.checked_sub(1),
             last => last,
@@ -260,7 +263,6 @@ impl Literal {
                 set: Vec::new(),
             });
         known.asked = now;
-        known.set.retain(|id| self.at(*id).is_some());
         let members: Vec<usize> = known.set.iter().filter_map(|id| self.at(*id)).collect();
         let load = |at: &usize| self.list[*at].per_weight(self.list[*at].overhead());
         let least = members
@@ -349,8 +351,10 @@ enum Step {
     Expire(usize),
     /// Another weight.
     Weight(usize, u32),
-    /// One more real server: place, weight, thresholds.
-    Add(usize, u32, u32, u32),
+    /// One more real server: weight, thresholds.
+    Add(u32, u32, u32),
+    /// One that was removed is added again.
+    AddAgain(usize),
     /// One less.
     Remove(usize),
     /// Hours pass.
@@ -358,18 +362,19 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    use Step::{Add, Close, Expire, Open, Remove, Wait, Weight};
+    use Step::{Add, AddAgain, Close, Expire, Open, Remove, Wait, Weight};
     let place = 0_usize..7;
     let limits = prop_oneof![1 => Just((0, 0)), 2 => (1_u32..6, 0_u32..6)];
-    let add = (place.clone(), 0_u32..9, limits);
-    let add = add.prop_map(|(at, weight, (upper, lower))| Add(at, weight, upper, lower));
+    let add = (0_u32..9, limits);
+    let add = add.prop_map(|(weight, (upper, lower))| Add(weight, upper, lower));
     let step = prop_oneof![
         12 => (any::<u8>(), 0_u8..4).prop_map(|(client, vip)| Open(client, vip)),
         3 => (place.clone(), 1_i64..4).prop_map(|(at, n)| Close(at, n)),
         2 => place.clone().prop_map(Expire),
         2 => (place.clone(), 0_u32..9).prop_map(|(at, weight)| Weight(at, weight)),
-        2 => add,
-        1 => place.prop_map(Remove),
+        1 => add,
+        1 => place.clone().prop_map(AddAgain),
+        2 => place.prop_map(Remove),
         1 => (1_u32..20).prop_map(Wait),
     ];
     prop::collection::vec(step, 1..80)
@@ -387,7 +392,7 @@ impl Pair {
         Self {
             scheduler,
             literal: Literal::new(),
-            picker: Picker::new(1, scheduler, &[]),
+            picker: picker(1, scheduler, &[]),
         }
     }
 
@@ -397,7 +402,7 @@ impl Pair {
             ..entry(dest.id, u32::try_from(dest.weight).unwrap())
         };
         let entries: Vec<Entry> = self.literal.list.iter().map(entry).collect();
-        self.picker = Picker::new(1, self.scheduler, &entries);
+        self.picker = picker(1, self.scheduler, &entries);
         rig.state.follow(ServiceId(0), &self.picker);
     }
 
@@ -446,7 +451,7 @@ impl Pair {
                     self.publish(rig);
                 }
             }
-            Step::Add(at, weight, upper, lower) => {
+            Step::Add(weight, upper, lower) => {
                 let dest = Dest {
                     id: 100 + n,
                     weight: weight.into(),
@@ -455,8 +460,15 @@ impl Pair {
                     inactive: 0,
                     over: false,
                 };
-                self.literal.add(at % (count + 1), dest);
+                self.literal.add(dest);
                 self.publish(rig);
+            }
+            Step::AddAgain(at) => {
+                if let Some(at) = at.checked_rem(self.literal.trash.len()) {
+                    let dest = self.literal.trash.remove(at);
+                    self.literal.add(dest);
+                    self.publish(rig);
+                }
             }
             Step::Remove(at) => {
                 if let Some(at) = index(at) {
@@ -488,11 +500,7 @@ fn every_scheduler_reads_the_rules_literally() {
             (rig.state, rig.now) = (SchedulerState::new(7), Tick::from_raw(1));
             (100..200).for_each(|id| rig.set_load(id, 0, 0));
             let mut pair = Pair::new(scheduler);
-            let start = [
-                Step::Add(0, 3, 4, 0),
-                Step::Add(1, 1, 3, 2),
-                Step::Add(0, 6, 5, 4),
-            ];
+            let start = [Step::Add(1, 3, 2), Step::Add(3, 4, 0), Step::Add(6, 5, 4)];
             let mut run = || {
                 for (n, step) in (0..).zip(start.iter().chain(&steps)) {
                     pair.step(n, step, &mut rig)?;
@@ -517,10 +525,10 @@ fn wrr_passes_by_nobody_in_a_long_list() {
     let outcome = TestRunner::default().run(&weights, |weights| {
         let mut rig = rig.borrow_mut();
         rig.state = SchedulerState::new(7);
-        let picker = Picker::new(1, Scheduler::Wrr, &entries(&weights));
+        let picker = picker(1, Scheduler::Wrr, &entries(&weights));
         let mut literal = Literal::new();
-        for (id, weight) in (0..).zip(&weights) {
-            literal.list.push(Dest {
+        for (id, weight) in (0..).zip(&weights).collect::<Vec<_>>().into_iter().rev() {
+            literal.add(Dest {
                 id,
                 weight: i64::from(*weight),
                 limits: Limits::default(),
@@ -529,7 +537,6 @@ fn wrr_passes_by_nobody_in_a_long_list() {
                 over: false,
             });
         }
-        literal.changed();
         for n in 0..400 {
             let expected = literal.pick(Scheduler::Wrr, &rig);
             prop_assert_eq!(rig.pick(&picker), expected, "pick {}", n);

@@ -11,7 +11,7 @@ fn vip(n: u32) -> IpAddr {
 #[test]
 fn a_destination_is_forgotten_after_a_day_without_a_question() {
     for scheduler in [Scheduler::Lblc, Scheduler::Lblcr] {
-        let picker = Picker::new(1, scheduler, &entries(&[9, 9]));
+        let picker = picker(1, scheduler, &entries(&[9, 9]));
         let mut rig = Rig::new();
         assert_eq!(rig.pick(&picker), Some(0));
         rig.set_load(0, 5, 0);
@@ -25,17 +25,17 @@ fn a_destination_is_forgotten_after_a_day_without_a_question() {
 #[test]
 fn virtual_servers_do_not_share_destinations() {
     let mut rig = Rig::new();
-    let one = Picker::new(1, Scheduler::Lblc, &entries(&[9, 9]));
+    let one = picker(1, Scheduler::Lblc, &entries(&[9, 9]));
     assert_eq!(rig.pick(&one), Some(0));
     rig.set_load(0, 5, 0);
-    let other = Picker::new(2, Scheduler::Lblc, &entries(&[9, 9]));
+    let other = picker(2, Scheduler::Lblc, &entries(&[9, 9]));
     assert_eq!((rig.pick(&other), rig.pick(&one)), (Some(1), Some(0)));
 }
 
 #[test]
 fn when_there_are_too_many_destinations_the_ones_in_use_stay() {
     let mut rig = Rig::new();
-    let picker = Picker::new(1, Scheduler::Lblc, &entries(&[900, 900]));
+    let picker = picker(1, Scheduler::Lblc, &entries(&[900, 900]));
     assert_eq!(rig.pick(&picker), Some(0));
     rig.set_load(0, 5, 0);
     let usual = rig.vip;
@@ -56,7 +56,7 @@ fn when_there_are_too_many_destinations_the_ones_in_use_stay() {
 #[test]
 fn a_full_set_gives_up_its_most_loaded_member() {
     let mut rig = Rig::new();
-    let picker = Picker::new(1, Scheduler::Lblcr, &entries(&[2; 30]));
+    let picker = picker(1, Scheduler::Lblcr, &entries(&[2; 30]));
     // All are crowded but the next one, which joins; then it is crowded too, less than the others.
     let crowd = |rig: &Rig, id: u32| rig.set_load(id, 100 - u64::from(id), 0);
     (0..30).for_each(|id| crowd(&rig, id));
@@ -77,7 +77,7 @@ fn a_full_set_gives_up_its_most_loaded_member() {
 #[test]
 fn an_ipv6_destination_is_not_that_of_its_low_half() {
     let mut rig = Rig::new();
-    let picker = Picker::new(1, Scheduler::Lblc, &entries(&[9, 9]));
+    let picker = picker(1, Scheduler::Lblc, &entries(&[9, 9]));
     rig.vip = "2001:db8::1".parse().unwrap();
     assert_eq!(rig.pick(&picker), Some(0));
     rig.set_load(0, 5, 0);
@@ -90,7 +90,7 @@ fn an_ipv6_destination_is_not_that_of_its_low_half() {
 #[test]
 fn a_set_that_stayed_the_same_for_more_than_a_day_loses_its_most_loaded_member() {
     let mut rig = Rig::new();
-    let picker = Picker::new(1, Scheduler::Lblcr, &entries(&[4, 4, 4]));
+    let picker = picker(1, Scheduler::Lblcr, &entries(&[4, 4, 4]));
     let ask_at = |rig: &mut Rig, tick| {
         rig.now = Tick::from_raw(1 + tick);
         rig.pick(&picker)

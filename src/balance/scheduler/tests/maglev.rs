@@ -53,13 +53,6 @@ fn removing_one_moves_less_than_one_and_a_half_shares() {
         let moved = moved(&before, &table(&fewer));
         assert!(moved < 65_537 * 3 / 200, "without {out}: {moved}");
         assert!(moved >= 65_537 / 100, "its own at the least");
-        fewer = all.clone();
-        fewer[out].listed = false;
-        let down = table(&fewer);
-        assert!(
-            !down.contains(&u32::try_from(out).unwrap()),
-            "{out} is down"
-        );
     }
 }
 
@@ -75,9 +68,9 @@ fn draining_moves_nobody() {
     }
     let mut rig = Rig::new();
     let mut list = entries(&[1, 1, 1]);
-    let before = Picker::new(1, MH, &list);
+    let before = picker(1, MH, &list);
     list[1].weight = 0;
-    let after = Picker::new(1, MH, &list);
+    let after = picker(1, MH, &list);
     for client in 0..300 {
         rig.client = Ipv4Addr::from_bits(0x0a00_0000 | client).into();
         let expected = rig.pick(&before).filter(|id| *id != 1);
@@ -111,7 +104,7 @@ fn every_box_has_the_same_table() {
     assert_eq!(sum, 3_105_385_806);
     let mut rig = Rig::new();
     rig.client = "2001:db8::1".parse().unwrap();
-    let picker = Picker::new(1, MH, &list);
+    let picker = picker(1, MH, &list);
     assert_eq!(rig.pick(&picker), Some(2));
 }
 
@@ -123,9 +116,9 @@ fn a_fallback_spreads_the_clients_of_one_over_the_others() {
         fallback: true,
         size: MaglevSize::DEFAULT,
     };
-    let before = Picker::new(1, fallback, &list);
+    let before = picker(1, fallback, &list);
     list[4].weight = 0;
-    let after = Picker::new(1, fallback, &list);
+    let after = picker(1, fallback, &list);
     let mut rig = Rig::new();
     let mut taken = [0_u32; 10];
     for port in 0..20_000 {
@@ -161,7 +154,7 @@ fn a_fallback_finds_the_only_one_left() {
             fallback: true,
             size: MaglevSize::new(size).unwrap(),
         };
-        let picker = Picker::new(1, scheduler, &list);
+        let picker = picker(1, scheduler, &list);
         for port in 0..100 {
             rig.client_port = port;
             assert_eq!(rig.pick(&picker), Some(0));
@@ -200,7 +193,7 @@ fn a_table_is_filled_again_only_when_it_would_differ() {
     };
     for other in [
         change(|list| list[0].last_weight = 5),
-        change(|list| list[0].listed = false),
+        change(|list| list.truncate(2)),
         change(|list| list[0].endpoint.port = 81),
         change(|list| list[0].endpoint.addr = "10.9.9.9".parse().unwrap()),
         change(|list| list.swap(0, 1)),

@@ -30,9 +30,16 @@ fn entry(id: u32, weight: u32) -> Entry {
     }
 }
 
+/// Real servers 0 and on, in the order of the list.
 fn entries(weights: &[u32]) -> Vec<Entry> {
     let numbered = (0..).zip(weights);
     numbered.map(|(id, weight)| entry(id, *weight)).collect()
+}
+
+/// A picker whose list has those in this order: the first was added last.
+fn picker(owner: u64, scheduler: Scheduler, list: &[Entry]) -> Picker {
+    let added: Vec<Entry> = list.iter().rev().copied().collect();
+    Picker::new(owner, scheduler, &added)
 }
 
 const SH: Scheduler = Scheduler::Sh {

@@ -4,7 +4,7 @@ use super::*;
 
 /// How often each real server was picked.
 fn shares(rig: &mut Rig, list: &[Entry]) -> Vec<u32> {
-    let picker = Picker::new(1, Scheduler::Twos, list);
+    let picker = picker(1, Scheduler::Twos, list);
     let mut count = vec![0; list.len()];
     for _ in 0..20_000 {
         count[rig.pick(&picker).unwrap() as usize] += 1;

@@ -1,7 +1,7 @@
 //! Finding room for a new entry: what may go, and in which order.
 
 use super::{
-    ConnTable, DEEPEST, Home, NewConn, Slot, Turn,
+    Candidates, ConnTable, DEEPEST, NewConn, Slot, Turn,
     bucket::{ASSURED, Bucket, FREE, WAYS},
 };
 use crate::{
@@ -93,9 +93,9 @@ impl<K: FlowKey> ConnTable<K> {
         turn: Turn<'_>,
     ) -> Option<(Slot, u16, u32)> {
         let roomy = self.used * 100 < self.buckets.len() * WAYS * Self::USABLE_PERCENT;
-        let slot = self.make_room(new.home, new.guess, !roomy, turn);
+        let slot = self.make_room(new.candidates, new.guess, !roomy, turn);
         match slot {
-            Some(slot) => Some((slot, new.home.tag, 0)),
+            Some(slot) => Some((slot, new.candidates.tag, 0)),
             None if roomy => self.further_place_for(new, turn),
             None => None,
         }
@@ -105,45 +105,45 @@ impl<K: FlowKey> ConnTable<K> {
     fn further_place_for(&mut self, new: &NewConn<K>, turn: Turn<'_>) -> Option<(Slot, u16, u32)> {
         let hash = new.key.hash(&self.secrets);
         for depth in 1..=DEEPEST {
-            let home = self.further_home(hash, depth);
-            if let Some(slot) = self.make_room(home, None, false, turn) {
+            let candidates = self.further_candidates(hash, depth);
+            if let Some(slot) = self.make_room(candidates, None, false, turn) {
                 self.deep += 1;
                 self.deepest = self.deepest.max(depth);
-                return Some((slot, home.tag, depth));
+                return Some((slot, candidates.tag, depth));
             }
         }
-        let slot = self.make_room(new.home, None, true, turn)?;
-        Some((slot, new.home.tag, 0))
+        let slot = self.make_room(new.candidates, None, true, turn)?;
+        Some((slot, new.candidates.tag, 0))
     }
 
-    /// An empty place in one of the buckets of `home`. `guess` is what [`Self::room`] found a
+    /// An empty place in one of the buckets of `candidates`. `guess` is what [`Self::room`] found a
     /// moment ago. Unless `evicting`, only an entry whose time is over makes room.
     ///
     /// Nothing that is established makes room, unless it is [`IDLE`]. Half-open entries do when it is the whole table
     /// that is full; as long as it is only these two buckets, an entry moves instead.
     pub(super) fn make_room(
         &mut self,
-        home: Home,
+        candidates: Candidates,
         guess: Option<Slot>,
         evicting: bool,
         turn: Turn<'_>,
     ) -> Option<Slot> {
-        let vacant = guess.filter(|slot| home.has(*slot) && self.is_vacant(*slot));
-        if let Some(slot) = vacant.or_else(|| self.vacancy(home)) {
+        let vacant = guess.filter(|slot| candidates.has(*slot) && self.is_vacant(*slot));
+        if let Some(slot) = vacant.or_else(|| self.vacancy(candidates)) {
             return Some(slot);
         }
         // An entry of this very tick has taken the place of the one that was meant.
         let guessed = guess
-            .filter(|slot| home.has(*slot) && self.silent(*slot, turn))
+            .filter(|slot| candidates.has(*slot) && self.silent(*slot, turn))
             .and_then(|slot| Some((slot, self.score(slot, turn).spare()?)));
-        match guessed.or_else(|| self.spare(home, turn)) {
+        match guessed.or_else(|| self.spare(candidates, turn)) {
             Some((slot, Spare::Expired)) => {
                 self.expire(slot, turn);
                 Some(slot)
             }
             Some((slot, Spare::Early)) => {
                 if !self.is_crowded()
-                    && let Some(moved) = self.displace(home, false, turn)
+                    && let Some(moved) = self.displace(candidates, false, turn)
                 {
                     return Some(moved);
                 }
@@ -153,15 +153,15 @@ impl<K: FlowKey> ConnTable<K> {
                 self.evict(slot, turn);
                 Some(slot)
             }
-            None => self.displace(home, evicting, turn),
+            None => self.displace(candidates, evicting, turn),
         }
     }
 
     /// The place that [`Self::make_room`] will most likely find.
     #[inline]
-    pub(super) fn room(&self, home: Home, turn: Turn<'_>) -> Option<Slot> {
-        self.vacancy(home)
-            .or_else(|| self.spare(home, turn).map(|(slot, _)| slot))
+    pub(super) fn room(&self, candidates: Candidates, turn: Turn<'_>) -> Option<Slot> {
+        self.vacancy(candidates)
+            .or_else(|| self.spare(candidates, turn).map(|(slot, _)| slot))
     }
 
     fn is_vacant(&self, slot: Slot) -> bool {
@@ -170,12 +170,12 @@ impl<K: FlowKey> ConnTable<K> {
 
     /// A vacant place in the emptier bucket.
     #[inline]
-    fn vacancy(&self, home: Home) -> Option<Slot> {
-        let [first, second] = self.lines(home).map(|bucket| bucket.with_tag(FREE));
+    fn vacancy(&self, candidates: Candidates) -> Option<Slot> {
+        let [first, second] = self.lines(candidates).map(|bucket| bucket.with_tag(FREE));
         if second.count() > first.count() {
-            second.first().map(|way| Slot::new(home.second, way))
+            second.first().map(|way| Slot::new(candidates.second, way))
         } else {
-            first.first().map(|way| Slot::new(home.first, way))
+            first.first().map(|way| Slot::new(candidates.first, way))
         }
     }
 
@@ -185,11 +185,11 @@ impl<K: FlowKey> ConnTable<K> {
         clippy::cast_possible_truncation,
         reason = "the bits of the place only"
     )]
-    fn spare(&self, home: Home, turn: Turn<'_>) -> Option<(Slot, Spare)> {
+    fn spare(&self, candidates: Candidates, turn: Turn<'_>) -> Option<(Slot, Spare)> {
         // One number for an entry, with its place at the end, the first one greatest: so the best is the greatest.
         let mut best = 0;
         let mut place = 2 * WAYS as u64;
-        for at in [home.first, home.second] {
+        for at in [candidates.first, candidates.second] {
             let bucket = &self.buckets[at as usize];
             for way in 0..WAYS {
                 place -= 1;
@@ -199,9 +199,9 @@ impl<K: FlowKey> ConnTable<K> {
         }
         let place = 2 * WAYS - 1 - (best as usize & (2 * WAYS - 1));
         let bucket = if place < WAYS {
-            home.first
+            candidates.first
         } else {
-            home.second
+            candidates.second
         };
         let spare = Score(best >> PLACE_BITS).spare()?;
         Some((Slot::new(bucket, place % WAYS), spare))
@@ -253,18 +253,18 @@ impl<K: FlowKey> ConnTable<K> {
         self.buckets[slot.bucket()].seen[slot.way()] != turn.tick
     }
 
-    /// Moves one connection of the buckets of `home` to its other bucket, where there is a vacancy
+    /// Moves one connection of the buckets of `candidates` to its other bucket, where there is a vacancy
     /// or, if `evicting`, where something may go: of all buckets looked at, what may go first. The
     /// place that it leaves.
     #[cold]
-    fn displace(&mut self, home: Home, evicting: bool, turn: Turn<'_>) -> Option<Slot> {
+    fn displace(&mut self, candidates: Candidates, evicting: bool, turn: Turn<'_>) -> Option<Slot> {
         let enough = if self.is_crowded() {
             CROWDED_LOOKS
         } else {
             2 * WAYS
         };
         let mut best = (Score::default(), Slot(0), Slot(0));
-        let entries = [home.first, home.second]
+        let entries = [candidates.first, candidates.second]
             .into_iter()
             .flat_map(|bucket| (0..WAYS).map(move |way| Slot::new(bucket, way)));
         for (looks, from) in entries.enumerate() {

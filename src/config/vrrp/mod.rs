@@ -1,25 +1,25 @@
 //! `vrrp_instance`: its keywords, and the rules that hold between them.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+mod rules;
 
+use std::{net::IpAddr, time::Duration};
+
+pub(super) use self::rules::{garp_count, multicast_group, version};
 use super::{
     address::{self, Entry},
     auth::AuthDraft,
     defaults,
-    diagnostic::{Draft, Drafts, quoted},
-    global::Inherited,
-    lexer::Word,
+    diagnostic::{Draft, Drafts},
+    keyword::Table,
     model::{
-        Garp, InitialState, NotifyEvent, NotifyScript, TrackInterface, Transport, UnicastPeer,
-        VrrpInstance, VrrpVersion,
+        Garp, InitialState, NotifyScript, TrackInterface, Transport, UnicastPeer, VrrpInstance,
+        VrrpVersion,
     },
-    source::Span,
-    support::{self, Block},
+    read::At,
+    source::{Span, quoted},
+    support::{self, judge},
     tree::Stmt,
-    walk::{self, At, Rule, add_script, block, judge, line, lines, name},
+    walk::walk,
 };
 
 /// `garp_*` as said, in an instance or in `global_defs`.
@@ -31,6 +31,20 @@ pub(super) struct GarpDraft {
     pub(super) master_refresh_repeat: Option<u32>,
     pub(super) lower_prio_delay: Option<Duration>,
     pub(super) lower_prio_repeat: Option<u32>,
+}
+
+/// Defaults of `vrrp_instance` that `global_defs` changes.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    pub(super) version: Option<VrrpVersion>,
+    pub(super) group: Option<IpAddr>,
+    pub(super) garp: GarpDraft,
+    pub(super) min_garp: bool,
+    pub(super) down_timer_adverts: Option<u8>,
+    pub(super) lower_prio_no_advert: bool,
+    pub(super) higher_prio_send_advert: bool,
+    pub(super) check_unicast_src: bool,
+    pub(super) skip_check_adv_addr: bool,
 }
 
 impl GarpDraft {
@@ -96,68 +110,10 @@ pub(super) struct InstanceDraft {
     notify: Vec<NotifyScript>,
 }
 
-/// `version`, `vrrp_version`.
-pub(super) fn version(stmt: &Stmt, drafts: &mut Drafts) -> Option<VrrpVersion> {
-    let word = stmt.one(drafts)?;
-    let version = match word.text.as_str() {
-        "2" => VrrpVersion::V2,
-        "3" => VrrpVersion::V3,
-        _ => {
-            let message = format!("{} is not a version of VRRP", quoted(&word.text));
-            drafts.push(Draft::error(word.span, message).hint("2 or 3"));
-            return None;
-        }
-    };
-    let verdict = support::vrrp_version(version);
-    judge(
-        verdict,
-        &format!("VRRP version {}", word.text),
-        word.span,
-        drafts,
-    );
-    Some(version)
-}
-
-/// `vrrp_mcast_group4`, `mcast_dst_ip`.
-pub(super) fn multicast_group(stmt: &Stmt, drafts: &mut Drafts) -> Option<IpAddr> {
-    let group = stmt.vrrp_address(drafts)?;
-    if !group.is_multicast() {
-        let message = format!("{group} is not a multicast address");
-        drafts.push(Draft::error(stmt.args[0].span, message));
-        return None;
-    }
-    Some(group)
-}
-
-/// `garp_*_repeat`: keepalived makes 0 a 1; more than [`defaults::GARP_MOST`] is our own limit.
-pub(super) fn garp_count(stmt: &Stmt, drafts: &mut Drafts) -> Option<u32> {
-    if stmt.args.first().is_some_and(|word| word.text == "0") {
-        let message = format!("{} 0 is taken as 1", stmt.keyword.text);
-        drafts.push(Draft::warning(stmt.args[0].span, message));
-        return Some(1);
-    }
-    let count = stmt.number::<u32>(&defaults::GARP_COUNT, drafts)?;
-    let most = defaults::GARP_MOST;
-    if count > most {
-        let message = format!("{} {count} is taken as {most}", stmt.keyword.text);
-        drafts.push(Draft::warning(stmt.args[0].span, message));
-    }
-    Some(count.min(most))
-}
-
-/// The name of an interface that the kernel could have.
-pub(super) fn interface(word: &Word, drafts: &mut Drafts) -> Option<String> {
-    let name = &word.text;
-    let fits = (1..=defaults::INTERFACE_NAME_BYTES).contains(&name.len());
-    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-    if !fits || name.contains(bad) || name == "." || name == ".." {
-        let message = format!("{} cannot be the name of an interface", quoted(name));
-        let hint = format!("1 to {} bytes", defaults::INTERFACE_NAME_BYTES);
-        drafts.push(Draft::error(word.span, message).hint(hint));
-        return None;
-    }
-    Some(name.clone())
-}
+pub(super) static TABLE: Table<InstanceDraft> = Table {
+    block: "vrrp_instance",
+    keywords: &[rules::ROUTER, rules::NETWORK, rules::OTHER],
+};
 
 impl InstanceDraft {
     /// Reads a `vrrp_instance` block.
@@ -192,8 +148,7 @@ impl InstanceDraft {
             higher_prio_send_advert: None,
             notify: Vec::new(),
         };
-        let rules = [RULES, NETWORK_RULES, OTHER_RULES];
-        walk::walk(&mut draft, stmt.body(), Block::VrrpInstance, &rules, drafts);
+        walk(&mut draft, stmt.body(), &TABLE, drafts);
         draft
     }
 
@@ -444,307 +399,4 @@ impl InstanceDraft {
         });
         tracked.into_iter().map(|entry| entry.value).collect()
     }
-}
-
-static RULES: &[Rule<InstanceDraft>] = &[
-    lines("state", |draft, stmt, drafts| {
-        let Some(word) = stmt.one(drafts) else { return };
-        let value = match word.text.as_str() {
-            "MASTER" => InitialState::Master,
-            "BACKUP" => InitialState::Backup,
-            other => {
-                let message = format!("{} is not a state", quoted(other));
-                drafts.push(Draft::error(word.span, message).hint("MASTER or BACKUP"));
-                return;
-            }
-        };
-        if draft.state.is_some_and(|state| state.value != value) {
-            let message = "a second state that differs from the first";
-            drafts.push(Draft::error(word.span, message));
-            return;
-        }
-        draft.state = Some(At {
-            value,
-            span: word.span,
-        });
-    }),
-    line("interface", |draft, stmt, drafts| {
-        let Some(word) = stmt.one(drafts) else { return };
-        if word.text == "lo" {
-            let message = "VRRP cannot run on the loopback interface";
-            drafts.push(Draft::error(word.span, message));
-        }
-        draft.interface = interface(word, drafts);
-    }),
-    line("virtual_router_id", |draft, stmt, drafts| {
-        let value = stmt.number(&defaults::VRID, drafts);
-        // A VRID that was said, if wrongly, is not missing as well.
-        let span = stmt
-            .args
-            .first()
-            .map_or(stmt.keyword.span, |word| word.span);
-        let value = value.unwrap_or_default();
-        draft.virtual_router_id = Some(At { value, span });
-    }),
-    line("priority", |draft, stmt, drafts| {
-        // keepalived takes 100 in the place of a priority out of range.
-        let value = stmt.number(&defaults::PRIORITIES, drafts);
-        draft.priority = value.or(Some(defaults::PRIORITY));
-    }),
-    line("version", |draft, stmt, drafts| {
-        draft.version = version(stmt, drafts);
-    }),
-    line("advert_int", |draft, stmt, drafts| {
-        let Some(value) = stmt.time(&defaults::ADVERT_INTERVAL, drafts) else {
-            return;
-        };
-        draft.advert_int = Some(At {
-            value,
-            span: stmt.args[0].span,
-        });
-    }),
-    line("nopreempt", |draft, stmt, drafts| {
-        let value = !stmt.flag(drafts);
-        draft.preempt = Some(At {
-            value,
-            span: stmt.keyword.span,
-        });
-    }),
-    line("preempt", |draft, stmt, drafts| {
-        let value = stmt.flag(drafts);
-        draft.preempt = Some(At {
-            value,
-            span: stmt.keyword.span,
-        });
-    }),
-    line("preempt_delay", |draft, stmt, drafts| {
-        let value = stmt.time(&defaults::PREEMPT_DELAY, drafts);
-        draft.preempt_delay = value.map(|value| At {
-            value,
-            span: stmt.keyword.span,
-        });
-    }),
-    block("authentication", |draft, stmt, drafts| {
-        draft.auth.read(stmt, drafts);
-    }),
-];
-
-static NETWORK_RULES: &[Rule<InstanceDraft>] = &[
-    block("virtual_ipaddress", |draft, stmt, drafts| {
-        address::entries(&mut draft.addresses, stmt, drafts);
-    }),
-    block("virtual_ipaddress_excluded", |draft, stmt, drafts| {
-        address::entries(&mut draft.excluded, stmt, drafts);
-    }),
-    line("unicast_src_ip", |draft, stmt, drafts| {
-        draft.source = stmt.vrrp_address(drafts);
-    }),
-    line("mcast_src_ip", |draft, stmt, drafts| {
-        draft.source = stmt.vrrp_address(drafts);
-    }),
-    line("mcast_dst_ip", |draft, stmt, drafts| {
-        draft.group = multicast_group(stmt, drafts);
-    }),
-    block("unicast_peer", |draft, stmt, drafts| {
-        let mut peers = draft
-            .peers
-            .take()
-            .map_or_else(Vec::new, |peers| peers.value);
-        for entry in stmt.body() {
-            peers.extend(unicast_peer(entry, drafts));
-        }
-        draft.peers = Some(At {
-            value: peers,
-            span: stmt.keyword.span,
-        });
-    }),
-    line("unicast_ttl", |draft, stmt, drafts| {
-        draft.unicast_ttl = stmt.number(&defaults::TTL, drafts);
-    }),
-    line("check_unicast_src", |draft, stmt, drafts| {
-        draft.check_unicast_src = Some(stmt.flag(drafts));
-    }),
-    block("track_interface", |draft, stmt, drafts| {
-        for entry in stmt.body() {
-            draft.track_interface.extend(track_entry(entry, drafts));
-        }
-    }),
-    line("dont_track_primary", |draft, stmt, drafts| {
-        draft.dont_track_primary = stmt.flag(drafts);
-    }),
-    line("skip_check_adv_addr", |draft, stmt, drafts| {
-        draft.skip_check_adv_addr = stmt.boolean(drafts);
-    }),
-    line("down_timer_adverts", |draft, stmt, drafts| {
-        draft.down_timer_adverts = stmt.number(&defaults::DOWN_TIMER, drafts);
-    }),
-    line("lower_prio_no_advert", |draft, stmt, drafts| {
-        draft.lower_prio_no_advert = stmt.boolean(drafts);
-    }),
-    line("higher_prio_send_advert", |draft, stmt, drafts| {
-        draft.higher_prio_send_advert = stmt.boolean(drafts);
-    }),
-    line("garp_master_delay", |draft, stmt, drafts| {
-        draft.garp.master_delay = stmt.time(&defaults::GARP_DELAY, drafts);
-    }),
-    line("garp_master_repeat", |draft, stmt, drafts| {
-        draft.garp.master_repeat = garp_count(stmt, drafts);
-    }),
-    line("garp_master_refresh", |draft, stmt, drafts| {
-        draft.garp.master_refresh = stmt.time(&defaults::GARP_DELAY, drafts);
-    }),
-    line("garp_master_refresh_repeat", |draft, stmt, drafts| {
-        draft.garp.master_refresh_repeat = garp_count(stmt, drafts);
-    }),
-    line("garp_lower_prio_delay", |draft, stmt, drafts| {
-        draft.garp.lower_prio_delay = stmt.time(&defaults::GARP_DELAY, drafts);
-    }),
-    line("garp_lower_prio_repeat", |draft, stmt, drafts| {
-        draft.garp.lower_prio_repeat = garp_count(stmt, drafts);
-    }),
-];
-
-fn unicast_peer(entry: &Stmt, drafts: &mut Drafts) -> Option<UnicastPeer> {
-    let addr = walk::vrrp_address(&entry.keyword, drafts)?;
-    let mut peer = UnicastPeer {
-        addr,
-        min_ttl: 0,
-        max_ttl: u8::MAX,
-    };
-    for pair in entry.args.chunks(2) {
-        let field = match pair[0].text.as_str() {
-            "min_ttl" => &mut peer.min_ttl,
-            "max_ttl" => &mut peer.max_ttl,
-            other => {
-                let message = format!("unknown option {} of a peer", quoted(other));
-                let hint = "min_ttl N or max_ttl N; one peer a line";
-                drafts.push(Draft::error(pair[0].span, message).hint(hint));
-                return Some(peer);
-            }
-        };
-        let Some(word) = pair.get(1) else {
-            let message = format!("{} needs a value", quoted(&pair[0].text));
-            drafts.push(Draft::error(pair[0].span, message));
-            break;
-        };
-        let what = quoted(&pair[0].text);
-        judge(support::PEER_TTL, &what, pair[0].span, drafts);
-        if let Some(ttl) = walk::number(word, &pair[0].text, &defaults::TTL, drafts) {
-            *field = ttl;
-        }
-    }
-    Some(peer)
-}
-
-fn track_entry(entry: &Stmt, drafts: &mut Drafts) -> Option<At<TrackInterface>> {
-    let interface = interface(&entry.keyword, drafts)?;
-    let mut weight = 0;
-    let mut reverse = false;
-    let mut words = entry.args.iter();
-    while let Some(word) = words.next() {
-        match word.text.as_str() {
-            "weight" => match words.next() {
-                Some(value) => weight = track_weight(value, drafts)?,
-                None => {
-                    let message = "`weight` needs a value";
-                    drafts.push(Draft::error(word.span, message));
-                }
-            },
-            "reverse" => reverse = true,
-            other => {
-                let message = format!("unknown option {} of a tracked interface", quoted(other));
-                let hint = "weight N [reverse]; one interface a line";
-                drafts.push(Draft::error(word.span, message).hint(hint));
-                break;
-            }
-        }
-    }
-    let value = TrackInterface {
-        interface,
-        weight,
-        reverse,
-    };
-    Some(At {
-        value,
-        span: entry.keyword.span,
-    })
-}
-
-/// keepalived brings ±254 to ±253.
-fn track_weight(word: &Word, drafts: &mut Drafts) -> Option<i16> {
-    let clamped = match word.text.as_str() {
-        "254" => 253,
-        "-254" => -253,
-        _ => return walk::number(word, "weight", &defaults::TRACK_WEIGHT, drafts),
-    };
-    let message = format!("weight {} is taken as {clamped}", word.text);
-    drafts.push(Draft::warning(word.span, message));
-    Some(clamped)
-}
-
-static OTHER_RULES: &[Rule<InstanceDraft>] = &[
-    lines("notify", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Any, s, x)
-    }),
-    lines("notify_master", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Master, s, x)
-    }),
-    lines("notify_backup", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Backup, s, x)
-    }),
-    lines("notify_fault", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Fault, s, x)
-    }),
-    lines("notify_stop", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Stop, s, x)
-    }),
-    lines("notify_deleted", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::Deleted, s, x)
-    }),
-    lines("notify_master_rx_lower_pri", |d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::MasterRxLowerPri, s, x);
-    }),
-    name("accept"),
-    name("no_accept"),
-    line("no_virtual_ipaddress", |draft, stmt, drafts| {
-        draft.no_addresses = stmt.flag(drafts);
-    }),
-    name("promote_secondaries"),
-    name("virtual_routes"),
-    name("virtual_rules"),
-    name("auth_hmac"),
-    name("unicast_fault_no_peer"),
-    name("old_unicast_checksum"),
-    name("track_src_ip"),
-    name("vrf"),
-    name("use_vmac"),
-    name("use_vmac_addr"),
-    name("vmac_xmit_base"),
-    name("use_ipvlan"),
-    name("track_script"),
-    name("track_file"),
-    name("track_process"),
-    name("track_bfd"),
-    name("strict_mode"),
-    name("timer_expired_backup"),
-    name("thread_timer_expired"),
-    name("garp_extra_if"),
-    name("vmac_garp_intvl"),
-    name("owner_ignore_adverts"),
-    name("kernel_rx_buf_size"),
-    name("debug"),
-    name("notify_priority_changes"),
-    name("smtp_alert"),
-    name("lvs_sync_daemon_interface"),
-    name("native_ipv6"),
-    name("linkbeat_use_polling"),
-];
-
-/// The broadcast address of a network, or its network address, as ip(8) has `brd +` and `brd -`.
-pub(super) fn host_bits(addr: Ipv4Addr, len: u8, set: bool) -> Option<Ipv4Addr> {
-    let mask = u32::MAX
-        .checked_shr(u32::from(len))
-        .filter(|mask| *mask > 1)?;
-    let bits = u32::from(addr);
-    Some(Ipv4Addr::from(if set { bits | mask } else { bits & !mask }))
 }
