@@ -2,7 +2,7 @@
 
 use super::{
     frames::{ACK, SYN},
-    handover_tests::{Crew, persistent},
+    handover_tests::Crew,
     *,
 };
 use crate::dataplane::ports::orders::{self, Answer, Order, Orders};
