@@ -112,6 +112,49 @@ fn only_real_servers_that_packets_can_reach_soon_are_scheduled() {
 }
 
 #[test]
+fn a_real_server_on_this_host_gets_its_packets_as_they_are_by_a_port_of_its_own() {
+    let own = IpAddr::from([10, 0, 0, 13]);
+    let mut kernel = FakeKernel::default();
+    (kernel.routes).insert(own, Some(route(RouteKind::Local, 9)));
+    let text = "virtual_server 10.0.0.9 80 {\nlb_kind NAT\nprotocol TCP\nreal_server 10.0.0.12 8080 {\n}\n\
+                real_server 10.0.0.13 8080 {\n}\n}\n";
+    let (services, health, mut hops) = set_up(text, &mut kernel);
+    let spec = |hops: &NextHops| {
+        let spec = services.spec(ServiceId(0), &health, hops, &ports());
+        let reals = spec.unwrap().reals.into_iter();
+        reals
+            .map(|real| (real.method, real.available))
+            .collect::<Vec<_>>()
+    };
+    let not_opened = |hops: &NextHops| hops.problems(|ifindex| ifindex != 1).collect::<Vec<_>>();
+    assert!(hops.has_local());
+    assert_eq!(spec(&hops), [(LbKind::Nat, true), (LbKind::Dr, false)]);
+    hops.take_changed();
+
+    let destination = MacAddr([2, 0, 0, 0, 0, 99]);
+    assert!(hops.set_local(Some((1, destination))), "it is news");
+    assert!(!hops.set_local(Some((1, destination))));
+    let changed = hops.take_changed();
+    assert_eq!(
+        changed.iter().map(|(addr, _)| *addr).collect::<Vec<_>>(),
+        [own]
+    );
+    let way = way(own, &hops, &ports()).unwrap();
+    assert_eq!((way.port, way.destination), (PortId(1), destination));
+    assert_eq!(spec(&hops), [(LbKind::Nat, true), (LbKind::Dr, true)]);
+    assert_eq!(hops.problems(|_| true).count(), 0);
+    assert!(not_opened(&hops).contains(&(own, Problem::NotOpened)));
+    // The port has opened, or another MTU.
+    hops.handle_interface(1);
+    assert!(hops.take_changed().iter().any(|(addr, _)| *addr == own));
+
+    hops.set_local(None);
+    assert_eq!(hops.hop(own), Err(Problem::Local));
+    hops.untrack(own);
+    assert!(!hops.has_local());
+}
+
+#[test]
 fn the_status_says_why_a_real_server_takes_no_connections() {
     let (services, health, hops) = one_of_each();
     let status = services.status(&health, &hops, &ports(), AllStats(&[]));
