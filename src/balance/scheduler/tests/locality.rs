@@ -75,6 +75,32 @@ fn a_full_set_gives_up_its_most_loaded_member() {
 }
 
 #[test]
+fn those_that_left_the_list_leave_a_full_set_first() {
+    let mut rig = Rig::new();
+    let list = entries(&[2; 30]);
+    let all = picker(1, Scheduler::Lblcr, &list);
+    let without = picker(1, Scheduler::Lblcr, &list[6..]);
+    let crowd = |rig: &Rig, id: u32| rig.set_load(id, 100 - u64::from(id), 0);
+    (0..30).for_each(|id| crowd(&rig, id));
+    for id in 0..12 {
+        rig.set_load(id, 0, 0);
+        assert_eq!(rig.pick(&all), Some(id), "joins");
+        crowd(&rig, id);
+    }
+    rig.set_load(20, 0, 0);
+    assert_eq!(rig.pick(&without), Some(20), "joins");
+    crowd(&rig, 20);
+    rig.set_load(28, 0, 0);
+    for id in (6..12).chain([20]) {
+        rig.set_load(id, 1, 0);
+        assert_eq!(rig.pick(&without), Some(id), "is in the set");
+        crowd(&rig, id);
+    }
+    rig.set_load(2, 1, 0);
+    assert_eq!(rig.pick(&all), Some(28), "2 was out of the list and left");
+}
+
+#[test]
 fn an_ipv6_destination_is_not_that_of_its_low_half() {
     let mut rig = Rig::new();
     let picker = picker(1, Scheduler::Lblc, &entries(&[9, 9]));
