@@ -26,10 +26,11 @@ use crate::{
             ConnectionQuery, DEFAULT_CONNECTIONS, DEFAULT_SOCKET, MAX_CONNECTIONS, Request,
             Response,
         },
-        cleanup,
-        data_plane::{IoWish, XdpWish},
-        engine,
-        placement::CpuList,
+        cleanup, engine,
+        forwarding::{
+            data_plane::{IoWish, XdpWish},
+            placement::CpuList,
+        },
     },
 };
 

@@ -1,28 +1,13 @@
-//! The control thread: one mio loop that drives the protocol machines and everything slow.
+//! The control thread: one mio loop that drives the protocol machines and everything slow. A folder a room.
 
 pub mod admin;
 pub mod api;
-mod checks;
+pub mod checks;
 pub mod cleanup;
-mod client_ways;
-pub mod data_plane;
 pub mod engine;
-mod enquiries;
-mod forwarding;
-mod frame_watch;
-mod local_way;
+pub mod forwarding;
 mod lock_file;
 pub mod log;
-mod next_hops;
-mod outages;
 mod pace;
-pub mod placement;
-mod ports;
-pub mod probes;
-mod reload;
 mod repeats;
-mod sampling;
-mod services;
-mod token;
 mod vrrp;
-mod workers;

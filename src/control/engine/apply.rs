@@ -6,10 +6,10 @@ use super::{
     super::{
         admin::{Pieces, Ticket},
         api::{ReloadReport, Response},
-        data_plane::Calls,
-        reload::{Fresh, Refusal},
+        forwarding::data_plane::Calls,
     },
     Engine, parts,
+    reload::{Fresh, Refusal},
 };
 use crate::{
     config::{Config, Diff},

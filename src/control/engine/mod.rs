@@ -8,7 +8,9 @@
 
 mod answers;
 mod apply;
+mod reload;
 mod start;
+mod token;
 
 pub(super) use start::lock_path;
 
@@ -25,18 +27,18 @@ use mio::{Events, Poll, Registry};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
+use self::{reload::Reload, token::Part};
 use super::{
-    admin::{AdminSocket, Ticket},
+    admin::{AdminSocket, Ticket, enquiries::Enquiries},
     checks::Checks,
-    data_plane::{IoWish, XdpWish, raise_limits},
-    enquiries::Enquiries,
-    forwarding::{Forwarding, View, Voice},
+    forwarding::{
+        Forwarding, View, Voice,
+        data_plane::{IoWish, XdpWish, raise_limits},
+        placement::CpuList,
+    },
     lock_file::LockFile,
     log::Log,
-    placement::CpuList,
-    reload::Reload,
     repeats::{Repeats, Reports},
-    token::Part,
     vrrp::{Env, Vrrp, last_will},
 };
 use crate::{

@@ -15,18 +15,17 @@ use signal_hook_mio::v1_0::Signals;
 
 use super::{
     super::{
-        admin::AdminSocket,
+        admin::{AdminSocket, enquiries::Enquiries},
         checks::Checks,
-        enquiries::Enquiries,
         forwarding::Forwarding,
         lock_file::LockFile,
         log::Log,
-        reload::Reload,
         repeats::{Repeats, Reports},
-        token::Part,
         vrrp::Vrrp,
     },
     Engine, HOUSEKEEPING, Options,
+    reload::Reload,
+    token::Part,
 };
 use crate::{
     config::{self, Config},

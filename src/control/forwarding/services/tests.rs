@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     addr::{MacAddr, PortId},
     control::{
-        next_hops::tests::{FakeKernel, route},
-        ports::PortInfo,
+        forwarding::next_hops::tests::{FakeKernel, route},
+        forwarding::ports::PortInfo,
     },
     stats::{AllStats, WorkerStats},
     sys::netlink::RouteKind,

@@ -159,11 +159,6 @@ impl TcpProbes {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Whether events with this token are to be handed in.
-    pub const fn owns(&self, token: Token) -> bool {
-        token.0 >= self.first_token
-    }
-
     /// Connections being established now.
     pub fn running(&self) -> usize {
         self.deadlines.len()

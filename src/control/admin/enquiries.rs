@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    admin::{Pieces, Ticket},
-    api::{ConnectionQuery, ConnectionStatus, DEFAULT_CONNECTIONS, MAX_CONNECTIONS},
+    super::api::{ConnectionQuery, ConnectionStatus, DEFAULT_CONNECTIONS, MAX_CONNECTIONS},
+    Pieces, Ticket,
 };
 use crate::{
     addr::{Endpoint, L4Proto},
@@ -28,7 +28,7 @@ const NO_PROTOCOL: &str = "IP";
 
 /// Questions that are being answered.
 #[derive(Debug, Default)]
-pub(super) struct Enquiries {
+pub(in crate::control) struct Enquiries {
     next: u64,
     open: Vec<Open>,
 }
@@ -49,7 +49,7 @@ impl Enquiries {
     ///
     /// # Errors
     /// What is wrong with the query, or that too many are being answered.
-    pub(super) fn begin(
+    pub(in crate::control) fn begin(
         &mut self,
         now: Instant,
         ticket: Ticket,
@@ -89,7 +89,7 @@ impl Enquiries {
     }
 
     /// Takes what workers have answered. The next question that is answered, with its answer.
-    pub(super) fn poll(
+    pub(in crate::control) fn poll(
         &mut self,
         now: Instant,
         workers: &mut [Asking],
@@ -111,13 +111,13 @@ impl Enquiries {
     }
 
     /// When [`Self::poll`] has an answer even if no worker says anything.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::control) fn poll_timeout(&self) -> Option<Instant> {
         self.open.iter().map(|open| open.due).min()
     }
 }
 
 impl Open {
-    /// The answer as the control socket gives it: the JSON of [`Response::Connections`](super::api::Response), in pieces.
+    /// The answer as the control socket gives it: the JSON of [`Response::Connections`](crate::control::api::Response), in pieces.
     fn pieces(self) -> Pieces {
         let answers = self.answers;
         let found = answers.iter().flatten();

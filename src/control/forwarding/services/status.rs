@@ -10,7 +10,7 @@ use crate::{
     config,
     control::{
         api::{MatchStatus, RealStatus, ServiceStatus, TrafficRates, TrafficTotals},
-        next_hops::{NextHops, Problem},
+        forwarding::next_hops::{NextHops, Problem},
     },
     lvs::{LbKind, Scheduler, TunnelKind},
     stats::{AllStats, Averages, Counter, Rates, RealCounters, Totals},
@@ -18,7 +18,7 @@ use crate::{
 
 impl Services {
     /// Real servers of all virtual servers, sorry servers included.
-    pub(in crate::control) fn real_count(&self) -> usize {
+    pub(in crate::control::forwarding) fn real_count(&self) -> usize {
         self.services
             .values()
             .map(|service| service.reals.len())
@@ -26,7 +26,11 @@ impl Services {
     }
 
     /// Takes a sample of what went through the real servers with these numbers.
-    pub(in crate::control) fn estimate(&mut self, numbers: Range<usize>, stats: AllStats<'_>) {
+    pub(in crate::control::forwarding) fn estimate(
+        &mut self,
+        numbers: Range<usize>,
+        stats: AllStats<'_>,
+    ) {
         let reals = self.services.values_mut().flat_map(|it| &mut it.reals);
         for real in reals.skip(numbers.start).take(numbers.len()) {
             real.rates.sample(stats.totals(real.id.0, real.epoch.get()));
@@ -34,7 +38,7 @@ impl Services {
     }
 
     /// The virtual servers, for `xvs list`.
-    pub(in crate::control) fn status(
+    pub(in crate::control::forwarding) fn status(
         &self,
         health: &Health,
         hops: &NextHops,

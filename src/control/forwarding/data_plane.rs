@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    api::{NamedCount, SteeringCounts},
+    super::api::{NamedCount, SteeringCounts},
     frame_watch::FrameWatch,
     placement::{CpuList, Placement},
     workers::{Start, Workers},
@@ -55,34 +55,34 @@ pub enum IoWish {
 }
 
 /// What the data plane is opened with.
-pub(super) struct DataPlaneOptions {
-    pub(super) io: IoWish,
-    pub(super) xdp: XdpWish,
+pub(in crate::control) struct DataPlaneOptions {
+    pub(in crate::control) io: IoWish,
+    pub(in crate::control) xdp: XdpWish,
     /// Over all workers.
-    pub(super) connections: usize,
+    pub(in crate::control) connections: usize,
     /// How many workers; `None`: as there are queues and processors.
-    pub(super) workers: Option<u32>,
+    pub(in crate::control) workers: Option<u32>,
     /// The processors of the workers.
-    pub(super) cpus: Option<CpuList>,
+    pub(in crate::control) cpus: Option<CpuList>,
     /// Whether the workers do the drivers' receive work.
-    pub(super) busy_poll: bool,
+    pub(in crate::control) busy_poll: bool,
     /// How long a worker without packets goes on looking before it sleeps.
-    pub(super) spin: Duration,
+    pub(in crate::control) spin: Duration,
     /// Steered from the first packet on.
-    pub(super) steered: Vec<steer::Steered>,
+    pub(in crate::control) steered: Vec<steer::Steered>,
 }
 
 /// How workers call control.
-pub(super) struct Calls {
+pub(in crate::control) struct Calls {
     /// When one of them ends, for whatever reason.
-    pub(super) ended: Box<dyn Fn() + Send + Sync>,
+    pub(in crate::control) ended: Box<dyn Fn() + Send + Sync>,
     /// When one of them has asked for something, see [`DataPlane::asked`], or answered, see
     /// [`DataPlane::enquiries`].
-    pub(super) asked: Box<dyn Fn() + Send + Sync>,
+    pub(in crate::control) asked: Box<dyn Fn() + Send + Sync>,
 }
 
 /// The workers with their sockets, and the steering program that feeds them.
-pub(super) struct DataPlane {
+pub(in crate::control) struct DataPlane {
     ports: Box<dyn PortControl>,
     publisher: Publisher,
     workers: Workers,
@@ -102,7 +102,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// A sentence that says what to do: an interface that is there cannot be opened, or the kernel refuses all of it.
-    pub(super) fn open(
+    pub(in crate::control) fn open(
         interfaces: &[InterfaceSpec],
         options: DataPlaneOptions,
         table: ServiceTable,
@@ -185,45 +185,45 @@ impl DataPlane {
     /// are not among them are closed. Also when anything has happened to one of them: it is looked at then.
     ///
     /// A port that is gone is used again only after a table was published that does not name it.
-    pub(super) fn set_interfaces(&mut self, now: Instant, wanted: &[InterfaceSpec]) {
+    pub(in crate::control) fn set_interfaces(&mut self, now: Instant, wanted: &[InterfaceSpec]) {
         let newest = self.publisher.generation();
         self.ports.set_interfaces(now, wanted, newest);
     }
 
     /// Does what is due with the interfaces, to be called at [`Self::poll_timeout`] and when workers call
     /// ([`Calls::asked`]). What there is to say, a line each; then [`Self::ports`] may be others.
-    pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<String> {
+    pub(in crate::control) fn handle_timeout(&mut self, now: Instant) -> Vec<String> {
         let (newest, oldest) = (self.publisher.generation(), self.publisher.oldest_in_use());
         self.ports.handle_timeout(now, newest, oldest)
     }
 
     /// When something is due with the interfaces.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+    pub(in crate::control) fn poll_timeout(&self) -> Option<Instant> {
         self.ports.poll_timeout()
     }
 
     /// The interfaces that are wanted, and how it stands with them.
-    pub(super) fn ports(&self) -> Vec<PortStatus> {
+    pub(in crate::control) fn ports(&self) -> Vec<PortStatus> {
         self.ports.ports()
     }
 
     /// Several workers, which are to be told of each other's connections from time to time.
-    pub(super) fn has_several(&self) -> bool {
+    pub(in crate::control) fn has_several(&self) -> bool {
         self.workers.stats().len() > 1
     }
 
     /// Tells each worker what the others have of these real servers' connections.
-    pub(super) fn compare(&self, reals: impl IntoIterator<Item = RealRef>) {
+    pub(in crate::control) fn compare(&self, reals: impl IntoIterator<Item = RealRef>) {
         self.workers.compare(reals);
     }
 
     /// A neighbour whose MAC address a worker needs, and the port that it is behind.
-    pub(super) fn asked(&self) -> Option<(PortId, IpAddr)> {
+    pub(in crate::control) fn asked(&self) -> Option<(PortId, IpAddr)> {
         self.publisher.asked()
     }
 
     /// How frames come and go, one line an interface.
-    pub(super) fn report(&self) -> Vec<String> {
+    pub(in crate::control) fn report(&self) -> Vec<String> {
         let ports = self.ports();
         let lines = ports.iter().map(ToString::to_string);
         let known = self.frames.lines();
@@ -231,7 +231,7 @@ impl DataPlane {
     }
 
     /// What to tell of what comes in on interfaces.
-    pub(super) fn frame_news(&mut self) -> Vec<String> {
+    pub(in crate::control) fn frame_news(&mut self) -> Vec<String> {
         let mut open = Vec::new();
         for status in self.ports() {
             let PortState::Open(port, report) = &status.state else {
@@ -255,12 +255,12 @@ impl DataPlane {
     }
 
     /// Connections that the tables have room for, together.
-    pub(super) const fn connections(&self) -> usize {
+    pub(in crate::control) const fn connections(&self) -> usize {
         self.connections
     }
 
     /// What the steering program decided, over all interfaces that there were.
-    pub(super) fn steering_counts(&self) -> SteeringCounts {
+    pub(in crate::control) fn steering_counts(&self) -> SteeringCounts {
         let counts = self.ports.steering_counts();
         SteeringCounts {
             steered: counts.steered,
@@ -270,7 +270,7 @@ impl DataPlane {
     }
 
     /// What was lost or went wrong below the worker since the start, as far as it occurred.
-    pub(super) fn io_drops(&self) -> Vec<NamedCount> {
+    pub(in crate::control) fn io_drops(&self) -> Vec<NamedCount> {
         let named = |(name, count): (&str, u64)| NamedCount {
             name: name.to_owned(),
             count,
@@ -281,48 +281,48 @@ impl DataPlane {
     }
 
     /// The workers' counters.
-    pub(super) fn stats(&self) -> AllStats<'_> {
+    pub(in crate::control) fn stats(&self) -> AllStats<'_> {
         AllStats(self.workers.stats())
     }
 
     /// The ways to ask the workers about connections, with their counters.
-    pub(super) fn enquiries(&mut self) -> (&mut [Asking], AllStats<'_>) {
+    pub(in crate::control) fn enquiries(&mut self) -> (&mut [Asking], AllStats<'_>) {
         (self.publisher.enquiries(), AllStats(self.workers.stats()))
     }
 
     /// Ends the sleep of the workers, so that they see what they are asked.
-    pub(super) fn wake(&self) {
+    pub(in crate::control) fn wake(&self) {
         self.workers.wake();
     }
 
     /// The number of the next table.
-    pub(super) fn next_generation(&self) -> u64 {
+    pub(in crate::control) fn next_generation(&self) -> u64 {
         self.publisher.generation() + 1
     }
 
     /// Makes `table` the one that the workers forward by, each from its next turn on.
-    pub(super) fn publish(&mut self, table: ServiceTable) {
+    pub(in crate::control) fn publish(&mut self, table: ServiceTable) {
         self.publisher.publish(table);
         self.workers.wake();
     }
 
     /// Whether every worker uses the table that was published last.
-    pub(super) fn is_adopted(&self) -> bool {
+    pub(in crate::control) fn is_adopted(&self) -> bool {
         self.publisher.is_adopted()
     }
 
     /// Frees the tables that all workers have left.
-    pub(super) fn collect(&mut self) {
+    pub(in crate::control) fn collect(&mut self) {
         self.publisher.collect();
     }
 
     /// The steering program's tables.
-    pub(super) fn steering(&mut self) -> &mut Steering {
+    pub(in crate::control) fn steering(&mut self) -> &mut Steering {
         self.ports.steering()
     }
 
     /// Whether a worker has ended without being asked to.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(in crate::control) fn has_ended(&self) -> bool {
         self.workers.has_ended()
     }
 
@@ -330,7 +330,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// Why one ended before it was asked to.
-    pub(super) fn stop(&mut self) -> Result<FrameAccount, String> {
+    pub(in crate::control) fn stop(&mut self) -> Result<FrameAccount, String> {
         self.workers.stop()
     }
 
@@ -338,7 +338,7 @@ impl DataPlane {
     ///
     /// # Errors
     /// What an interface said.
-    pub(super) fn detach(&mut self) -> Result<(), String> {
+    pub(in crate::control) fn detach(&mut self) -> Result<(), String> {
         self.ports.detach().map_err(|error| error.to_string())
     }
 }
@@ -430,7 +430,7 @@ fn wakers(placement: &Placement) -> Result<Vec<Waker>, String> {
 }
 
 /// Lifts the limits that the data plane and thousands of checks need; what cannot be lifted is said.
-pub(super) fn raise_limits() -> Vec<String> {
+pub(in crate::control) fn raise_limits() -> Vec<String> {
     /// Descriptors: some 4,096 probes, sockets and maps.
     const DESCRIPTORS: u64 = 65_536;
     let memlock = limits::raise_memlock()

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    pace::Pace,
+    super::pace::Pace,
     ports::{PortInfo, Ports},
 };
 use crate::{

@@ -81,7 +81,7 @@ struct Service {
 
 /// All virtual servers.
 #[derive(Debug)]
-pub(super) struct Services {
+pub(in crate::control) struct Services {
     services: BTreeMap<ServiceId, Service>,
     /// In the order of the configuration.
     order: Vec<ServiceId>,
@@ -96,11 +96,11 @@ pub(super) struct Services {
 
 /// What came of a new configuration.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Applied {
+pub(in crate::control) struct Applied {
     /// Virtual servers that are new, or not as they were.
-    pub(super) changed: BTreeSet<ServiceId>,
+    pub(in crate::control) changed: BTreeSet<ServiceId>,
     /// Those that are there no more, to be [forgotten](Services::forget) once nobody uses them.
-    pub(super) removed: Vec<ServiceId>,
+    pub(in crate::control) removed: Vec<ServiceId>,
 }
 
 impl Services {
@@ -353,7 +353,10 @@ impl Services {
     }
 
     /// What the health checks are told of a virtual server.
-    pub(super) fn check_settings(&self, id: ServiceId) -> Option<check::VirtualSettings> {
+    pub(in crate::control) fn check_settings(
+        &self,
+        id: ServiceId,
+    ) -> Option<check::VirtualSettings> {
         self.services.get(&id).map(Service::check_settings)
     }
 
@@ -371,7 +374,7 @@ impl Services {
     }
 
     /// Whether there is none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::control) fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
 

@@ -4,6 +4,8 @@
 //! and written as the client reads them, and whoever is idle too long is shown the door. What takes
 //! longer to find is answered later, and a long answer is made as it is read.
 
+pub(super) mod enquiries;
+
 use std::{
     collections::VecDeque,
     fmt, fs,

@@ -1,10 +1,12 @@
 //! The health checks: what they want probed, and what came of it.
 
+pub mod probes;
+
 use std::collections::BTreeSet;
 
 use mio::{Registry, Token};
 
-use super::probes::TcpProbes;
+use self::probes::TcpProbes;
 use crate::{
     check::{Action, Event, Health, MAX_PROBES, Probe, VirtualSettings},
     lvs::ServiceId,

@@ -1,0 +1,57 @@
+//! What is steered to the workers, reconciled with what the kernel takes.
+
+use super::{Forwarding, STEER_AGAIN, Steering, Voice};
+use crate::sys::steer::{Reconciled, Steered};
+
+impl Forwarding {
+    /// What is to be steered now. Own addresses come first: what is sent to them is never an answer to a client.
+    pub(super) fn wanted_steering(&mut self) -> Vec<Steered> {
+        let locals = self.locals.iter().map(|addr| Steered::Local(*addr));
+        let mut wanted: Vec<Steered> = locals.collect();
+        wanted.extend(self.services.steer(&self.leaving));
+        wanted
+    }
+
+    /// Has what is wanted steered, and nothing else.
+    pub(super) fn steer(&mut self, voice: &mut Voice<'_>) {
+        self.steering = Steering::Settled;
+        let wanted = self.wanted_steering();
+        self.set_steering(&wanted, voice);
+    }
+
+    pub(super) fn set_steering(&mut self, wanted: &[Steered], voice: &mut Voice<'_>) {
+        let Some(data_plane) = &mut self.data_plane else {
+            self.steering = Steering::Settled;
+            return;
+        };
+        let done = data_plane.steering().set(wanted);
+        self.steered = wanted.iter().copied().collect();
+        self.note_steering(done, voice);
+    }
+
+    /// What the kernel refused is tried again, and said when it is news.
+    pub(super) fn note_steering(&mut self, done: Reconciled, voice: &mut Voice<'_>) {
+        let refused: Vec<String> = done.refused.iter().map(ToString::to_string).collect();
+        if refused != self.refused {
+            for line in &refused {
+                voice.say(line);
+            }
+            if refused.is_empty() {
+                voice.say("the kernel steers all that it should");
+            }
+            self.refused = refused;
+        }
+        // What waits for the table is not forgotten for what else there was to do.
+        if self.steering != Steering::AfterAdoption {
+            self.steering = match done.pending {
+                0 => Steering::Settled,
+                _ => Steering::Again(voice.now + STEER_AGAIN),
+            };
+        }
+    }
+
+    /// What the kernel refused to steer, or to leave to the host; it is tried again all the time.
+    pub(in crate::control) fn refused(&self) -> &[String] {
+        &self.refused
+    }
+}
