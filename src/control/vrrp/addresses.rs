@@ -233,7 +233,7 @@ impl Addresses {
         let what = format_args!("({instance}) {prefix} on {}", vip.device);
         let line = self
             .reports
-            .note(env.now, place, outcome.as_ref().map(|()| ()), what);
+            .note(env.now, place, outcome.as_ref().copied(), what);
         if let Some(line) = line {
             env.say(line);
         }

@@ -405,8 +405,10 @@ impl Vrrp {
         let (name, device) = (&instance.name, &interface.name);
         let what = format_args!("({name}) sending an advert to {destination} on {device}");
         let place = (id, destination);
-        let outcome = sent.as_ref().map(|()| ());
-        if let Some(line) = self.advert_reports.note(env.now, place, outcome, what) {
+        if let Some(line) = self
+            .advert_reports
+            .note(env.now, place, sent.as_ref().copied(), what)
+        {
             env.say(line);
         }
     }
@@ -470,8 +472,7 @@ impl Vrrp {
             let Some(mac) = link.mac else { continue };
             let sent = sockets.send_frame(&arp::gratuitous(mac, address));
             let what = format_args!("gratuitous ARP on {}", link.name);
-            let outcome = sent.as_ref().map(|()| ());
-            if let Some(line) = arp_reports.note(env.now, ifindex, outcome, what) {
+            if let Some(line) = arp_reports.note(env.now, ifindex, sent.as_ref().copied(), what) {
                 env.say(line);
             }
         }
