@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!             settings                       probes to make (Action)
-//! control ──────────────▶ Health ─────────────────────────────────────▶ control::probes
+//! control ──────────────▶ Health ─────────────────────────────────────▶ control::checks
 //!            results        ├─ CheckSet   timers, concurrency, one Checker each
 //!         ──────────────▶   └─ Pool       one a virtual server: quorum, sorry server
 //!                                          what happened (Event), what it means (RealView)
