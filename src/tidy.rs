@@ -305,7 +305,9 @@ fn pure_layers_forbid_unsafe_code() {
 #[test]
 fn unsafe_code_stays_in_sys() {
     for (file, text) in sources() {
-        let outside = !file.starts_with("src/sys/") && file != "src/tidy.rs";
+        // build.rs writes structures for src/sys.
+        let spelled = file == "src/tidy.rs" || file == "build.rs";
+        let outside = !file.starts_with("src/sys/") && !spelled;
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or(line);
             let unsafe_here = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]

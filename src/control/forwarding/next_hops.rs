@@ -109,9 +109,7 @@ impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::NoRoute => "has no route to it: it takes no connections",
-            Self::Local => {
-                "is this host itself, which cannot be reached from here: it takes no connections"
-            }
+            Self::Local => "is this host itself, to which there is no way: it takes no connections",
             Self::NotOpened => "is behind an interface that is not open: it takes no connections",
             Self::Unresolved => "has no known MAC address: packets to it are dropped",
         })

@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(
             tick(&mut outages, &local),
             [
-                "real server 10.0.0.11 is this host itself, which cannot be reached from here: it takes no \
+                "real server 10.0.0.11 is this host itself, to which there is no way: it takes no \
                  connections"
             ]
         );

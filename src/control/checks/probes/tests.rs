@@ -339,7 +339,7 @@ fn descriptors_run_out_and_come_back() {
     if env::var_os(INNER).is_some() {
         return few_descriptors();
     }
-    let test = "control::probes::tests::descriptors_run_out_and_come_back";
+    let test = "control::checks::probes::tests::descriptors_run_out_and_come_back";
     let output = Command::new("sh")
         .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
         .arg(env::current_exe().unwrap())

@@ -1,12 +1,13 @@
 //! Virtual servers from their configuration to the workers' table, and through changes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
     addr::{MacAddr, PortId},
+    check::Action,
     control::{
         forwarding::next_hops::tests::{FakeKernel, route},
         forwarding::ports::PortInfo,
@@ -163,8 +164,7 @@ fn the_status_says_why_a_real_server_takes_no_connections() {
         .iter()
         .map(|real| (real.in_pool, real.reason.as_deref().unwrap_or_default()))
         .collect();
-    let not_opened = "is behind an interface that was not opened at start: it takes no \
-                      connections until xvs is restarted";
+    let not_opened = "is behind an interface that is not open: it takes no connections";
     assert_eq!(
         shown,
         [
@@ -172,7 +172,7 @@ fn the_status_says_why_a_real_server_takes_no_connections() {
             (true, "has no known MAC address: packets to it are dropped"),
             (
                 false,
-                "is this host itself, which cannot be reached from here: it takes no connections"
+                "is this host itself, to which there is no way: it takes no connections"
             ),
             (false, "has no route to it: it takes no connections"),
             (false, not_opened),
@@ -332,6 +332,12 @@ impl State {
     /// All that counts, but for slots and the order of addition.
     fn essence(&mut self) -> impl PartialEq + std::fmt::Debug + use<> {
         self.services.drain(AllStats(&[]), &mut self.hops);
+        // Every check passes: until then what was down is down, which a start knows nothing of.
+        let later = Instant::ZERO + Duration::from_secs(3600);
+        self.health.handle_timeout(later);
+        while let Some(Action::Probe { checker, .. }) = self.health.poll_action() {
+            self.health.handle_result(later, checker, Ok(()));
+        }
         let mut steered = self.services.steer(&[]);
         steered.sort_by_key(|what| format!("{what:?}"));
         let mut tracked: Vec<IpAddr> = self.hops.addresses().collect();
