@@ -229,6 +229,7 @@ fn table(generation: u64, egress: Option<PortId>) -> ServiceTable {
         last_weight: 1,
         limits: Limits::default(),
         available: true,
+        failed: false,
         hop: HopId(id),
     };
     let spec = |slot: u32, port, persistence, reals: [u32; 2]| ServiceSpec {

@@ -238,28 +238,17 @@ fn a_virtual_server_that_has_a_slot_anew_starts_at_the_front_of_its_list() {
         let picked = picks(&mut state, table.services().next().unwrap(), 1);
         picked[0].map(|real| real.id.0)
     };
-<<<<<<< HEAD
     let (first, second) = (pick(&mut builder), pick(&mut builder));
     assert!(first.is_some() && second.is_some() && first != second);
     assert_eq!(pick(&mut builder), first);
     builder.remove(ServiceId(0));
     builder.set(&spec).unwrap();
     assert_eq!(pick(&mut builder), second, "the same one goes on");
-=======
-    let first = pick(&mut builder);
-    builder.remove(ServiceId(0));
-    builder.set(&spec).unwrap();
-    assert_ne!(pick(&mut builder), first, "the same one goes on");
->>>>>>> main
     assert_eq!(pick(&mut builder), first);
     builder.remove(ServiceId(0));
     spec.epoch = epoch(2);
     builder.set(&spec).unwrap();
-<<<<<<< HEAD
     assert_eq!(pick(&mut builder), first, "another one begins");
-=======
-    assert_eq!(pick(&mut builder), first, "another one begins anew");
->>>>>>> main
 }
 
 #[test]

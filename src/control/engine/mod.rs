@@ -308,12 +308,13 @@ impl Engine {
             return;
         }
         let told = self.guardian.update(&will);
-        let outcome = told.as_ref().map(|()| ());
         let what = "telling the guardian what to undo";
-        if let Some(line) = self
-            .reports
-            .note(clock::now(), Trouble::Guardian, outcome, what)
-        {
+        if let Some(line) = self.reports.note(
+            clock::now(),
+            Trouble::Guardian,
+            told.as_ref().copied(),
+            what,
+        ) {
             self.say(line);
         }
         // Otherwise it is told at the next occasion, and looked for one every second.

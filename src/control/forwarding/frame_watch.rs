@@ -44,7 +44,7 @@ impl FrameWatch {
         for (id, spec, counted) in open {
             let count: u64 = self.finished.iter().map(|sums| sums.of(id)).sum();
             let same = known.remove(&id).filter(|port| port.spec == spec);
-            let mut port = same.unwrap_or_else(|| Port {
+            let mut port = same.unwrap_or(Port {
                 spec,
                 finished_before: count,
                 unfinished: false,

@@ -60,6 +60,8 @@ struct Real {
     role: Role,
     /// As configured.
     weight: u32,
+    /// The last weight that was not 0 since it was added; `mh` keeps its slots by it, as in IPVS.
+    last_weight: u32,
     limits: Limits,
     /// Where the way to it is in the workers' table.
     hop: HopId,
@@ -233,6 +235,9 @@ impl Services {
                 Some(wanted) if wanted.method == real.method && real.role != Role::Draining => {
                     (real.role, real.weight) = (wanted.role, wanted.weight);
                     real.limits = wanted.limits;
+                    if real.weight != 0 {
+                        real.last_weight = real.weight;
+                    }
                 }
                 Some(other) => {
                     // Reached in another way, it is another one: connections go on in the old way.
@@ -255,6 +260,7 @@ impl Services {
                     let mut real = service.reals.remove(at);
                     (real.role, real.weight, real.limits) =
                         (wanted.role, wanted.weight, wanted.limits);
+                    real.last_weight = wanted.weight;
                     Some(real)
                 }
                 None => self.allot(now, &wanted, hops),
@@ -295,6 +301,7 @@ impl Services {
             method: wanted.method,
             role: wanted.role,
             weight: wanted.weight,
+            last_weight: wanted.weight,
             limits: wanted.limits,
             hop: hops.track(now, wanted.endpoint.addr),
             rates: Estimator::default(),
@@ -612,11 +619,6 @@ impl Service {
         let real = |real: &Real| {
             let way = way(real.endpoint.addr, hops, ports);
             let (available, weight) = self.standing(real, health, way);
-            let last_weight = match real.role {
-                Role::Draining => 0,
-                _ if weight == 0 => real.weight,
-                _ => weight,
-            };
             RealSpec {
                 id: real.id,
                 epoch: real.epoch,
@@ -628,7 +630,7 @@ impl Service {
                     real.method
                 },
                 weight,
-                last_weight,
+                last_weight: real.last_weight,
                 limits: real.limits,
                 available,
                 failed: self.has_failed(real, health),

@@ -329,7 +329,7 @@ impl State {
             .collect()
     }
 
-    /// All that counts, but for slots and the order of addition.
+    /// All that counts, but for slots and what is history: the order of addition, and the weights before 0.
     fn essence(&mut self) -> impl PartialEq + std::fmt::Debug + use<> {
         self.services.drain(AllStats(&[]), &mut self.hops);
         // Every check passes: until then what was down is down, which a start knows nothing of.
@@ -351,12 +351,7 @@ impl State {
                 .iter()
                 .map(|real| {
                     let way = (real.endpoint, real.method, real.limits);
-                    (
-                        format!("{way:?}"),
-                        real.weight,
-                        real.last_weight,
-                        real.available,
-                    )
+                    (format!("{way:?}"), real.weight, real.available)
                 })
                 .collect();
             reals.sort();
@@ -426,6 +421,25 @@ fn what_stays_keeps_its_slot_and_place_and_what_is_new_comes_last() {
     state.reload(&both);
     let id = state.services.order[1];
     assert_eq!(id, ServiceId(0));
+}
+
+#[test]
+fn the_last_weight_that_was_not_0_is_kept_until_removal() {
+    let weights = |state: &State| {
+        let spec = state
+            .services
+            .spec(ServiceId(0), &state.health, &state.hops, &ports());
+        let reals = spec.unwrap().reals.into_iter();
+        reals
+            .map(|real| (real.weight, real.last_weight))
+            .collect::<Vec<_>>()
+    };
+    let mut state = State::start(&server(100, "", &[(1, "weight 3"), (2, "")]));
+    state.reload(&server(100, "", &[(1, "weight 0"), (2, "")]));
+    assert_eq!(weights(&state), [(0, 3), (1, 1)]);
+    state.reload(&server(100, "", &[(2, "")]));
+    state.reload(&server(100, "", &[(1, "weight 0"), (2, "")]));
+    assert_eq!(weights(&state), [(1, 1), (0, 0)]);
 }
 
 #[test]
