@@ -74,7 +74,7 @@ pub enum StartError {
 
 impl TcpProbes {
     /// Room for `capacity` probes at the same time, on the poll of `registry`. Tokens from
-    /// `first_token` on belong to it, all of them: see [`TcpProbes::owns`].
+    /// `first_token` on belong to it and all of them.
     pub fn new(registry: Registry, first_token: usize, capacity: usize) -> Self {
         Self {
             registry,

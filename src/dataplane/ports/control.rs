@@ -21,7 +21,7 @@ use crate::{
 /// The interfaces, whatever carries their packets.
 pub trait PortControl: Send {
     /// From now on these interfaces are wanted: those among them that exist; the others are closed. At most
-    /// [`PortId::COUNT`] can be open.
+    /// [`PortId::COUNT`](crate::addr::PortId::COUNT) can be open.
     fn set_interfaces(&mut self, now: Instant, wanted: &[InterfaceSpec], newest: u64);
 
     /// Does what is due. To be called at [`Self::poll_timeout`] and after each call. `newest` is the generation of

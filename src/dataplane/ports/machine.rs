@@ -148,7 +148,7 @@ pub(super) enum Done<P> {
 
 impl<B: Backend> Ports<B> {
     /// No interface yet. Each of `wakers` wakes one worker, whose inbox is in the same place; `cpu` is where the
-    /// first one runs. A thread uses `call` when it has something for [`PortControl::handle_timeout`].
+    /// first one runs. A thread uses `call` when it has something for [`PortControl::handle_timeout`](super::PortControl::handle_timeout).
     pub fn new(
         backend: B,
         steering: Steering,
