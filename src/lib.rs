@@ -11,7 +11,7 @@
 //! main.rs      arguments in, exit code out                                        -> cli
 //! time         Instant, Tick (coarse), no clock of its own                        -> nothing
 //! addr         MacAddr, prefixes, families, L4Proto, Endpoint                     -> nothing
-//! lvs          words of LVS: ids of virtual and real servers, lb_algo, lb_kind     -> addr
+//! lvs          words of LVS: ids of virtual and real servers, lb_algo, lb_kind    -> addr
 //! wire         one file a header: ethernet, ipv4, tcp, icmp, arp, vrrp, checksum  -> addr
 //! stats        Counter, DropReason, per-service and per-real counters             -> nothing
 //! balance      what a balancer is: flow key and hash, service table, schedulers,
@@ -21,8 +21,9 @@
 //! config       keepalived.conf: lexer, parser, model with units, diagnostics      -> addr lvs time
 //! sys          all unsafe code, every system call                                 -> addr time
 //! dataplane    PacketIo (AF_XDP, AF_PACKET, in memory), workers, publishing       -> balance wire addr stats time sys
-//! control      the mio loop: VRRP I/O, checks' I/O, next hops, admin socket       -> all of the above
-//! cli          run, check, list, vrrp, cleanup                                    -> config control stats
+//! control      the mio loop, a folder a room: engine (loop, reload), forwarding,
+//!              checks, VRRP, control socket                                       -> all of the above
+//! cli          run, check, list, vrrp, reload, cleanup                            -> config control stats
 //! ```
 //!
 //! Pure layers (time, addr, lvs, wire, stats, balance, vrrp, check, config) see no clock, no file

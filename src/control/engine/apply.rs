@@ -8,7 +8,7 @@ use super::{
         api::{ReloadReport, Response},
         forwarding::data_plane::Calls,
     },
-    Engine, parts,
+    Engine, Trouble, parts,
     reload::{Fresh, Refusal},
 };
 use crate::{
@@ -66,6 +66,20 @@ impl Engine {
         forwarding.open(&options, calls, (checks.health(), &interfaces), &mut view)
     }
 
+    /// Starts what forwards, once there is something to forward. What it lacks is said, and it is tried again
+    /// every second.
+    pub(super) fn open_late(&mut self, now: Instant) {
+        if self.forwarding.data_plane().is_some() || self.forwarding.services().is_empty() {
+            return;
+        }
+        let opened = self.open_data_plane();
+        let outcome = opened.as_ref().copied();
+        let line = (self.reports).note(now, Trouble::DataPlane, outcome, "starting to forward");
+        if let Some(line) = line {
+            self.say(line);
+        }
+    }
+
     /// Begins a reload, of which `asker` is to be told the outcome.
     pub(super) fn begin_reload(&mut self, asker: Option<Ticket>) {
         self.reloaders.extend(asker);
@@ -118,6 +132,7 @@ impl Engine {
             }
             _ => {}
         }
+        self.open_late(now);
         self.say("reload: done");
         self.tell_reloaders(&Response::Reload(ReloadReport { changes, findings }));
         Some(replaced)

@@ -157,6 +157,7 @@ struct Engine {
 /// What can go on failing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
+    DataPlane,
     Guardian,
     Links,
 }
@@ -429,6 +430,7 @@ impl Engine {
             self.carry_out(now, wall);
         }
         self.leave_will();
+        self.open_late(now);
     }
 
     /// Probes' results, checkers' timers, and what they change. Whether more probes are to start.
