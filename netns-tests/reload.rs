@@ -327,6 +327,10 @@ fn two_boxes_that_boot_have_one_master_whatever_is_reloaded() {
     };
     let first = Xvs::start(&lan, &lan.lb1, &config("MASTER", 150, ""), Engine::AfXdp);
     let second = Xvs::start(&lan, &lan.lb2, &config("BACKUP", 100, ""), Engine::AfXdp);
+    // Before that nobody listens to signals.
+    for lb in [&first, &second] {
+        lb.wait_for_line(0, "starting", secs(10));
+    }
     // All the while they boot and elect, and beyond.
     let end = now() + secs(7);
     let mut both = 0;

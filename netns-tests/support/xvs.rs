@@ -333,7 +333,8 @@ impl<'a> Xvs<'a> {
         if by_signal {
             let mark = self.mark();
             self.process.hang_up();
-            self.wait_for_line(mark, "reload: done", secs(5));
+            // A box that is still starting on a busy machine comes to it when it has started.
+            self.wait_for_line(mark, "reload: done", secs(20));
         } else {
             self.tell(&["reload"]);
         }
