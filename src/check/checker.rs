@@ -28,7 +28,7 @@ pub struct Checker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// What the result decided.
-    pub verdict: Verdict,
+    pub judgement: Judgement,
     /// Whether [`Checker::is_up`] is different from before.
     pub flipped: bool,
     /// From now to the next probe.
@@ -37,7 +37,7 @@ pub struct Outcome {
 
 /// What a result decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Judgement {
     /// As before.
     Unchanged,
     /// It failed, and is tried again before that counts.
@@ -73,11 +73,11 @@ impl Checker {
     pub fn handle_result(&mut self, result: &ProbeResult, rng: &mut fastrand::Rng) -> Outcome {
         let (was_up, first) = (self.up, !self.has_run);
         self.has_run = true;
-        let verdict = match result {
+        let judgement = match result {
             Ok(()) => self.pass(first),
             Err(_) => self.fail(first),
         };
-        let next = if verdict == Verdict::Retry {
+        let next = if judgement == Judgement::Retry {
             self.settings.delay_before_retry
         } else if first && self.settings.warmup.is_none() {
             random_up_to(self.settings.delay_loop, rng)
@@ -85,7 +85,7 @@ impl Checker {
             self.settings.delay_loop
         };
         Outcome {
-            verdict,
+            judgement,
             flipped: self.up != was_up,
             next,
         }
@@ -115,29 +115,29 @@ impl Checker {
         &self.settings
     }
 
-    const fn pass(&mut self, first: bool) -> Verdict {
+    const fn pass(&mut self, first: bool) -> Judgement {
         let changed = first || !self.up;
         self.up = true;
         self.failures = 0;
         if changed {
-            Verdict::Up
+            Judgement::Up
         } else {
-            Verdict::Unchanged
+            Judgement::Unchanged
         }
     }
 
-    const fn fail(&mut self, first: bool) -> Verdict {
+    const fn fail(&mut self, first: bool) -> Judgement {
         if !first && !self.up {
-            return Verdict::Unchanged;
+            return Judgement::Unchanged;
         }
         if !first && self.failures < self.settings.retry {
             self.failures += 1;
-            return Verdict::Retry;
+            return Judgement::Retry;
         }
         let retries = self.failures;
         self.up = false;
         self.failures = 0;
-        Verdict::Down { retries }
+        Judgement::Down { retries }
     }
 }
 
@@ -180,18 +180,18 @@ mod tests {
         checker.handle_result(&result, &mut fastrand::Rng::with_seed(1))
     }
 
-    /// Runs `script` ('+' passes, '-' fails) and writes what each result did: verdict letter
+    /// Runs `script` ('+' passes, '-' fails) and writes what each result did: letter of the judgement
     /// (`U`p, `D`own, `r`etry, `.` nothing), `!` when it flipped, then the wait in seconds.
     fn trace(retry: u32, alpha: bool, script: &str) -> String {
         let mut checker = Checker::new(settings(retry, alpha), false);
         let mut lines = Vec::new();
         for c in script.chars() {
             let outcome = feed(&mut checker, c == '+');
-            let letter = match outcome.verdict {
-                Verdict::Unchanged => ".".to_owned(),
-                Verdict::Retry => "r".to_owned(),
-                Verdict::Up => "U".to_owned(),
-                Verdict::Down { retries } => format!("D{retries}"),
+            let letter = match outcome.judgement {
+                Judgement::Unchanged => ".".to_owned(),
+                Judgement::Retry => "r".to_owned(),
+                Judgement::Up => "U".to_owned(),
+                Judgement::Down { retries } => format!("D{retries}"),
             };
             let flip = if outcome.flipped { "!" } else { "" };
             lines.push(format!("{letter}{flip}/{}", outcome.next.as_secs()));
@@ -285,7 +285,7 @@ mod tests {
         checker.reconfigure(settings(1, true));
         assert!(checker.is_up(), "alpha is for checkers that have not run");
         let outcome = feed(&mut checker, false);
-        assert_eq!(outcome.verdict, Verdict::Down { retries: 1 });
+        assert_eq!(outcome.judgement, Judgement::Down { retries: 1 });
         checker.reconfigure(settings(1, false));
         assert!(!checker.is_up(), "a failed checker stays failed");
     }

@@ -8,7 +8,7 @@ use std::{
 use crate::time::Instant;
 
 use super::{
-    checker::{Checker, Verdict},
+    checker::{Checker, Judgement},
     event::Event,
     pool::Pool,
     set::{Action, CheckSet},
@@ -105,7 +105,7 @@ impl Health {
             return;
         };
         let settings = settings.settings();
-        let decided = matches!(outcome.verdict, Verdict::Down { .. });
+        let decided = matches!(outcome.judgement, Judgement::Down { .. });
         let error = result.err();
         if let Some(error) = error.clone()
             && (decided || (was_up && settings.log_all_failures))
@@ -113,15 +113,15 @@ impl Health {
             self.events
                 .push_back(Event::ProbeFailed { real, name, error });
         }
-        match outcome.verdict {
-            Verdict::Up => self.events.push_back(Event::CheckerUp { real, name }),
-            Verdict::Down { retries } => self.events.push_back(Event::CheckerDown {
+        match outcome.judgement {
+            Judgement::Up => self.events.push_back(Event::CheckerUp { real, name }),
+            Judgement::Down { retries } => self.events.push_back(Event::CheckerDown {
                 real,
                 name,
                 keyword: settings.probe.keyword(),
                 retries,
             }),
-            Verdict::Unchanged | Verdict::Retry => {}
+            Judgement::Unchanged | Judgement::Retry => {}
         }
         let up = error.is_none();
         if let Some(group) = self.groups.get_mut(&real.vs) {

@@ -31,7 +31,7 @@ mod pool;
 mod set;
 mod settings;
 
-pub use checker::{Checker, Outcome, Verdict};
+pub use checker::{Checker, Judgement, Outcome};
 pub use event::{Event, QuorumChange};
 pub use health::Health;
 pub use pool::{Pool, RealView};
