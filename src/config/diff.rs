@@ -478,7 +478,7 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
     let VirtualServer {
         matches: _,
         group,
-        protocol: _,
+        protocol,
         ops,
         delay_loop: _,
         lb_algo,
@@ -501,6 +501,7 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
             algo.name().to_owned()
         });
     }
+    what.plain("protocol", (protocol, &new.protocol));
     what.flag("ops", (*ops, new.ops));
     what.value(
         "persistence_timeout",

@@ -6,12 +6,13 @@ use super::{
     super::{
         admin::{Pieces, Ticket},
         api::{ReloadReport, Response},
-        forwarding::data_plane::Calls,
+        forwarding::{Forwarding, View, data_plane::Calls},
     },
-    Engine, Trouble, parts,
+    Engine, Options, Trouble, parts,
     reload::{Fresh, Refusal},
 };
 use crate::{
+    check::Health,
     config::{Config, Diff},
     sys::clock,
     time::Instant,
@@ -54,35 +55,78 @@ impl Engine {
     /// # Errors
     /// A sentence that says what to do.
     pub(super) fn open_data_plane(&mut self) -> Result<(), String> {
+        self.with_data_plane(|forwarding, options, calls, with, view| {
+            forwarding.open(options, calls, with, view)
+        })
+    }
+
+    fn with_data_plane(
+        &mut self,
+        open: impl FnOnce(
+            &mut Forwarding,
+            &Options,
+            Calls,
+            (&Health, &BTreeSet<u32>),
+            &mut View<'_>,
+        ) -> Result<(), String>,
+    ) -> Result<(), String> {
         let (ended, asked) = (Arc::clone(&self.waker), Arc::clone(&self.waker));
         let calls = Calls {
             // The loop notices at its next turn if this fails.
-            ended: Box::new(move || drop(ended.wake())),
-            asked: Box::new(move || drop(asked.wake())),
+            ended: Arc::new(move || drop(ended.wake())),
+            asked: Arc::new(move || drop(asked.wake())),
         };
         let options = self.options.clone();
         let interfaces: BTreeSet<u32> = self.vrrp.vip_interfaces().collect();
         let ((forwarding, checks), mut view) = parts(self, clock::now(), clock::wall());
-        forwarding.open(&options, calls, (checks.health(), &interfaces), &mut view)
+        open(
+            forwarding,
+            &options,
+            calls,
+            (checks.health(), &interfaces),
+            &mut view,
+        )
     }
 
     /// Starts what forwards, once there is something to forward. What it lacks is said, and it is tried again
     /// every second.
     pub(super) fn open_late(&mut self, now: Instant) {
-        if self.forwarding.data_plane().is_some() || self.forwarding.services().is_empty() {
-            return;
+        let missing = self.forwarding.data_plane().is_none() && !self.forwarding.is_opening();
+        if missing && !self.forwarding.services().is_empty() {
+            let begun = self.with_data_plane(|forwarding, options, calls, with, view| {
+                forwarding.begin_to_open(options, calls, with, view)
+            });
+            self.note_opening(now, &begun);
         }
-        let opened = self.open_data_plane();
-        let outcome = opened.as_ref().copied();
-        let line = (self.reports).note(now, Trouble::DataPlane, outcome, "starting to forward");
-        if let Some(line) = line {
+    }
+
+    /// Takes over what was being opened.
+    pub(super) fn finish_to_open(&mut self, now: Instant, wall: SystemTime) {
+        if self.forwarding.is_opening() {
+            let ((forwarding, _), mut view) = parts(self, now, wall);
+            let finished = forwarding.finish_to_open(&mut view);
+            if finished.is_err() || !self.forwarding.is_opening() {
+                self.note_opening(now, &finished);
+            }
+        }
+    }
+
+    fn note_opening(&mut self, now: Instant, outcome: &Result<(), String>) {
+        let what = "starting to forward";
+        let outcome = outcome.as_ref().copied();
+        if let Some(line) = self.reports.note(now, Trouble::DataPlane, outcome, what) {
             self.say(line);
         }
     }
 
     /// Begins a reload, of which `asker` is to be told the outcome.
     pub(super) fn begin_reload(&mut self, asker: Option<Ticket>) {
-        self.reloaders.extend(asker);
+        // What is being read may have been read before it was changed.
+        if self.reload.is_reading() {
+            self.next_reloaders.extend(asker);
+        } else {
+            self.reloaders.extend(asker);
+        }
         let file = self.reload.file().display().to_string();
         self.say(format_args!("reload: reading {file}"));
         if let Err(error) = self.reload.begin(&self.config) {
@@ -103,6 +147,7 @@ impl Engine {
             }
         };
         if self.reload.retire(replaced) {
+            self.reloaders.append(&mut self.next_reloaders);
             self.begin_reload(None);
         }
     }

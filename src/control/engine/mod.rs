@@ -131,6 +131,8 @@ struct Engine {
     reload: Reload,
     /// Who has asked for the reload that is under way.
     reloaders: Vec<Ticket>,
+    /// Who has asked for one more while it is.
+    next_reloaders: Vec<Ticket>,
     admin: Option<AdminSocket>,
     admin_registry: Rc<Registry>,
     enquiries: Enquiries,
@@ -215,6 +217,7 @@ impl Engine {
         }
         let more = more | self.notified | self.drive_checks(now, wall);
         self.drive_reload(now, wall);
+        self.finish_to_open(now, wall);
         self.drive_enquiries(now);
         if self.admin_timeout().is_some_and(|at| at <= now) {
             self.with_admin(|admin, registry, answer| admin.handle_timeout(now, registry, answer));

@@ -73,6 +73,11 @@ impl Reload {
         &self.file
     }
 
+    /// Whether the file is being read.
+    pub(super) const fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
     /// Begins to read the file, to be compared with the configuration that runs.
     ///
     /// # Errors

@@ -146,6 +146,7 @@ impl Engine {
             checks: Checks::new(probe_registry, Part::Checks.first()),
             reload: Reload::new(options.file.clone(), call),
             reloaders: Vec::new(),
+            next_reloaders: Vec::new(),
             admin: Some(admin),
             admin_registry: Rc::new(admin_registry),
             enquiries: Enquiries::default(),

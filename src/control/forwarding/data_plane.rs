@@ -75,10 +75,10 @@ pub(in crate::control) struct DataPlaneOptions {
 /// How workers call control.
 pub(in crate::control) struct Calls {
     /// When one of them ends, for whatever reason.
-    pub(in crate::control) ended: Box<dyn Fn() + Send + Sync>,
+    pub(in crate::control) ended: Arc<dyn Fn() + Send + Sync>,
     /// When one of them has asked for something, see [`DataPlane::asked`], or answered, see
     /// [`DataPlane::enquiries`].
-    pub(in crate::control) asked: Box<dyn Fn() + Send + Sync>,
+    pub(in crate::control) asked: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// The workers with their sockets, and the steering program that feeds them.
@@ -129,8 +129,8 @@ impl DataPlane {
             seeds: [seed()?, seed()?],
             connections: options.connections,
             spin: options.spin,
-            ended: Arc::from(calls.ended),
-            asked: Arc::from(calls.asked),
+            ended: calls.ended,
+            asked: calls.asked,
         };
         if options.io != IoWish::AfPacket {
             let wakers = wakers(&placement)?;

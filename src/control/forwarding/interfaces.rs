@@ -28,8 +28,10 @@ impl Forwarding {
     ) -> Vec<InterfaceSpec> {
         let all = vip_interfaces.iter().chain(&self.unmanaged).copied();
         let needed: BTreeSet<u32> = all.chain(self.hops.interfaces()).collect();
-        self.wanted
-            .retain(|ifindex, _| self.links.contains_key(ifindex));
+        self.wanted.retain(|ifindex, lock| {
+            let exists = self.links.contains_key(ifindex);
+            exists && (lock.is_ok() || needed.contains(ifindex))
+        });
         for (ifindex, link) in &self.links {
             let known = self.wanted.get(ifindex);
             if link.loopback || !(needed.contains(ifindex) || known.is_some()) {
@@ -70,7 +72,13 @@ impl Forwarding {
         if self.locks_at.is_some_and(|at| at <= now) {
             self.interfaces_changed = true;
         }
-        if self.data_plane.is_none() || !std::mem::take(&mut self.interfaces_changed) {
+        if self.data_plane.is_none() {
+            return;
+        }
+        if std::mem::take(&mut self.interfaces_changed) {
+            self.look.want(now);
+        }
+        if !self.look.take(now) {
             return;
         }
         let refused = |all: &BTreeMap<u32, Result<InterfaceLock, String>>| -> BTreeSet<String> {

@@ -46,14 +46,23 @@ impl LocalWay {
         let largest = links.values().filter(|link| !link.loopback);
         let mtu = largest.map(|link| link.mtu).max().unwrap_or(0);
         let mtu = mtu.max(SMALLEST_MTU);
+        let small = self.link.as_ref().map(|link| {
+            let port = links.get(&link.port().ifindex);
+            port.is_some_and(|port| port.mtu < mtu)
+        });
+        if !small.unwrap_or(needed) {
+            self.again = None;
+            return None;
+        }
+        if self.again.is_some_and(|at| now < at) {
+            return None;
+        }
         let done = match &self.link {
-            Some(link) if links[&link.port().ifindex].mtu < mtu => link.set_mtu(netlink, mtu),
-            Some(_) => return None,
-            None if !needed || self.again.is_some_and(|at| now < at) => return None,
+            Some(link) => link.set_mtu(netlink, mtu),
             None => LocalLink::create(netlink, mtu).and_then(|link| {
-                let port = netlink.link(link.port().ifindex)?;
+                let index = self.link.insert(link).port().ifindex;
+                let port = netlink.link(index)?;
                 links.extend(port.map(|port| (port.index, port)));
-                self.link = Some(link);
                 Ok(())
             }),
         };

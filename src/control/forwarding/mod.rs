@@ -22,7 +22,8 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -68,6 +69,10 @@ const COMPARE: Duration = Duration::from_millis(100);
 const PUBLISH_PERIOD: Duration = Duration::from_millis(10);
 /// How soon it is looked again whether every worker has a table: they take it at their next turn.
 const ADOPTION: Duration = Duration::from_millis(1);
+/// Least time between two looks at what the data plane's interfaces are to be: routes may change all the time.
+const LOOK: Duration = Duration::from_millis(100);
+/// Neighbours that workers ask for and that are looked up in one turn: some 20 µs each.
+const ASKED_PER_TURN: usize = 64;
 /// How often it is looked again whether an interface is free that another process has.
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
 /// How often steering that the kernel refused is tried again.
@@ -130,6 +135,11 @@ pub(super) struct Forwarding {
     wanted: BTreeMap<u32, Result<InterfaceLock, String>>,
     /// The data plane may have to have others, or they may be other than they were.
     interfaces_changed: bool,
+    look: Pace,
+    /// A data plane that is being opened, with what it is to steer.
+    opening: Option<(mpsc::Receiver<Result<DataPlane, String>>, Vec<Steered>)>,
+    /// Workers ask for more neighbours than one turn may look up.
+    asked: bool,
     /// When interfaces that another process has are tried again.
     locks_at: Option<Instant>,
     /// The addresses of this host may have changed.
@@ -150,6 +160,8 @@ pub(super) struct Forwarding {
     publishing: Pace,
     steering: Steering,
     steered: HashSet<Steered>,
+    /// Virtual servers that a table which not every worker has yet has changed.
+    unadopted: BTreeSet<ServiceId>,
     /// What the kernel refused at the last attempt.
     refused: Vec<String>,
     sampling: Sampling,
@@ -175,6 +187,9 @@ impl Forwarding {
             links: BTreeMap::new(),
             wanted: BTreeMap::new(),
             interfaces_changed: true,
+            look: Pace::new(LOOK),
+            opening: None,
+            asked: false,
             locks_at: None,
             addresses: Pace::new(ADDRESSES),
             locals: BTreeSet::new(),
@@ -187,6 +202,7 @@ impl Forwarding {
             publishing: Pace::new(PUBLISH_PERIOD),
             steering: Steering::Settled,
             steered: HashSet::new(),
+            unadopted: BTreeSet::new(),
             refused: Vec::new(),
             sampling: Sampling::new(now),
             housekeeping_at: now + HOUSEKEEPING,
@@ -215,18 +231,19 @@ impl Forwarding {
         }
         // Which interfaces have addresses of virtual servers may be another matter now.
         self.addresses.want(now);
-        if self.data_plane.is_none() {
+        // And which virtual addresses and real servers are behind which.
+        self.interfaces_changed = true;
+        if self.data_plane.is_none() && self.opening.is_none() {
+            // No worker has them.
+            let leaving = std::mem::take(&mut self.leaving);
+            leaving.iter().for_each(|id| self.builder.remove(*id));
+            self.services.forget(&leaving, &mut self.hops);
             return applied;
         }
         // No more what is not wanted any more; what is new waits for the table.
-        let wanted = self.wanted_steering();
-        let both = wanted
-            .into_iter()
-            .filter(|what| self.steered.contains(what));
-        let both: Vec<Steered> = both.collect();
-        self.set_steering(&both, &mut view.voice);
-        self.steering = Steering::AfterAdoption;
+        self.unadopted.extend(&applied.changed);
         self.publishing.want(now);
+        self.steer(&mut view.voice);
         applied
     }
 
@@ -254,12 +271,70 @@ impl Forwarding {
         (self.services).status(health, &self.hops, &self.ports, data_plane.stats())
     }
 
-    /// Starts the workers, on the interfaces that virtual addresses live on and real servers are behind, as far
-    /// as there are any.
+    /// Starts the workers and waits until they are there; see [`Self::begin_to_open`].
     ///
     /// # Errors
     /// A sentence that says what to do.
     pub(super) fn open(
+        &mut self,
+        options: &Options,
+        calls: Calls,
+        with: (&Health, &BTreeSet<u32>),
+        view: &mut View<'_>,
+    ) -> Result<(), String> {
+        self.begin_to_open(options, calls, with, view)?;
+        let Some((opening, steered)) = self.opening.take() else {
+            return Ok(());
+        };
+        let opened = opening.recv();
+        let data_plane = opened.map_err(|_| "opening the data plane ended".to_owned())??;
+        self.take_over(data_plane, steered, view);
+        Ok(())
+    }
+
+    /// Whether a data plane is being opened.
+    pub(super) const fn is_opening(&self) -> bool {
+        self.opening.is_some()
+    }
+
+    /// Takes the data plane that was being opened, once it is.
+    ///
+    /// # Errors
+    /// Why it could not be opened.
+    pub(super) fn finish_to_open(&mut self, view: &mut View<'_>) -> Result<(), String> {
+        let Some((opening, steered)) = self.opening.take() else {
+            return Ok(());
+        };
+        match opening.try_recv() {
+            Ok(opened) => self.take_over(opened?, steered, view),
+            Err(mpsc::TryRecvError::Empty) => self.opening = Some((opening, steered)),
+            Err(mpsc::TryRecvError::Disconnected) => {
+                return Err("opening the data plane ended".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, data_plane: DataPlane, steered: Vec<Steered>, view: &mut View<'_>) {
+        for line in data_plane.report() {
+            view.say(format_args!("packet I/O: {line}"));
+        }
+        self.steered = steered.into_iter().collect();
+        self.data_plane = Some(data_plane);
+        self.take_ports(view);
+        // What has changed while it was being opened.
+        self.unadopted.extend(&self.stale);
+        self.interfaces_changed = true;
+        self.steer(&mut view.voice);
+    }
+
+    /// Starts the workers, on the interfaces that virtual addresses live on and real servers are behind, as far
+    /// as there are any. By a thread that ends with it: the kernel takes up to a second, and a MASTER has adverts
+    /// to send meanwhile.
+    ///
+    /// # Errors
+    /// A sentence that says what to do.
+    pub(super) fn begin_to_open(
         &mut self,
         options: &Options,
         calls: Calls,
@@ -312,14 +387,18 @@ impl Forwarding {
             spin: options.spin,
             steered: steered.clone(),
         };
-        let data_plane = DataPlane::open(&interfaces, wishes, table, calls)?;
-        for line in data_plane.report() {
-            view.say(format_args!("packet I/O: {line}"));
-        }
-        self.steered = steered.into_iter().collect();
-        self.steering = Steering::Settled;
-        self.data_plane = Some(data_plane);
-        self.take_ports(view);
+        let (sender, opening) = mpsc::channel();
+        let open = move || {
+            let asked = calls.asked.clone();
+            // Nobody listens any more when the daemon stops.
+            let _ = sender.send(DataPlane::open(&interfaces, wishes, table, calls));
+            asked();
+        };
+        thread::Builder::new()
+            .name("xvs-open".to_owned())
+            .spawn(open)
+            .map_err(|error| format!("starting a thread to open the data plane: {error}"))?;
+        self.opening = Some((opening, steered));
         Ok(())
     }
 
@@ -453,9 +532,11 @@ impl Forwarding {
             self.local_way.poll_timeout(),
             self.publishing.poll_timeout(),
             Some(self.housekeeping_at),
-            Some(self.sampling.poll_timeout()),
+            data_plane.map(|_| self.sampling.poll_timeout()),
+            self.look.poll_timeout(),
             data_plane.and_then(DataPlane::poll_timeout),
             self.locks_at,
+            self.asked.then_some(now),
             steering,
         ];
         next.into_iter().flatten().min()
@@ -469,9 +550,17 @@ impl Forwarding {
         for line in data_plane.frame_news() {
             view.say(format_args!("packet I/O: {line}"));
         }
-        if self.services.is_draining() {
-            let drained = self.services.drain(data_plane.stats(), &mut self.hops);
-            self.stale.extend(drained);
+        let data_plane = self.data_plane.as_ref();
+        // Before that, workers may still give connections to what drains.
+        let stats = data_plane.filter(|_| self.services.is_draining() && self.is_adopted());
+        if let Some(stats) = stats.map(DataPlane::stats) {
+            let drained = self.services.drain(stats, &mut self.hops);
+            if !drained.is_empty() {
+                self.stale.extend(&drained);
+                self.unadopted.extend(drained);
+                self.publishing.want(view.voice.now);
+                self.steer(&mut view.voice);
+            }
         }
         let is_open = |ifindex| self.ports.with(ifindex).is_some();
         let problems = self.hops.problems(is_open);
@@ -546,7 +635,16 @@ impl Forwarding {
                 Err(error) => failed = Some(error),
             }
         }
-        while let Some((port, ip)) = self.data_plane.as_ref().and_then(DataPlane::asked) {
+        let asked = || self.data_plane.as_ref().and_then(DataPlane::asked);
+        self.asked = false;
+        let mut left = ASKED_PER_TURN;
+        while let Some((port, ip)) = asked() {
+            if left == 0 {
+                // That one is asked for again by the next packet.
+                self.asked = true;
+                break;
+            }
+            left -= 1;
             if let Some(port) = self.ports.get(port) {
                 match ways.ask(now, port, ip, view.netlink) {
                     Ok(changed) => self.changed |= changed,
@@ -593,7 +691,13 @@ impl Forwarding {
             .collect();
         let leaving = std::mem::take(&mut self.leaving);
         if let Err(error) = self.builder.apply(&leaving, &specs) {
-            view.say(format_args!("the table is not renewed: {error}"));
+            view.say(format_args!("not all of it goes into the table: {error}"));
+            leaving.iter().for_each(|id| self.builder.remove(*id));
+            for spec in &specs {
+                if let Err(error) = self.builder.set(spec) {
+                    view.say(format_args!("virtual server not renewed: {error}"));
+                }
+            }
         }
         self.services.forget(&leaving, &mut self.hops);
         if std::mem::take(&mut self.environment_changed) {
@@ -612,6 +716,21 @@ impl Forwarding {
     /// # Errors
     /// What went wrong.
     pub(super) fn stop(&mut self, view: &mut View<'_>) -> Result<(), String> {
+        if let Some(opened) = self
+            .opening
+            .take()
+            .and_then(|(opening, _)| opening.recv().ok())
+        {
+            self.data_plane = opened.ok();
+        }
+        let outcome = self.stop_workers(view);
+        if let Some(error) = self.local_way.stop(view.netlink) {
+            view.say(error);
+        }
+        outcome
+    }
+
+    fn stop_workers(&mut self, view: &mut View<'_>) -> Result<(), String> {
         let Some(mut data_plane) = self.data_plane.take() else {
             return Ok(());
         };
@@ -629,9 +748,6 @@ impl Forwarding {
         };
         if let Err(error) = data_plane.detach() {
             view.say(format_args!("detaching the steering program: {error}"));
-        }
-        if let Some(error) = self.local_way.stop(view.netlink) {
-            view.say(error);
         }
         outcome
     }

@@ -1,5 +1,7 @@
 //! What is steered to the workers, reconciled with what the kernel takes.
 
+use std::collections::HashSet;
+
 use super::{Forwarding, STEER_AGAIN, Steering, Voice};
 use crate::sys::steer::{Reconciled, Steered};
 
@@ -12,11 +14,28 @@ impl Forwarding {
         wanted
     }
 
-    /// Has what is wanted steered, and nothing else.
+    /// Has what is wanted steered, and nothing else. What is new of virtual servers that not every worker knows yet
+    /// waits until they do.
     pub(super) fn steer(&mut self, voice: &mut Voice<'_>) {
+        if self.is_adopted() {
+            self.unadopted.clear();
+        }
         self.steering = Steering::Settled;
-        let wanted = self.wanted_steering();
+        let mut wanted = self.wanted_steering();
+        let waits = !self.unadopted.is_empty();
+        if waits {
+            let unknown = self.leaving.iter().chain(&self.unadopted).copied();
+            let known = self.services.steer(&unknown.collect::<Vec<_>>());
+            let known: HashSet<Steered> = known.into_iter().collect();
+            let is_local = |what: &Steered| matches!(what, Steered::Local(_));
+            wanted.retain(|what| {
+                is_local(what) || known.contains(what) || self.steered.contains(what)
+            });
+        }
         self.set_steering(&wanted, voice);
+        if waits && self.data_plane.is_some() {
+            self.steering = Steering::AfterAdoption;
+        }
     }
 
     pub(super) fn set_steering(&mut self, wanted: &[Steered], voice: &mut Voice<'_>) {

@@ -32,7 +32,7 @@ use crate::{
         ServiceSpec,
     },
     check::{self, Health},
-    config::{self, Change, Config, Diff, ServerChange, VirtualServer},
+    config::{self, Change, Config, Diff, VirtualServer},
     lvs::{RealId, ServiceId},
     stats::{AllStats, Counter, Estimator, MAX_REALS, RealCounters},
     sys::steer::{Steered, Target},
@@ -178,9 +178,9 @@ impl Services {
                     self.draining.remove(&id);
                     applied.removed.push(id);
                 }
-                Change::ServerChanged { new: at, what, .. } => {
+                Change::ServerChanged { new: at, .. } => {
                     if let Some(id) = order[*at] {
-                        self.change(now, id, &new.virtual_servers[*at], what, hops);
+                        self.change(now, id, &new.virtual_servers[*at], hops);
                         applied.changed.insert(id);
                     }
                 }
@@ -213,14 +213,7 @@ impl Services {
         Some(id)
     }
 
-    fn change(
-        &mut self,
-        now: Instant,
-        id: ServiceId,
-        server: &VirtualServer,
-        what: &[ServerChange],
-        hops: &mut NextHops,
-    ) {
+    fn change(&mut self, now: Instant, id: ServiceId, server: &VirtualServer, hops: &mut NextHops) {
         let Some(mut service) = self.services.remove(&id) else {
             return;
         };
@@ -279,15 +272,7 @@ impl Services {
         } else {
             self.draining.remove(&id);
         }
-        let takes_other = |change: &ServerChange| {
-            matches!(
-                change,
-                ServerChange::MatchAdded(_) | ServerChange::MatchRemoved(_)
-            )
-        };
-        if what.iter().any(takes_other) {
-            service.matches = translate::matches(server);
-        }
+        service.matches = translate::matches(server);
         service.config = server.clone();
         self.services.insert(id, service);
     }
@@ -619,12 +604,15 @@ impl Service {
         let real = |real: &Real| {
             let way = way(real.endpoint.addr, hops, ports);
             let (available, weight) = self.standing(real, health, way);
+            let first = self.matches.first();
+            let same_family =
+                first.is_some_and(|first| first.is_ipv6() == real.endpoint.addr.is_ipv6());
             RealSpec {
                 id: real.id,
                 epoch: real.epoch,
                 endpoint: real.endpoint,
                 // To this host itself packets go as they are, to be answered as the virtual server.
-                method: if hops.is_local(real.endpoint.addr) {
+                method: if same_family && hops.is_local(real.endpoint.addr) {
                     LbKind::Dr
                 } else {
                     real.method
