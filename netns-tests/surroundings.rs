@@ -376,12 +376,13 @@ fn no_descriptors() {
         "accepting a client of the control socket works again",
         secs(1),
     );
-    lose(&lb, &mut web, 2);
-    // Said when none has been delayed for ten seconds.
-    lb.wait_for_line(mark, "Checks run again", secs(15));
+    // Until here: who connects to a real server that was killed is reset by its host.
     let report = prober.finish();
     assert!(report.longest_gap < secs(1), "{report:?}");
     assert_eq!(report.resets, 0, "{report:?}");
+    lose(&lb, &mut web, 2);
+    // Said when none has been delayed for ten seconds.
+    lb.wait_for_line(mark, "Checks run again", secs(15));
     assert_eq!(said(&peer, peer_mark, "Entering"), 0, "{}", peer.log());
     lb.stop();
     peer.stop();
