@@ -114,6 +114,13 @@ enum Steering {
     Again(Instant),
 }
 
+/// A data plane that a thread opens.
+struct Opening {
+    answer: mpsc::Receiver<Result<DataPlane, String>>,
+    /// What it is to steer.
+    steered: Vec<Steered>,
+}
+
 /// The virtual servers and what carries their packets.
 pub(super) struct Forwarding {
     services: Services,
@@ -136,8 +143,8 @@ pub(super) struct Forwarding {
     /// The data plane may have to have others, or they may be other than they were.
     interfaces_changed: bool,
     look: Pace,
-    /// A data plane that is being opened, with what it is to steer.
-    opening: Option<(mpsc::Receiver<Result<DataPlane, String>>, Vec<Steered>)>,
+    /// A data plane that is being opened.
+    opening: Option<Opening>,
     /// Workers ask for more neighbours than one turn may look up.
     asked: bool,
     /// When interfaces that another process has are tried again.
@@ -283,12 +290,12 @@ impl Forwarding {
         view: &mut View<'_>,
     ) -> Result<(), String> {
         self.begin_to_open(options, calls, with, view)?;
-        let Some((opening, steered)) = self.opening.take() else {
+        let Some(opening) = self.opening.take() else {
             return Ok(());
         };
-        let opened = opening.recv();
+        let opened = opening.answer.recv();
         let data_plane = opened.map_err(|_| "opening the data plane ended".to_owned())??;
-        self.take_over(data_plane, steered, view);
+        self.take_over(data_plane, opening.steered, view);
         Ok(())
     }
 
@@ -302,12 +309,12 @@ impl Forwarding {
     /// # Errors
     /// Why it could not be opened.
     pub(super) fn finish_to_open(&mut self, view: &mut View<'_>) -> Result<(), String> {
-        let Some((opening, steered)) = self.opening.take() else {
+        let Some(opening) = self.opening.take() else {
             return Ok(());
         };
-        match opening.try_recv() {
-            Ok(opened) => self.take_over(opened?, steered, view),
-            Err(mpsc::TryRecvError::Empty) => self.opening = Some((opening, steered)),
+        match opening.answer.try_recv() {
+            Ok(opened) => self.take_over(opened?, opening.steered, view),
+            Err(mpsc::TryRecvError::Empty) => self.opening = Some(opening),
             Err(mpsc::TryRecvError::Disconnected) => {
                 return Err("opening the data plane ended".to_owned());
             }
@@ -387,7 +394,7 @@ impl Forwarding {
             spin: options.spin,
             steered: steered.clone(),
         };
-        let (sender, opening) = mpsc::channel();
+        let (sender, answer) = mpsc::channel();
         let open = move || {
             let asked = calls.asked.clone();
             // Nobody listens any more when the daemon stops.
@@ -398,7 +405,7 @@ impl Forwarding {
             .name("xvs-open".to_owned())
             .spawn(open)
             .map_err(|error| format!("starting a thread to open the data plane: {error}"))?;
-        self.opening = Some((opening, steered));
+        self.opening = Some(Opening { answer, steered });
         Ok(())
     }
 
@@ -719,7 +726,7 @@ impl Forwarding {
         if let Some(opened) = self
             .opening
             .take()
-            .and_then(|(opening, _)| opening.recv().ok())
+            .and_then(|opening| opening.answer.recv().ok())
         {
             self.data_plane = opened.ok();
         }
