@@ -502,8 +502,8 @@ impl Forwarding {
             self.keep_house(view);
         }
         if let Some(data_plane) = &self.data_plane {
-            let share = self.sampling.take(now, self.services.real_count());
-            if let Some(share) = share {
+            let count = || self.services.real_count();
+            if let Some(share) = self.sampling.take(now, count) {
                 self.services.estimate(share, data_plane.stats());
             }
             if now >= self.compare_at {

@@ -25,11 +25,17 @@ impl Sampling {
         }
     }
 
-    /// The numbers of those of `count` real servers whose samples are due.
-    pub(super) fn take(&mut self, now: Instant, count: usize) -> Option<Range<usize>> {
+    /// The numbers of those of `count` real servers whose samples are due. They are counted only if some are:
+    /// this is asked at every turn of the loop.
+    pub(super) fn take(
+        &mut self,
+        now: Instant,
+        count: impl FnOnce() -> usize,
+    ) -> Option<Range<usize>> {
         if now < self.due {
             return None;
         }
+        let count = count();
         let shares = u32::try_from(count.div_ceil(SHARE).max(1)).unwrap_or(u32::MAX);
         let step = Estimator::PERIOD / shares;
         let end = (self.next + SHARE).min(count);
@@ -63,10 +69,12 @@ mod tests {
         while sampling.poll_timeout() < Instant::ZERO + Estimator::PERIOD * 5 {
             let now = sampling.poll_timeout();
             assert_eq!(
-                sampling.take(Instant::from_nanos(now.as_nanos() - 1), count),
+                sampling.take(Instant::from_nanos(now.as_nanos() - 1), || panic!(
+                    "nothing is due"
+                )),
                 None
             );
-            for n in sampling.take(now, count).unwrap() {
+            for n in sampling.take(now, || count).unwrap() {
                 times[n].push(now.as_nanos() / 1_000_000);
             }
         }
@@ -95,8 +103,8 @@ mod tests {
     fn a_standstill_is_not_made_up_for() {
         let mut sampling = Sampling::new(Instant::ZERO);
         let late = Instant::ZERO + Duration::from_secs(60);
-        assert_eq!(sampling.take(late, 3), Some(0..3));
-        assert_eq!(sampling.take(late, 3), None);
+        assert_eq!(sampling.take(late, || 3), Some(0..3));
+        assert_eq!(sampling.take(late, || 3), None);
         assert_eq!(sampling.poll_timeout(), late + Estimator::PERIOD);
     }
 }

@@ -31,9 +31,19 @@ impl Services {
         numbers: Range<usize>,
         stats: AllStats<'_>,
     ) {
-        let reals = self.services.values_mut().flat_map(|it| &mut it.reals);
-        for real in reals.skip(numbers.start).take(numbers.len()) {
-            real.rates.sample(stats.totals(real.id.0, real.epoch.get()));
+        let mut first = 0;
+        for service in self.services.values_mut() {
+            let end = first + service.reals.len();
+            let (from, to) = (numbers.start.max(first), numbers.end.min(end));
+            // Most virtual servers are passed over whole.
+            if from < to {
+                for real in &mut service.reals[from - first..to - first] {
+                    real.rates.sample(stats.totals(real.id.0, real.epoch.get()));
+                }
+            } else if first >= numbers.end {
+                break;
+            }
+            first = end;
         }
     }
 
