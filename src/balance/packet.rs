@@ -314,7 +314,8 @@ impl Classifier<'_> {
     }
 
     /// The flow of a packet: as it is, or, when a real server behind NAT sent it, turned round.
-    #[inline]
+    // Always: where nothing has NAT it is one look at the table.
+    #[inline(always)]
     fn turned<K: FlowKey>(&self, key: K, kind: Kind, ingress: PortId) -> (K, Kind, bool) {
         if self.table.has_returns() && self.is_answer(key, ingress) {
             (key.reversed(), kind, true)
@@ -325,7 +326,8 @@ impl Classifier<'_> {
 
     /// Whether a real server behind NAT sent a packet, whose source is the client of `key`. One that answers from
     /// every port may also be a client of a virtual server itself.
-    #[inline]
+    // Apart from the way of packets where nothing has NAT.
+    #[inline(never)]
     fn is_answer<K: FlowKey>(&self, key: K, ingress: PortId) -> bool {
         let from = (self.table).returns(key.client(), key.protocol(), key.client_port());
         from.is_some_and(|service| !service.any_port || !self.is_for_service(key, ingress))
