@@ -8,6 +8,10 @@ use crate::{stats::Estimator, time::Instant};
 /// processor for each worker.
 const SHARE: usize = 512;
 
+/// Shares of a period at most; with more real servers than fit, the shares are larger. To find the first of a
+/// share costs a walk over the virtual servers.
+const MAX_SHARES: usize = 20;
+
 /// Says when and for whom the next sample is due.
 #[derive(Debug)]
 pub(super) struct Sampling {
@@ -36,9 +40,10 @@ impl Sampling {
             return None;
         }
         let count = count();
-        let shares = u32::try_from(count.div_ceil(SHARE).max(1)).unwrap_or(u32::MAX);
+        let size = SHARE.max(count.div_ceil(MAX_SHARES));
+        let shares = u32::try_from(count.div_ceil(size).max(1)).unwrap_or(u32::MAX);
         let step = Estimator::PERIOD / shares;
-        let end = (self.next + SHARE).min(count);
+        let end = (self.next + size).min(count);
         let share = self.next..end;
         self.next = if end == count { 0 } else { end };
         // After a standstill there is nothing to make up for.
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn each_is_sampled_once_in_a_period_and_few_at_a_time() {
-        for count in [0, 1, SHARE, SHARE + 1, 10_000] {
+        for count in [0, 1, SHARE, SHARE + 1, 10_000, 100_001] {
             let times = samples(count);
             for own in &times {
                 assert_eq!(own.len(), 4, "{count}: {own:?}");
@@ -95,7 +100,9 @@ mod tests {
             let mut moments: Vec<u64> = times.into_iter().flatten().collect();
             moments.sort_unstable();
             let most = moments.chunk_by(|a, b| a == b).map(<[u64]>::len).max();
-            assert!(most.unwrap_or(0) <= SHARE);
+            assert!(most.unwrap_or(0) <= SHARE.max(count.div_ceil(MAX_SHARES)));
+            moments.dedup();
+            assert!(moments.len() <= 4 * MAX_SHARES, "{count}: {moments:?}");
         }
     }
 
