@@ -36,11 +36,11 @@ impl Returns {
     // Always: the caller knows the family.
     #[inline(always)]
     pub(super) fn find(&self, addr: IpAddr, protocol: u8, port: u16) -> Option<Answerer> {
-        self.get(addr, tail(protocol, port)).or_else(|| {
-            (self.any_port > 0)
-                .then(|| self.get(addr, tail(protocol, 0)))
-                .flatten()
-        })
+        // No closures, which would be calls: most packets are no answers.
+        match self.get(addr, tail(protocol, port)) {
+            None if self.any_port > 0 => self.get(addr, tail(protocol, 0)),
+            found => found,
+        }
     }
 
     // Always: the caller knows the family.
