@@ -19,13 +19,15 @@ mod steering;
 mod workers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, SystemTime},
 };
+
+use rapidhash::RapidHashSet;
 
 use self::{
     client_ways::ClientWays,
@@ -166,7 +168,7 @@ pub(super) struct Forwarding {
     environment_changed: bool,
     publishing: Pace,
     steering: Steering,
-    steered: HashSet<Steered>,
+    steered: RapidHashSet<Steered>,
     /// Virtual servers that a table which not every worker has yet has changed.
     unadopted: BTreeSet<ServiceId>,
     /// What the kernel refused at the last attempt.
@@ -208,7 +210,7 @@ impl Forwarding {
             environment_changed: true,
             publishing: Pace::new(PUBLISH_PERIOD),
             steering: Steering::Settled,
-            steered: HashSet::new(),
+            steered: RapidHashSet::default(),
             unadopted: BTreeSet::new(),
             refused: Vec::new(),
             sampling: Sampling::new(now),

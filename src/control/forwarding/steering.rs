@@ -1,6 +1,6 @@
 //! What is steered to the workers, reconciled with what the kernel takes.
 
-use std::collections::HashSet;
+use rapidhash::RapidHashSet;
 
 use super::{Forwarding, STEER_AGAIN, Steering, Voice};
 use crate::sys::steer::{Reconciled, Steered};
@@ -26,7 +26,7 @@ impl Forwarding {
         if waits {
             let unknown = self.leaving.iter().chain(&self.unadopted).copied();
             let known = self.services.steer(&unknown.collect::<Vec<_>>());
-            let known: HashSet<Steered> = known.into_iter().collect();
+            let known: RapidHashSet<Steered> = known.into_iter().collect();
             let is_local = |what: &Steered| matches!(what, Steered::Local(_));
             wanted.retain(|what| {
                 is_local(what) || known.contains(what) || self.steered.contains(what)
