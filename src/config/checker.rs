@@ -209,8 +209,8 @@ static KEYWORDS: &[Keyword<CheckerDraft>] = &[
     line("nb_get_retry", APPLIED, "an older name of retry")
         .number(&defaults::RETRIES)
         .read(|draft, stmt, drafts| {
-            let message = "nb_get_retry is deprecated; use `retry`";
-            drafts.push(Draft::warning(stmt.keyword.span, message));
+            let message = "`nb_get_retry` is an old name; use `retry`";
+            drafts.push(Draft::deprecated(stmt.keyword.span, message));
             draft.timing.retry = stmt.number(drafts);
         }),
     known("bind_if", UNAPPLIED, "the interface to connect from"),

@@ -9,9 +9,11 @@ use super::source::{Source, Span};
 pub enum Severity {
     /// Worth knowing; nothing was changed.
     Note,
-    /// Deprecated, changed or not applied: the configuration is used with what the text says.
+    /// An old way to say it, which works.
+    Deprecated,
+    /// A statement that was dropped, changed or is not applied: the configuration is used with what the text says.
     Warning,
-    /// The configuration must not be used.
+    /// The configuration must not be used: the box would forward or elect otherwise than the file says.
     Error,
 }
 
@@ -19,6 +21,7 @@ impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Note => "note",
+            Self::Deprecated => "deprecated",
             Self::Warning => "warning",
             Self::Error => "error",
         })
@@ -75,6 +78,10 @@ impl Draft {
 
     pub(super) fn warning(span: Span, message: impl Into<String>) -> Self {
         Self::new(Severity::Warning, span, message)
+    }
+
+    pub(super) fn deprecated(span: Span, message: impl Into<String>) -> Self {
+        Self::new(Severity::Deprecated, span, message)
     }
 
     pub(super) fn note(span: Span, message: impl Into<String>) -> Self {
