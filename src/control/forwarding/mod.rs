@@ -27,8 +27,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rapidhash::RapidHashSet;
-
 use self::{
     client_ways::ClientWays,
     data_plane::{Calls, DataPlane, DataPlaneOptions},
@@ -168,7 +166,8 @@ pub(super) struct Forwarding {
     environment_changed: bool,
     publishing: Pace,
     steering: Steering,
-    steered: RapidHashSet<Steered>,
+    /// What was last set to be steered.
+    steered: Vec<Steered>,
     /// Virtual servers that a table which not every worker has yet has changed.
     unadopted: BTreeSet<ServiceId>,
     /// What the kernel refused at the last attempt.
@@ -210,7 +209,7 @@ impl Forwarding {
             environment_changed: true,
             publishing: Pace::new(PUBLISH_PERIOD),
             steering: Steering::Settled,
-            steered: RapidHashSet::default(),
+            steered: Vec::new(),
             unadopted: BTreeSet::new(),
             refused: Vec::new(),
             sampling: Sampling::new(now),
@@ -328,7 +327,7 @@ impl Forwarding {
         for line in data_plane.report() {
             view.say(format_args!("packet I/O: {line}"));
         }
-        self.steered = steered.into_iter().collect();
+        self.steered = steered;
         self.data_plane = Some(data_plane);
         self.take_ports(view);
         // What has changed while it was being opened.

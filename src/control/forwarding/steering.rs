@@ -22,29 +22,34 @@ impl Forwarding {
         }
         self.steering = Steering::Settled;
         let mut wanted = self.wanted_steering();
-        let waits = !self.unadopted.is_empty();
+        // Most reloads change nothing of it, and to look up each of a hundred thousand takes long.
+        let waits = !self.unadopted.is_empty() && wanted != self.steered;
         if waits {
             let unknown = self.leaving.iter().chain(&self.unadopted).copied();
             let known = self.services.steer(&unknown.collect::<Vec<_>>());
             let known: RapidHashSet<Steered> = known.into_iter().collect();
+            let steered: RapidHashSet<&Steered> = self.steered.iter().collect();
             let is_local = |what: &Steered| matches!(what, Steered::Local(_));
-            wanted.retain(|what| {
-                is_local(what) || known.contains(what) || self.steered.contains(what)
-            });
+            wanted.retain(|what| is_local(what) || known.contains(what) || steered.contains(what));
         }
-        self.set_steering(&wanted, voice);
+        self.set_steering(wanted, voice);
         if waits && self.data_plane.is_some() {
             self.steering = Steering::AfterAdoption;
         }
     }
 
-    pub(super) fn set_steering(&mut self, wanted: &[Steered], voice: &mut Voice<'_>) {
+    pub(super) fn set_steering(&mut self, wanted: Vec<Steered>, voice: &mut Voice<'_>) {
         let Some(data_plane) = &mut self.data_plane else {
             self.steering = Steering::Settled;
             return;
         };
-        let done = data_plane.steering().set(wanted);
-        self.steered = wanted.iter().copied().collect();
+        let steering = data_plane.steering();
+        let done = if wanted == self.steered {
+            steering.reconcile()
+        } else {
+            steering.set(&wanted)
+        };
+        self.steered = wanted;
         self.note_steering(done, voice);
     }
 
