@@ -31,6 +31,7 @@ use crate::{
             data_plane::{IoWish, XdpWish},
             placement::CpuList,
         },
+        origin::Origin,
     },
 };
 
@@ -248,12 +249,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
-    let config = match read(&run.config.file) {
+    let origin = Origin::new(run.config.file.clone());
+    let config = match read(&origin) {
         Ok(config) => config,
         Err(status) => return status,
     };
     let options = engine::Options {
-        file: run.config.file.clone(),
+        origin,
         socket,
         io: match run.io {
             Io::Auto => IoWish::Auto,
@@ -285,7 +287,7 @@ fn run_daemon(run: &Run, socket: PathBuf) -> ExitCode {
 }
 
 fn check(config: &ConfigFile) -> ExitCode {
-    match read(&config.file) {
+    match read(&Origin::new(config.file.clone())) {
         Ok(config) => print(&config::effective(&config)),
         Err(status) => status,
     }
@@ -293,7 +295,7 @@ fn check(config: &ConfigFile) -> ExitCode {
 
 fn clean_up(config: &ConfigFile, socket: &Path) -> ExitCode {
     // A file that has been broken since does not keep the steering program on the interfaces.
-    let config = read(&config.file);
+    let config = read(&Origin::new(config.file.clone()));
     let cleaned = match cleanup::cleanup(config.as_ref().ok(), socket) {
         Ok(cleaned) => cleaned,
         Err(message) => return fail(FAILED, &message),
@@ -317,12 +319,14 @@ fn clean_up(config: &ConfigFile, socket: &Path) -> ExitCode {
 
 /// Reads a configuration and prints what there is to say about it. The status to exit with, if it
 /// must not be used.
-fn read(file: &Path) -> Result<Config, ExitCode> {
-    let text = match std::fs::read(file) {
-        Ok(text) => text,
-        Err(error) => return Err(fail(USAGE, &format!("{}: {error}", file.display()))),
+fn read(origin: &Origin) -> Result<Config, ExitCode> {
+    let parsed = match origin.read() {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            let file = origin.file().display();
+            return Err(fail(USAGE, &format!("{file}: {error}")));
+        }
     };
-    let parsed = config::parse(&file.display().to_string(), &text);
     tell(&parsed.report());
     if parsed.has_errors() {
         Err(ExitCode::from(FAILED))

@@ -14,7 +14,8 @@
 //! One block is ours: `xvs`, for what keepalived has no word for ([`Settings`]).
 //!
 //! Each keyword stands once, in the table of its block (`keyword`): its name, what this version does with it, its
-//! meaning, range and default, and how it is read. No file is read here; text comes in, values go out.
+//! meaning, range and default, and how it is read. No file is read here; text comes in, and what it includes comes from
+//! whoever asks ([`Host`]).
 
 #![forbid(unsafe_code)]
 
@@ -35,6 +36,7 @@ mod lexer;
 mod model;
 mod overlap;
 mod read;
+mod request;
 mod secrets;
 mod server;
 mod settings;
@@ -61,6 +63,7 @@ pub use self::{
         RealServer, Settings, SorryServer, Timeout, Timeouts, TrackInterface, Transport,
         UnicastPeer, VirtualAddress, VirtualServer, VirtualServerKey, VrrpInstance, VrrpVersion,
     },
+    request::{Host, Request, Unreadable},
 };
 
 /// What came of reading a configuration.
@@ -80,6 +83,11 @@ impl Parsed {
         all.any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
+    /// The files that were read, each once, in the order in which reading them began.
+    pub fn files(&self) -> Vec<&str> {
+        self.source.names()
+    }
+
     /// A finding with its source line and carets below what is meant. Ends with a line feed.
     pub fn render(&self, diagnostic: &Diagnostic) -> String {
         diagnostic::render(diagnostic, &self.source)
@@ -92,9 +100,14 @@ impl Parsed {
     }
 }
 
-/// Reads a configuration. `file_name` serves to name places.
+/// Reads a text that stands alone: [`read`] of [`Request::alone`]. `file_name` serves to name places.
 pub fn parse(file_name: &str, text: &[u8]) -> Parsed {
-    let mut source = Source::new(file_name, text);
+    read(&Request::alone(file_name, text))
+}
+
+/// Reads a configuration with what it includes.
+pub fn read(request: &Request<'_>) -> Parsed {
+    let mut source = Source::new(request.file, request.text);
     let mut drafts = Drafts::default();
     let stmts = tree::build(&source, &grammar::braces(), &mut drafts);
     let mut draft = FileDraft::default();

@@ -124,6 +124,17 @@ impl Source {
         &self.file(id).name
     }
 
+    /// The names of the files, each once.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for file in &self.files {
+            if !names.contains(&file.name.as_str()) {
+                names.push(&file.name);
+            }
+        }
+        names
+    }
+
     /// The lines of a file without their line feeds, each with where it starts.
     pub(super) fn lines(&self, id: FileId) -> impl Iterator<Item = (usize, &[u8])> {
         let file = self.file(id);

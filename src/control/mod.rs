@@ -8,6 +8,7 @@ pub mod engine;
 pub mod forwarding;
 mod lock_file;
 pub mod log;
+pub mod origin;
 mod pace;
 mod repeats;
 mod vrrp;

@@ -38,6 +38,7 @@ use super::{
     },
     lock_file::LockFile,
     log::Log,
+    origin::Origin,
     repeats::{Repeats, Reports},
     vrrp::{Env, Vrrp, last_will},
 };
@@ -64,7 +65,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration, to be read anew for a reload.
-    pub file: PathBuf,
+    pub origin: Origin,
     /// The control socket; a lock file is beside it.
     pub socket: PathBuf,
     /// How packets are to come and go.

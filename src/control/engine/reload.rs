@@ -2,12 +2,15 @@
 //! one takes longer to read than an advert may be late.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, mpsc},
     thread,
 };
 
-use crate::config::{self, Config, Diff};
+use crate::{
+    config::{self, Config, Diff},
+    control::origin::Origin,
+};
 
 /// A configuration that may be applied.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ struct Reading {
 
 /// The reader of the configuration file.
 pub(super) struct Reload {
-    file: PathBuf,
+    origin: Origin,
     call: Call,
     reading: Option<Reading>,
     /// It was asked for while one was under way, which may have read the file before it was changed.
@@ -58,10 +61,10 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Reads `file` when it is told to; `call` tells the control thread that something was read.
-    pub(super) const fn new(file: PathBuf, call: Call) -> Self {
+    /// Reads from `origin` when it is told to; `call` tells the control thread that something was read.
+    pub(super) const fn new(origin: Origin, call: Call) -> Self {
         Self {
-            file,
+            origin,
             call,
             reading: None,
             again: false,
@@ -70,7 +73,7 @@ impl Reload {
 
     /// The file.
     pub(super) fn file(&self) -> &Path {
-        &self.file
+        self.origin.file()
     }
 
     /// Whether the file is being read.
@@ -89,14 +92,14 @@ impl Reload {
         }
         let (sender, outcome) = mpsc::channel();
         let (replaced, retired) = mpsc::channel::<Arc<Config>>();
-        let (file, call, running) = (
-            self.file.clone(),
+        let (origin, call, running) = (
+            self.origin.clone(),
             Arc::clone(&self.call),
             Arc::clone(running),
         );
         let read = move || {
             // Nobody listens any more when the daemon stops.
-            let _ = sender.send(read(&file, &running));
+            let _ = sender.send(read(&origin, &running));
             drop(running);
             call();
             drop(retired.recv());
@@ -134,9 +137,10 @@ impl Reload {
     }
 }
 
-fn read(file: &Path, running: &Config) -> Result<Fresh, Refusal> {
-    let text = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let parsed = config::parse(&file.display().to_string(), &text);
+fn read(origin: &Origin, running: &Config) -> Result<Fresh, Refusal> {
+    let parsed = origin
+        .read()
+        .map_err(|error| format!("{}: {error}", origin.file().display()))?;
     let findings: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
     if parsed.has_errors() {
         return Err(Refusal {
@@ -174,7 +178,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("xvs-reload-{}-{name}", std::process::id()));
         let (sender, called) = channel();
         let call = move || sender.send(()).unwrap_or_default();
-        (Reload::new(file, Arc::new(call)), called)
+        (Reload::new(Origin::new(file), Arc::new(call)), called)
     }
 
     fn outcome(reload: &mut Reload, called: &Receiver<()>) -> Result<Fresh, Refusal> {

@@ -144,7 +144,7 @@ impl Engine {
             vrrp: Vrrp::new(vrrp_registry, Part::Vrrp.first()),
             forwarding: Forwarding::new(now),
             checks: Checks::new(probe_registry, Part::Checks.first()),
-            reload: Reload::new(options.file.clone(), call),
+            reload: Reload::new(options.origin.clone(), call),
             reloaders: Vec::new(),
             next_reloaders: Vec::new(),
             admin: Some(admin),
