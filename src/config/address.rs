@@ -5,17 +5,17 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::{
     defaults,
     diagnostic::{Draft, Drafts},
-    keyword::{APPLIED, Facts, IRRELEVANT, REFUSED, Shape, UNAPPLIED},
+    keyword::{APPLIED, Facts, REFUSED, Shape, UNAPPLIED},
     lexer::Word,
     model::VirtualAddress,
     read::{self, interface, judge_vrrp_address},
     similar::similar,
     source::{Span, quoted},
-    support::{Support, judge},
+    support::{Support, judge_missing},
     tree::Stmt,
     value,
 };
-use crate::addr::IpPrefix;
+use crate::addr::{Family, IpPrefix};
 
 /// An address of a list while it is read; the interface may still be the instance's.
 #[derive(Debug)]
@@ -27,6 +27,16 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) const fn span(&self) -> Span {
         self.span
+    }
+
+    /// The address.
+    pub(super) const fn addr(&self) -> IpAddr {
+        self.address.prefix.addr()
+    }
+
+    /// Says so when VRRP does nothing with the family of the address.
+    pub(super) fn judge_family(&self, drafts: &mut Drafts) {
+        judge_vrrp_address(self.addr(), self.span, drafts);
     }
 
     /// What makes it one address of the host: itself and its interface; without a `dev` that is
@@ -54,7 +64,7 @@ pub(super) fn entries(list: &mut Vec<Entry>, stmt: &Stmt, drafts: &mut Drafts) {
     for line in stmt.body() {
         if line.block.is_some() {
             let message = "a list of addresses, one a line, has no blocks";
-            drafts.push(Draft::error(line.keyword.span, message));
+            drafts.push(Draft::warning(line.keyword.span, message));
         }
         list.extend(entry(line, drafts));
     }
@@ -83,16 +93,22 @@ fn entry(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
         Ok(prefix) => prefix,
         Err(why) => {
             let message = format!("{}: {why}", quoted(&word.text));
-            let hint = "ADDRESS or ADDRESS/LENGTH";
-            drafts.push(Draft::error(word.span, message).hint(hint));
-            return None;
+            let alone = word.text.split_once('/').map(|(address, _)| address);
+            let Some(address) = alone.and_then(|text| text.parse().ok()) else {
+                let hint = "ADDRESS or ADDRESS/LENGTH; the address is ignored";
+                drafts.push(Draft::warning(word.span, message).hint(hint));
+                return None;
+            };
+            let prefix = IpPrefix::host(address);
+            let hint = format!("{prefix} counts");
+            drafts.push(Draft::warning(word.span, message).hint(hint));
+            prefix
         }
     };
     let addr = prefix.addr();
-    judge_vrrp_address(addr, word.span, drafts);
     if addr.is_multicast() || addr.is_unspecified() {
-        let message = format!("{addr} cannot be the address of a host");
-        drafts.push(Draft::error(word.span, message));
+        let message = format!("{addr} cannot be the address of a host; it is ignored");
+        drafts.push(Draft::warning(word.span, message));
         return None;
     }
     let mut address = VirtualAddress {
@@ -104,6 +120,14 @@ fn entry(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
         peer: None,
         noprefixroute: false,
         no_track: false,
+        home: false,
+        nodad: false,
+        mngtmpaddr: false,
+        autojoin: false,
+        // Without a network of its own an IPv6 address is no source for others (RFC 6724 §5).
+        preferred_lft: (prefix.len() == Family::V6.bits()).then_some(0),
+        use_vmac: false,
+        track_group: None,
     };
     let mut words = line.args.iter();
     while let Some(option) = words.next() {
@@ -118,11 +142,12 @@ fn entry(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
                 Some(value) => read(&mut address, value, drafts),
                 None => {
                     let message = format!("`{name}` needs a value");
-                    drafts.push(Draft::error(option.span, message));
+                    drafts.push(Draft::warning(option.span, message));
                 }
             },
         }
-        judge(known.facts.fate, &quoted(name), option.span, drafts);
+        let (fate, meaning) = known.facts.verdict();
+        judge_missing(fate, &quoted(name), meaning, option.span, drafts);
     }
     Some(Entry {
         address,
@@ -132,7 +157,7 @@ fn entry(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
 
 fn unknown_option(option: &Word, drafts: &mut Drafts) {
     let message = format!("unknown option {} of an address", quoted(&option.text));
-    let draft = Draft::error(option.span, message);
+    let draft = Draft::warning(option.span, message);
     drafts.push(if value::prefix(&option.text).is_ok() {
         draft.hint("one address a line")
     } else if let Some(meant) = similar(&option.text, OPTIONS.iter().map(|o| o.facts.name)) {
@@ -232,43 +257,48 @@ static OPTIONS: &[AddressOption] = &[
         "use_vmac",
         REFUSED,
         "the virtual MAC address of VRRP",
-        |_| (),
+        |address| address.use_vmac = true,
     ),
     followed(
         "preferred_lft",
         UNAPPLIED,
-        "how long the address is preferred",
-        |_, _, _| (),
+        "seconds that the address is preferred, or forever; default 0 for an IPv6 address of 128 bits",
+        |address, word, drafts| {
+            address.preferred_lft = match word.text.as_str() {
+                "forever" => None,
+                _ => read::number(word, "preferred_lft", &defaults::U32, drafts),
+            };
+        },
     ),
     followed(
         "track_group",
         UNAPPLIED,
-        "a group of instances",
-        |_, _, _| (),
+        "the group of instances that the loss of a static address moves",
+        |address, word, _| address.track_group = Some(word.text.clone()),
     ),
     alone(
         "home",
-        IRRELEVANT,
+        UNAPPLIED,
         "the address is a mobile node's home address",
-        |_| (),
+        |address| address.home = true,
     ),
     alone(
         "-nodad",
-        IRRELEVANT,
+        UNAPPLIED,
         "the address is not looked for before it is used",
-        |_| (),
+        |address| address.nodad = true,
     ),
     alone(
         "mngtmpaddr",
-        IRRELEVANT,
+        UNAPPLIED,
         "temporary addresses are made from it",
-        |_| (),
+        |address| address.mngtmpaddr = true,
     ),
     alone(
         "autojoin",
-        IRRELEVANT,
+        UNAPPLIED,
         "its multicast group is joined",
-        |_| (),
+        |address| address.autojoin = true,
     ),
 ];
 
@@ -282,7 +312,7 @@ fn label(address: &mut VirtualAddress, word: &Word, drafts: &mut Drafts) {
     if word.text.is_empty() || word.text.len() > defaults::INTERFACE_NAME_BYTES {
         let message = format!("{} cannot be a label", quoted(&word.text));
         let hint = format!("1 to {} bytes", defaults::INTERFACE_NAME_BYTES);
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::warning(word.span, message).hint(hint));
     } else {
         address.label = Some(word.text.clone());
     }
@@ -293,7 +323,7 @@ fn peer(address: &mut VirtualAddress, word: &Word, drafts: &mut Drafts) {
         Ok(peer) => peer,
         Err(why) => {
             let message = format!("{}: {why}", quoted(&word.text));
-            drafts.push(Draft::error(word.span, message));
+            drafts.push(Draft::warning(word.span, message));
             return;
         }
     };
@@ -317,7 +347,7 @@ fn set_broadcast(address: &mut VirtualAddress, word: &Word, drafts: &mut Drafts)
 fn broadcast(prefix: IpPrefix, word: &Word, drafts: &mut Drafts) -> Option<Ipv4Addr> {
     let IpAddr::V4(addr) = prefix.addr() else {
         let message = "an IPv6 address has no broadcast address";
-        drafts.push(Draft::error(word.span, message));
+        drafts.push(Draft::warning(word.span, message));
         return None;
     };
     let broadcast = match word.text.as_str() {
@@ -328,7 +358,7 @@ fn broadcast(prefix: IpPrefix, word: &Word, drafts: &mut Drafts) -> Option<Ipv4A
     if broadcast.is_none() {
         let message = format!("{} gives no broadcast address", quoted(&word.text));
         let hint = "an IPv4 address, or + or - with a prefix of at most 30 bits";
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::warning(word.span, message).hint(hint));
     }
     broadcast
 }

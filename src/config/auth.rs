@@ -41,12 +41,19 @@ impl AuthDraft {
     pub(super) fn finish(
         self,
         version: VrrpVersion,
+        strict: bool,
         drafts: &mut Drafts,
     ) -> Option<Authentication> {
         let span = self.block?;
-        if version == VrrpVersion::V3 {
-            let message = "VRRP version 3 has no authentication; the block is ignored";
-            drafts.push(Draft::warning(span, message));
+        if version == VrrpVersion::V3 || strict {
+            let whose = if strict {
+                "strict mode"
+            } else {
+                "VRRP version 3"
+            };
+            let message = format!("{whose} has no authentication; the block is ignored");
+            let hint = "adverts go out and are taken without a password (RFC 9568 §9)";
+            drafts.push(Draft::warning(span, message).hint(hint));
             return None;
         }
         let Some(kind) = self.kind else {
@@ -61,7 +68,10 @@ impl AuthDraft {
         };
         Some(match kind.value {
             AuthType::Pass => Authentication::Pass(password),
-            AuthType::Ah => Authentication::Ah(password),
+            AuthType::Ah => {
+                judge(support::AUTH_AH, "`auth_type AH`", kind.span, drafts);
+                Authentication::Ah(password)
+            }
         })
     }
 }
@@ -107,7 +117,7 @@ static KEYWORDS: &[Keyword<AuthDraft>] = &[
     .read(|draft, stmt, drafts| {
         let Some(word) = stmt.args.first() else {
             let message = "auth_type needs a value";
-            drafts.push(Draft::error(stmt.keyword.span, message).hint("PASS or AH"));
+            drafts.push(Draft::warning(stmt.keyword.span, message).hint("PASS or AH"));
             return;
         };
         let value = match word.text.as_str() {
@@ -115,13 +125,11 @@ static KEYWORDS: &[Keyword<AuthDraft>] = &[
             "AH" => AuthType::Ah,
             _ => {
                 let message = format!("{} is not a type of authentication", quoted(&word.text));
-                drafts.push(Draft::error(word.span, message).hint("PASS or AH"));
+                let hint = "PASS or AH, in upper case; without a type there is no authentication";
+                drafts.push(Draft::warning(word.span, message).hint(hint));
                 return;
             }
         };
-        if value == AuthType::Ah {
-            judge(support::AUTH_AH, "`auth_type AH`", word.span, drafts);
-        }
         draft.kind = Some(At {
             value,
             span: word.span,
@@ -135,7 +143,7 @@ static KEYWORDS: &[Keyword<AuthDraft>] = &[
     .read(|draft, stmt, drafts| {
         let Some(word) = stmt.args.first().filter(|word| !word.text.is_empty()) else {
             let message = "auth_pass needs a password";
-            drafts.push(Draft::error(stmt.keyword.span, message));
+            drafts.push(Draft::warning(stmt.keyword.span, message));
             return;
         };
         if let Some(extra) = stmt.args.get(1) {

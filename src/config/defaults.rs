@@ -52,6 +52,21 @@ pub const ADVERT_ADDRESSES: usize = 255;
 /// Longest name of an interface: `IFNAMSIZ` less the NUL (Linux `if.h`).
 pub const INTERFACE_NAME_BYTES: usize = 15;
 
+// --- bfd_instance ---
+
+/// `min_rx`, `min_tx`: 10 ms (man).
+pub const BFD_INTERVAL: Duration = Duration::from_millis(10);
+/// `idle_tx`: 1 s (man; RFC 5880 §6.8.3).
+pub const BFD_IDLE_INTERVAL: Duration = secs(1);
+/// `multiplier`: 5 (man).
+pub const BFD_MULTIPLIER: u8 = 5;
+/// `ttl`: 255 (RFC 5881 §5).
+pub const BFD_TTL: u8 = 255;
+/// `hoplimit`: 64 (man).
+pub const BFD_HOPLIMIT: u8 = 64;
+/// Longest name of a bfd_instance (keepalived).
+pub const BFD_NAME_BYTES: usize = 32;
+
 // --- virtual_server, real_server, checkers ---
 
 /// `lb_algo`: wlc (keepalived and ipvsadm).
@@ -93,6 +108,13 @@ pub const SPIN: Duration = Duration::from_micros(50);
 /// CPUs that can be named: the most that Linux is built for (`NR_CPUS`).
 pub const CPUS: usize = 8_192;
 
+/// Highest real-time priority (sched(7)).
+pub const MOST_RT_PRIORITY: i8 = 99;
+/// Longest name of a process: `TASK_COMM_LEN` less the NUL (prctl(2), `PR_SET_NAME`).
+pub const PROCESS_NAME_BYTES: usize = 15;
+/// Longest path: `PATH_MAX` less the NUL (Linux `limits.h`).
+pub const PATH_BYTES: usize = 4_095;
+
 // --- ranges ---
 
 /// What a number may be: the limits, and whose they are.
@@ -121,6 +143,33 @@ pub(super) const PORT_OR_ANY: Limits = limits(0..=65_535, "0 = any port");
 pub(super) const DOWN_TIMER: Limits = limits(1..=100, "keepalived");
 pub(super) const GARP_COUNT: Limits = limits(1..=4_294_967, "keepalived");
 pub(super) const TRACK_WEIGHT: Limits = limits(-253..=253, "keepalived");
+pub(super) const U32: Limits = limits(0..=4_294_967_295, "keepalived");
+pub(super) const I32: Limits = limits(-2_147_483_648..=2_147_483_647, "keepalived");
+pub(super) const COUNT: Limits = limits(1..=4_294_967_295, "keepalived");
+pub(super) const NICE: Limits = limits(-20..=19, "setpriority(2)");
+pub(super) const RT_PRIORITY: Limits = limits(1..=MOST_RT_PRIORITY as i64, "sched(7)");
+pub(super) const AUTO_PRIORITY: Limits = limits(-1..=MOST_RT_PRIORITY as i64, "keepalived");
+pub(super) const AUTO_PRIORITY_DELAY: Limits = limits(1..=10_000_000, "microseconds, keepalived");
+pub(super) const RTTIME: Limits = limits(2..=4_294_967_295, "microseconds, getrlimit(2)");
+pub(super) const SCRIPT_TIMEOUT: Limits = limits(1..=1_000, "seconds, keepalived");
+pub(super) const JSON_VERSION: Limits = limits(1..=2, "keepalived");
+pub(super) const CPU: Limits = limits(0..=CPUS as i64 - 1, "Linux NR_CPUS");
+pub(super) const FILE_WEIGHT: Limits = limits(-254..=254, "keepalived");
+pub(super) const FILE_NUMBER: Limits = limits(-2_147_483_648..=2_147_483_647, "keepalived");
+pub(super) const RISE: Limits = limits(1..=2_147_483_647, "keepalived");
+/// keepalived makes 0 a 1.
+pub(super) const SCRIPT_SECONDS: Limits = limits(0..=4_294, "seconds, keepalived; 0 = 1");
+pub(super) const PROCESS_QUORUM: Limits = limits(1..=65_535, "keepalived");
+pub(super) const PROCESS_QUORUM_MAX: Limits = limits(0..=65_535, "keepalived");
+pub(super) const SYNC_ID: Limits = limits(0..=255, "IPVS");
+pub(super) const SYNC_MAXLEN: Limits = limits(1..=65_507, "IPVS");
+pub(super) const SYNC_TTL: Limits = limits(1..=255, "IPVS");
+pub(super) const BFD_MULTIPLIERS: Limits = limits(1..=255, "RFC 5880 §4.1");
+pub(super) const BFD_TTLS: Limits = limits(1..=255, "RFC 5881 §5");
+pub(super) const BFD_HOPS: Limits = limits(-1..=255, "keepalived; -1 = any");
+pub(super) const HMAC_KEY_ID: Limits = limits(1..=255, "keepalived");
+pub(super) const HMAC_WINDOW: Limits = limits(1..=300, "seconds, keepalived");
+pub(super) const DEBUG: Limits = limits(0..=4, "keepalived");
 /// keepalived's `IPVS_WEIGHT_LIMIT` is INT32_MAX.
 pub(super) const RS_WEIGHT: Limits = limits(0..=2_147_483_647, "IPVS");
 pub(super) const VS_WEIGHT: Limits = limits(1..=2_147_483_647, "IPVS");
@@ -177,6 +226,13 @@ pub(super) const STARTUP_DELAY: TimeLimits = times(1_000, LONGEST, "keepalived")
 pub(super) const GARP_INTERVAL: TimeLimits =
     times(1, LONGEST, "keepalived; leave it out for no pacing");
 pub(super) const GARP_DELAY: TimeLimits = times(0, LONGEST, "keepalived");
+pub(super) const GARP_EXTRA: TimeLimits = times(SECOND, 86_400 * SECOND, "keepalived");
+pub(super) const GARP_EXTRA_OR_NONE: TimeLimits = times(0, 86_400 * SECOND, "keepalived; 0 = none");
+pub(super) const UP_DOWN_DELAY: TimeLimits = times(0, 255 * SECOND, "keepalived");
+pub(super) const PROCESS_DELAY: TimeLimits = times(1, 3_600 * SECOND, "keepalived");
+/// `UINT_MAX` microseconds in whole milliseconds.
+pub(super) const BFD_INTERVALS: TimeLimits = times(1_000, 4_294_967_000, "RFC 5880 §4.1");
+pub(super) const BFD_IDLE: TimeLimits = times(SECOND, 4_294_967_000, "RFC 5880 §6.8.3");
 pub(super) const SMTP_TIMEOUT: TimeLimits = times(0, LONGEST, "keepalived");
 pub(super) const CHECK_INTERVAL: TimeLimits = times(1, LONGEST, "keepalived");
 pub(super) const CHECK_DELAY: TimeLimits = times(0, LONGEST, "keepalived");

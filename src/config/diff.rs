@@ -6,9 +6,12 @@
 
 use std::{collections::HashMap, fmt, time::Duration};
 
-use super::model::{
-    Config, Global, Match, Persistence, RealServer, Settings, SorryServer, VirtualServer,
-    VrrpInstance,
+use super::{
+    effective::plain,
+    model::{
+        Config, Global, Match, Persistence, Plain, RealServer, Settings, SorryServer,
+        VirtualServer, VrrpInstance,
+    },
 };
 use crate::addr::{Endpoint, L4Proto};
 
@@ -201,6 +204,22 @@ impl Keywords {
         self.value(name, (&old, &new), |time| time.as_secs_f64().to_string());
     }
 
+    /// Groups of plain values, which name their keywords themselves.
+    fn plain_values<'a>(
+        &mut self,
+        old: impl Iterator<Item = (&'static str, Option<Plain<'a>>)>,
+        new: impl Iterator<Item = (&'static str, Option<Plain<'a>>)>,
+    ) {
+        let show = |value: &Option<Plain<'_>>| match value {
+            None => "not given".to_owned(),
+            Some(Plain::Flag) => "given".to_owned(),
+            Some(value) => plain(value),
+        };
+        for ((name, was), (_, is)) in old.zip(new) {
+            self.value(name, (&was, &is), show);
+        }
+    }
+
     /// A value that is too long, or not for others to see.
     fn other<T: PartialEq>(&mut self, name: &'static str, (old, new): (&T, &T)) {
         if old != new {
@@ -213,20 +232,69 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
     let (mut live, mut start) = (Keywords::default(), Keywords::default());
     let Config {
         global,
+        process,
+        static_addresses,
+        static_routes,
+        static_rules,
+        track_groups,
+        scripts,
+        track_files,
+        track_processes,
+        bfd_instances,
+        garp_groups,
+        up_down_delays,
+        linkbeats,
+        sync_groups,
         vrrp_instances: _,
         virtual_servers: _,
         timeouts,
         settings,
     } = old;
+    start.plain_values(process.plain().into_iter(), new.process.plain().into_iter());
     live.other("timeouts", (timeouts, &new.timeouts));
+    live.other(
+        "static_ipaddress",
+        (static_addresses, &new.static_addresses),
+    );
+    live.other("static_routes", (static_routes, &new.static_routes));
+    live.other("static_rules", (static_rules, &new.static_rules));
+    live.other("track_group", (track_groups, &new.track_groups));
+    live.other("vrrp_script", (scripts, &new.scripts));
+    live.other("track_file", (track_files, &new.track_files));
+    live.other(
+        "vrrp_track_process",
+        (track_processes, &new.track_processes),
+    );
+    live.other("bfd_instance", (bfd_instances, &new.bfd_instances));
+    live.other("garp_group", (garp_groups, &new.garp_groups));
+    live.other(
+        "interface_up_down_delays",
+        (up_down_delays, &new.up_down_delays),
+    );
+    live.other("linkbeat_interfaces", (linkbeats, &new.linkbeats));
+    live.other("vrrp_sync_group", (sync_groups, &new.sync_groups));
     let Global {
         router_id,
         mail,
         vrrp_startup_delay,
         vrrp_garp_interval,
+        vrrp_gna_interval,
         dynamic_interfaces,
+        lvs_sync_daemon,
+        alerts: _,
+        vrrp: _,
+        scripts: _,
+        files: _,
+        processes: _,
+        host: _,
     } = global;
     let to = &new.global;
+    live.plain_values(global.plain(), to.plain());
+    live.time(
+        "vrrp_gna_interval",
+        (*vrrp_gna_interval, to.vrrp_gna_interval),
+    );
+    live.other("lvs_sync_daemon", (lvs_sync_daemon, &to.lvs_sync_daemon));
     live.other("router_id", (router_id, &to.router_id));
     live.other("notification_email", (mail, &to.mail));
     live.time(
@@ -328,6 +396,15 @@ fn instance_keywords(old: &VrrpInstance, new: &VrrpInstance) -> Vec<Keyword> {
         lower_prio_no_advert,
         higher_prio_send_advert,
         notify,
+        strict_mode,
+        accept,
+        no_virtual_ipaddress,
+        auth_hmac,
+        use_vmac,
+        trackers,
+        virtual_routes,
+        virtual_rules,
+        further,
     } = old;
     let mut what = Keywords::default();
     what.plain("vrrp_instance", (name, &new.name));
@@ -371,6 +448,20 @@ fn instance_keywords(old: &VrrpInstance, new: &VrrpInstance) -> Vec<Keyword> {
         (*higher_prio_send_advert, new.higher_prio_send_advert),
     );
     what.other("notify", (notify, &new.notify));
+    what.flag("strict_mode", (*strict_mode, new.strict_mode));
+    what.flag("accept", (*accept, new.accept));
+    what.flag(
+        "no_virtual_ipaddress",
+        (*no_virtual_ipaddress, new.no_virtual_ipaddress),
+    );
+    what.other("auth_hmac", (auth_hmac, &new.auth_hmac));
+    what.other("use_vmac", (use_vmac, &new.use_vmac));
+    for ((keyword, was), (_, is)) in trackers.lists().into_iter().zip(new.trackers.lists()) {
+        what.other(keyword, (&was, &is));
+    }
+    what.other("virtual_routes", (virtual_routes, &new.virtual_routes));
+    what.other("virtual_rules", (virtual_rules, &new.virtual_rules));
+    what.plain_values(further.plain().into_iter(), new.further.plain().into_iter());
     what.0
 }
 

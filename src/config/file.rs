@@ -6,19 +6,32 @@ use std::{
 };
 
 use super::{
+    address::{self, Entry},
+    bfd, defaults,
     diagnostic::{Draft, Drafts},
     global::GlobalDraft,
     group::{Group, Groups},
+    host,
     keyword::{
-        APPLIED, IRRELEVANT, Keyword, REFUSED, Table, UNAPPLIED, block, known, word,
-        word_with_block,
+        APPLIED, BY_VALUE, Keyword, NO_IPVS, REFUSED, Table, UNAPPLIED, Value, block, known,
+        plain_keywords,
     },
-    model::{Config, Match},
+    lint,
+    model::{
+        BfdInstance, Config, GarpGroup, Linkbeat, Match, Process, Route, TrackFile, TrackGroup,
+        TrackProcess, UpDownDelay, VrrpScript,
+    },
     overlap,
+    read::At,
+    routes::{self, RuleDraft},
     server::{ServerDraft, Surroundings},
     settings::SettingsDraft,
     source::quoted,
-    vrrp::InstanceDraft,
+    support::{Support, judge_missing},
+    sync_group::{self, SyncGroupDraft},
+    tracking::{self, Known, Named, Watchable},
+    tree::Stmt,
+    vrrp::{InstanceDraft, Neighbours},
 };
 use crate::lvs::Scheduler;
 
@@ -30,11 +43,24 @@ pub(super) struct FileDraft {
     groups: Groups,
     servers: Vec<ServerDraft>,
     settings: SettingsDraft,
+    process: Process,
+    static_addresses: Vec<Entry>,
+    static_routes: Vec<Route>,
+    static_rules: Vec<RuleDraft>,
+    track_groups: Vec<At<TrackGroup>>,
+    sync_groups: Vec<SyncGroupDraft>,
+    scripts: Vec<Named<VrrpScript>>,
+    track_files: Vec<Named<TrackFile>>,
+    track_processes: Vec<Named<TrackProcess>>,
+    bfd_instances: Vec<Named<BfdInstance>>,
+    garp_groups: Vec<GarpGroup>,
+    up_down_delays: Vec<UpDownDelay>,
+    linkbeats: Vec<Linkbeat>,
 }
 
 pub(super) static TABLE: Table<FileDraft> = Table {
     block: "",
-    keywords: &[KEYWORDS, KNOWN],
+    keywords: &[KEYWORDS, AROUND, PROCESS, KNOWN],
 };
 
 static KEYWORDS: &[Keyword<FileDraft>] = &[
@@ -83,117 +109,238 @@ static KEYWORDS: &[Keyword<FileDraft>] = &[
         }),
 ];
 
-/// Keywords that the model has no place for.
-static KNOWN: &[Keyword<FileDraft>] = &[
-    word_with_block(
+const LINKS_ARE_TOLD: Support =
+    Support::Irrelevant("the kernel tells of every change of a link at once");
+
+/// Adds what has a name, unless there is one of that name.
+fn add<T>(
+    list: &mut Vec<Named<T>>,
+    new: Option<Named<T>>,
+    name: fn(&T) -> &str,
+    stmt: &Stmt,
+    drafts: &mut Drafts,
+) {
+    let Some(new) = new else { return };
+    if list
+        .iter()
+        .any(|known| name(&known.value) == name(&new.value))
+    {
+        let (keyword, name) = (&stmt.keyword.text, quoted(name(&new.value)));
+        let message = format!("a second {keyword} {name} is ignored");
+        drafts.push(Draft::warning(new.span, message));
+    } else {
+        list.push(new);
+    }
+}
+
+/// Says that a list is not applied, where it has an entry.
+fn refuse(filled: bool, missing: &str, stmt: &Stmt, drafts: &mut Drafts) {
+    if filled {
+        let what = quoted(&stmt.keyword.text);
+        judge_missing(REFUSED, &what, missing, stmt.keyword.span, drafts);
+    }
+}
+
+/// What instances watch, what belongs together, and what is always there.
+static AROUND: &[Keyword<FileDraft>] = &[
+    block(
         "vrrp_sync_group",
-        REFUSED,
+        BY_VALUE,
         "instances that change state together",
     )
     .top_only()
-    .unread(),
-    word_with_block(
+    .read(|draft, stmt, drafts| {
+        let Some(group) = SyncGroupDraft::read(stmt, drafts) else {
+            return;
+        };
+        if draft
+            .sync_groups
+            .iter()
+            .any(|known| known.name == group.name)
+        {
+            let message = format!(
+                "a second vrrp_sync_group {} is ignored",
+                quoted(&group.name)
+            );
+            drafts.push(Draft::warning(stmt.keyword.span, message));
+        } else {
+            draft.sync_groups.push(group);
+        }
+    }),
+    block(
         "vrrp_script",
         UNAPPLIED,
-        "a script whose result changes the priority of instances",
+        "a script whose result bears on instances",
     )
     .top_only()
-    .unread(),
-    known(
+    .read(|draft, stmt, drafts| {
+        let new = tracking::script(stmt, drafts);
+        add(&mut draft.scripts, new, |script| &script.name, stmt, drafts);
+    }),
+    block(
         "track_file",
         UNAPPLIED,
-        "a file whose number changes priorities or weights",
-    ),
-    known("vrrp_track_file", UNAPPLIED, "an older name of track_file"),
-    known(
-        "track_process",
+        "a file whose number bears on instances and real servers",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
+        let new = tracking::file(stmt, drafts);
+        add(&mut draft.track_files, new, |file| &file.name, stmt, drafts);
+    }),
+    block(
+        "vrrp_track_file",
         UNAPPLIED,
-        "processes whose absence changes the priority of instances",
-    ),
-    known(
+        "a file whose number bears on instances",
+    )
+    .top_only()
+    .old_name_of("track_file")
+    .read(|draft, stmt, drafts| {
+        let new = tracking::file(stmt, drafts);
+        add(&mut draft.track_files, new, |file| &file.name, stmt, drafts);
+    }),
+    block(
         "vrrp_track_process",
         UNAPPLIED,
-        "an older name of track_process",
-    ),
-    known(
+        "processes whose absence bears on instances",
+    )
+    .top_only()
+    .read(|draft, stmt, drafts| {
+        let new = tracking::process(stmt, drafts);
+        add(
+            &mut draft.track_processes,
+            new,
+            |process| &process.name,
+            stmt,
+            drafts,
+        );
+    }),
+    block(
+        "track_process",
+        UNAPPLIED,
+        "processes whose absence bears on instances, as vrrp_track_process",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
+        let new = tracking::process(stmt, drafts);
+        add(
+            &mut draft.track_processes,
+            new,
+            |process| &process.name,
+            stmt,
+            drafts,
+        );
+    }),
+    block(
         "bfd_instance",
         UNAPPLIED,
         "a BFD session to watch a neighbour with",
-    ),
-    word(
+    )
+    .top_only()
+    .read(|draft, stmt, drafts| {
+        let new = bfd::read(stmt, drafts);
+        add(&mut draft.bfd_instances, new, |bfd| &bfd.name, stmt, drafts);
+    }),
+    block(
         "static_ipaddress",
-        REFUSED,
-        "addresses that are always there",
+        BY_VALUE,
+        "addresses that are always there, one a line",
     )
     .top_only()
-    .unread(),
-    word("static_routes", REFUSED, "routes that are always there")
-        .top_only()
-        .unread(),
-    word(
+    .read(|draft, stmt, drafts| {
+        address::entries(&mut draft.static_addresses, stmt, drafts);
+        let filled = !draft.static_addresses.is_empty();
+        refuse(
+            filled,
+            "the addresses are not put on their interfaces",
+            stmt,
+            drafts,
+        );
+    }),
+    block(
+        "static_routes",
+        BY_VALUE,
+        "routes that are always there, one a line",
+    )
+    .top_only()
+    .read(|draft, stmt, drafts| {
+        routes::routes(&mut draft.static_routes, stmt, drafts);
+        refuse(
+            !draft.static_routes.is_empty(),
+            "the routes are not made",
+            stmt,
+            drafts,
+        );
+    }),
+    block(
         "static_rules",
-        REFUSED,
-        "routing rules that are always there",
+        BY_VALUE,
+        "routing rules that are always there, one a line",
     )
     .top_only()
-    .unread(),
-    known(
+    .read(|draft, stmt, drafts| {
+        routes::rules(&mut draft.static_rules, stmt, drafts);
+        refuse(
+            !draft.static_rules.is_empty(),
+            "the rules are not made",
+            stmt,
+            drafts,
+        );
+    }),
+    block(
         "track_group",
         UNAPPLIED,
-        "instances that share what they track",
-    ),
-    known(
+        "instances that the loss of static addresses, routes and rules bears on",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
+        let new = sync_group::track_group(stmt, drafts);
+        add(
+            &mut draft.track_groups,
+            new,
+            |group| &group.name,
+            stmt,
+            drafts,
+        );
+    }),
+    block(
         "garp_group",
         UNAPPLIED,
         "interfaces that share the pacing of gratuitous ARP",
-    ),
-    known(
-        "SSL",
-        UNAPPLIED,
-        "keys and certificates for checks over TLS",
-    ),
-    known("net_namespace", REFUSED, "the network namespace to run in"),
-    known(
-        "net_namespace_ipvs",
-        IRRELEVANT,
-        "the network namespace of IPVS's table",
-    ),
-    known(
-        "namespace_with_ipsets",
-        IRRELEVANT,
-        "whether ipsets are used within a network namespace",
-    ),
-    known(
-        "child_wait_time",
-        UNAPPLIED,
-        "how long a stop waits for child processes",
-    ),
-    known(
-        "instance",
-        UNAPPLIED,
-        "a name for this process among several",
-    ),
-    known(
-        "use_pid_dir",
-        UNAPPLIED,
-        "whether files with process ids are in a folder of their own",
-    ),
-    known(
-        "linkbeat_use_polling",
-        IRRELEVANT,
-        "whether links are polled instead of watched",
-    ),
-    known(
-        "linkbeat_interfaces",
-        IRRELEVANT,
-        "interfaces whose links are polled",
-    ),
-    known(
+    )
+    .top_only()
+    .read(|draft, stmt, drafts| draft.garp_groups.extend(host::garp_group(stmt, drafts))),
+    block(
         "interface_up_down_delays",
         UNAPPLIED,
-        "how long an interface must be up or down before it counts",
-    ),
+        "how long interfaces must be down or up before it counts: INTERFACE DOWN [UP], one a line",
+    )
+    .top_only()
+    .read(|draft, stmt, drafts| host::up_down_delays(&mut draft.up_down_delays, stmt, drafts)),
+    block(
+        "linkbeat_interfaces",
+        LINKS_ARE_TOLD,
+        "interfaces whose links are polled: INTERFACE [MII|ETHTOOL|IOCTL], one a line",
+    )
+    .top_only()
+    .read(|draft, stmt, drafts| host::linkbeats(&mut draft.linkbeats, stmt, drafts)),
 ];
+
+plain_keywords! { static PROCESS: FileDraft [process];
+    "net_namespace": REFUSED, "the network namespace to run in", text(defaults::PATH_BYTES) => net_namespace;
+    "net_namespace_ipvs": NO_IPVS, "the network namespace of IPVS's table", names(1) => net_namespace_ipvs;
+    "namespace_with_ipsets": NO_IPVS, "ipsets are used within a network namespace, too", flag() => namespace_with_ipsets;
+    "child_wait_time": UNAPPLIED, "seconds that a stop waits for what it started", number(&defaults::U32), default(Value::Number(5)) => child_wait_time;
+    "instance": UNAPPLIED, "a name for this process among several", text(defaults::PATH_BYTES) => instance;
+    "use_pid_dir": UNAPPLIED, "files with process ids are in a folder of their own", flag() => use_pid_dir;
+    "linkbeat_use_polling": LINKS_ARE_TOLD, "links are polled instead of watched", flag() => linkbeat_use_polling;
+}
+
+/// Keywords that the model has no place for.
+static KNOWN: &[Keyword<FileDraft>] = &[known(
+    "SSL",
+    UNAPPLIED,
+    "keys and certificates for checks over TLS",
+)];
 
 impl FileDraft {
     /// Two instances with the same address on the same interface would take it from each other.
@@ -213,16 +360,26 @@ impl FileDraft {
         }
     }
 
-    /// The rules between blocks, then those within them.
-    pub(super) fn finish(mut self, drafts: &mut Drafts) -> Config {
-        self.conflicting_addresses(drafts);
+    /// Drops instances whose name is taken.
+    fn drop_namesakes(&mut self, drafts: &mut Drafts) {
         let mut names = HashSet::new();
+        self.instances.retain(|instance| {
+            let new = instance.name.is_empty() || names.insert(instance.name.clone());
+            if !new {
+                let message = format!(
+                    "a second vrrp_instance {} is ignored",
+                    quoted(&instance.name)
+                );
+                drafts.push(Draft::warning(instance.span(), message));
+            }
+            new
+        });
+    }
+
+    /// Two instances that are one router on the network.
+    fn conflicting_routers(&self, drafts: &mut Drafts) {
         let mut routers: HashMap<(String, u8), &str> = HashMap::new();
         for instance in &self.instances {
-            if !instance.name.is_empty() && !names.insert(&instance.name) {
-                let message = format!("a second vrrp_instance {}", quoted(&instance.name));
-                drafts.push(Draft::error(instance.span(), message));
-            }
             let Some((interface, vrid, span)) = instance.identity() else {
                 continue;
             };
@@ -234,9 +391,68 @@ impl FileDraft {
                 drafts.push(Draft::error(span, message));
             }
         }
-        let inherited = &self.global.inherited;
-        let finish = |instance: InstanceDraft| instance.finish(inherited, drafts);
-        let vrrp_instances = self.instances.into_iter().map(finish).collect();
+    }
+
+    /// What instances and groups can watch.
+    fn watchable(&self) -> Watchable {
+        let scripts = self.scripts.iter().map(|one| &one.value);
+        let files = self.track_files.iter().map(|one| &one.value);
+        let processes = self.track_processes.iter().map(|one| &one.value);
+        let bfds = self.bfd_instances.iter().map(|one| &one.value);
+        Watchable {
+            scripts: Known::new(scripts.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            files: Known::new(files.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            processes: Known::new(
+                processes.map(|one| (one.name.as_str(), one.weight, one.reverse)),
+            ),
+            bfds: Known::new(bfds.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+        }
+    }
+
+    /// The rules between blocks, then those within them.
+    pub(super) fn finish(mut self, drafts: &mut Drafts) -> Config {
+        self.drop_namesakes(drafts);
+        self.conflicting_addresses(drafts);
+        self.conflicting_routers(drafts);
+        let rules = self
+            .instances
+            .iter_mut()
+            .flat_map(|instance| &mut instance.rules);
+        routes::give_places(rules.chain(&mut self.static_rules), drafts);
+        let watchable = self.watchable();
+        let global = &self.global.global;
+        let smtp_alert = global.alerts.vrrp.or(global.alerts.smtp_alert);
+        let names: Vec<&str> = self
+            .instances
+            .iter()
+            .map(|instance| instance.name.as_str())
+            .collect();
+        // Of each member of a group, whether weights count.
+        let mut members = HashMap::new();
+        for group in &mut self.sync_groups {
+            group.claim(&names, &mut members, drafts);
+        }
+        let groups = self.sync_groups.into_iter();
+        let sync_groups: Vec<_> = groups
+            .filter_map(|group| group.finish(&watchable, smtp_alert, drafts))
+            .collect();
+        let finish = |instance: InstanceDraft| {
+            let around = Neighbours {
+                inherited: &self.global.inherited,
+                smtp_alert,
+                watchable: &watchable,
+                weightless: members.get(&instance.name).is_some_and(|weights| !weights),
+            };
+            let span = instance.span();
+            (span, instance.finish(around, drafts))
+        };
+        let instances: Vec<_> = self.instances.into_iter().map(finish).collect();
+        lint::unused(&self.scripts, &instances, &sync_groups, drafts);
+        lint::weights(&instances, drafts);
+        let vrrp_instances = instances
+            .into_iter()
+            .map(|(_, instance)| instance)
+            .collect();
         let mut around = Surroundings {
             groups: &mut self.groups,
             marked: &self.settings.marked(),
@@ -263,8 +479,33 @@ impl FileDraft {
                 *size = settings.maglev_table_size;
             }
         }
+        let default_interface = self.global.global.vrrp.default_interface.clone();
+        let default_interface = default_interface.as_deref().unwrap_or("eth0");
         Config {
             global: self.global.global,
+            process: self.process,
+            static_addresses: (self.static_addresses.into_iter())
+                .map(|entry| entry.resolve(default_interface))
+                .collect(),
+            static_routes: self.static_routes,
+            static_rules: self
+                .static_rules
+                .into_iter()
+                .map(RuleDraft::finish)
+                .collect(),
+            track_groups: self.track_groups.into_iter().map(At::into_value).collect(),
+            scripts: self.scripts.into_iter().map(At::into_value).collect(),
+            track_files: self.track_files.into_iter().map(At::into_value).collect(),
+            track_processes: self
+                .track_processes
+                .into_iter()
+                .map(At::into_value)
+                .collect(),
+            bfd_instances: self.bfd_instances.into_iter().map(At::into_value).collect(),
+            garp_groups: self.garp_groups,
+            up_down_delays: self.up_down_delays,
+            linkbeats: self.linkbeats,
+            sync_groups,
             vrrp_instances,
             virtual_servers,
             timeouts,

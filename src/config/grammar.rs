@@ -3,7 +3,11 @@
 use std::collections::HashSet;
 
 use super::{
-    address, auth, checker, file, global, keyword::Facts, server, settings, tree::Braces, vrrp,
+    address, auth, bfd, checker, file, global, host,
+    keyword::{Facts, KeywordDoc},
+    routes, server, settings, sync_group, tracking,
+    tree::Braces,
+    vrrp,
 };
 
 /// Every keyword with the block that it stands in.
@@ -12,10 +16,22 @@ pub(super) fn keywords() -> impl Iterator<Item = (&'static str, &'static Facts)>
         .chain(global::TABLE.facts())
         .chain(vrrp::TABLE.facts())
         .chain(auth::TABLE.facts())
+        .chain(vrrp::HMAC.facts())
         .chain(address::facts())
+        .chain(routes::facts())
+        .chain(tracking::facts())
+        .chain(sync_group::TABLE.facts())
+        .chain(sync_group::TRACK_GROUP.facts())
+        .chain(bfd::TABLE.facts())
+        .chain(host::GARP_GROUP.facts())
         .chain(server::facts())
         .chain(checker::facts())
         .chain(settings::facts())
+}
+
+/// Every keyword of the configuration, block by block: what documentation is made of.
+pub fn reference() -> impl Iterator<Item = KeywordDoc> {
+    keywords().map(|(block, facts)| facts.doc(block))
 }
 
 /// What braces can be told from.
@@ -121,9 +137,9 @@ mod tests {
                 let name = facts.name;
                 let expected = match facts.fate {
                     Support::Applied | Support::ByValue | Support::WithBlock => continue,
-                    Support::Unapplied => "is understood but not applied",
+                    Support::Unapplied => "is not applied yet",
                     Support::Refused => "is not supported by this version",
-                    Support::Irrelevant => "has no effect here",
+                    Support::Irrelevant(_) => "has no effect here",
                     Support::Former(_) => "as keepalived 2.x ignores it",
                 };
                 let said = parse("f", format!("{before}{name}{after}").as_bytes()).report();

@@ -5,9 +5,13 @@ use std::{fmt, ops::Deref, time::Duration};
 
 use super::{
     defaults::{Limits, TimeLimits},
-    diagnostic::Drafts,
-    support::Support,
+    diagnostic::{Draft, Drafts},
+    model::Script,
+    read::{self},
+    source::quoted,
+    support::{Support, judge_missing},
     tree::Stmt,
+    value,
 };
 
 /// The program does what it says.
@@ -19,7 +23,13 @@ pub(super) const UNAPPLIED: Support = Support::Unapplied;
 /// Without it the box would forward or elect otherwise than its owner expects.
 pub(super) const REFUSED: Support = Support::Refused;
 /// It says nothing to a box whose data plane is its own.
-pub(super) const IRRELEVANT: Support = Support::Irrelevant;
+pub(super) const IRRELEVANT: Support =
+    Support::Irrelevant("the data plane is xvs's own, not the kernel's IPVS");
+/// The kernel's IPVS is what it is about.
+pub(super) const NO_IPVS: Support =
+    Support::Irrelevant("connections are balanced by xvs, and the kernel's IPVS stays as it is");
+/// keepalived's processes are what it is about.
+pub(super) const ONE_PROCESS: Support = Support::Irrelevant("xvs is one process");
 /// It stands in a block that has the verdict.
 pub(super) const WITH_BLOCK: Support = Support::WithBlock;
 
@@ -30,7 +40,7 @@ pub(super) const NO_VALUE: &str = "no value: its presence is the value";
 
 /// What a keyword may have behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub enum Shape {
     /// Values on its line. Given twice, the last counts.
     Line,
     /// Values on its line; each occurrence counts.
@@ -57,9 +67,51 @@ enum Brace {
 enum Range {
     /// Whatever its meaning asks for.
     Free,
+    /// Nothing: its presence is its value.
+    Flag,
+    Boolean,
     Number(&'static Limits),
     Time(&'static TimeLimits),
+    /// A time in decimal milliseconds.
+    Millis(&'static TimeLimits),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A word of at most so many bytes.
+    Text(usize),
+    /// So many words, or fewer, or none.
+    Names(usize),
+    /// A command, a user and a group.
+    Script,
     Words(&'static str),
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Free => Ok(()),
+            Self::Flag => f.write_str(NO_VALUE),
+            Self::Boolean => f.write_str(BOOLEAN),
+            Self::Number(limits) => limits.fmt(f),
+            Self::Time(limits) | Self::Millis(limits) => limits.fmt(f),
+            Self::Choice(words) => f.write_str(&any_of(words)),
+            Self::Text(most) => write!(f, "at most {most} bytes"),
+            Self::Names(1) => f.write_str("one word or none"),
+            Self::Names(most) => write!(f, "up to {most} words"),
+            Self::Script => {
+                f.write_str("a command (in quotes with its arguments), a user and a group")
+            }
+            Self::Words(words) => f.write_str(words),
+        }
+    }
+}
+
+/// Words of which one may stand: `a, b or c`.
+pub(super) fn any_of(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
 }
 
 /// A default, for people.
@@ -90,7 +142,30 @@ pub(super) struct Facts {
     top_only: bool,
     range: Range,
     default: Option<Value>,
+    /// The name that took its place.
+    newer: Option<&'static str>,
     meaning: &'static str,
+}
+
+/// A keyword as people ask for it: what it means, what it may say, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeywordDoc {
+    /// The block that it stands in; empty outside of every block.
+    pub block: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// What it means; ends without a full stop.
+    pub meaning: &'static str,
+    /// What stands behind it.
+    pub shape: Shape,
+    /// What its value may be, with the unit and the source of the limits. Empty where the meaning says it.
+    pub range: String,
+    /// What counts where it is not given.
+    pub default: Option<String>,
+    /// The name that took its place, for an old name.
+    pub newer: Option<&'static str>,
+    /// What this version does with it.
+    pub fate: Support,
 }
 
 impl Facts {
@@ -111,7 +186,42 @@ impl Facts {
             top_only: false,
             range: Range::Free,
             default: None,
+            newer: None,
             meaning,
+        }
+    }
+
+    /// What becomes of it, and what is missing where nothing does.
+    pub(super) const fn verdict(&self) -> (Support, &'static str) {
+        (self.fate, self.meaning)
+    }
+
+    /// What there is to tell about it.
+    pub(super) fn doc(&self, block: &'static str) -> KeywordDoc {
+        KeywordDoc {
+            block,
+            name: self.name,
+            meaning: self.meaning,
+            shape: self.shape,
+            range: self.range.to_string(),
+            default: self.default.map(|value| value.to_string()),
+            newer: self.newer,
+            fate: self.fate,
+        }
+    }
+
+    /// Says what becomes of it, where it stands. What asks for what happens anyway is passed over.
+    pub(super) fn judge(&self, stmt: &Stmt, drafts: &mut Drafts) {
+        let span = stmt.keyword.span;
+        if let Some(newer) = self.newer {
+            let message = format!("`{}` is an old name; use `{newer}`", self.name);
+            drafts.push(Draft::deprecated(span, message));
+        }
+        let said = stmt.args.first().map(|word| word.text.as_str());
+        let off =
+            matches!(self.range, Range::Boolean) && said.and_then(value::boolean) == Some(false);
+        if !off {
+            judge_missing(self.fate, &quoted(self.name), self.meaning, span, drafts);
         }
     }
 
@@ -134,11 +244,8 @@ impl Facts {
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.meaning)?;
-        match self.range {
-            Range::Free => {}
-            Range::Number(limits) => write!(f, "; {limits}")?,
-            Range::Time(limits) => write!(f, "; {limits}")?,
-            Range::Words(words) => write!(f, "; {words}")?,
+        if !matches!(self.range, Range::Free) {
+            write!(f, "; {}", self.range)?;
         }
         if let Some(default) = self.default {
             write!(f, "; default {default}")?;
@@ -147,11 +254,14 @@ impl fmt::Display for Facts {
             Shape::Lines => f.write_str("; may stand several times")?,
             Shape::Line | Shape::Block | Shape::Name => {}
         }
+        if let Some(newer) = self.newer {
+            write!(f, "; an old name of {newer}")?;
+        }
         match self.fate {
             Support::Applied | Support::ByValue | Support::WithBlock => Ok(()),
-            Support::Unapplied => f.write_str("; not applied by this version"),
+            Support::Unapplied => f.write_str("; not applied yet"),
             Support::Refused => f.write_str("; not supported by this version"),
-            Support::Irrelevant => f.write_str("; has no effect here"),
+            Support::Irrelevant(why) => write!(f, "; has no effect here: {why}"),
             Support::Former(instead) => write!(f, "; of keepalived 1.x: {instead}"),
         }
     }
@@ -183,17 +293,6 @@ pub(super) const fn word(name: &'static str, fate: Support, meaning: &'static st
     Facts::new(name, fate, meaning, Shape::Name)
 }
 
-/// The same, with a block.
-pub(super) const fn word_with_block(
-    name: &'static str,
-    fate: Support,
-    meaning: &'static str,
-) -> Facts {
-    let mut facts = word(name, fate, meaning);
-    facts.brace = Brace::Anywhere;
-    facts
-}
-
 /// A keyword that is known and has no place in the model.
 pub(super) const fn known<T>(
     name: &'static str,
@@ -213,6 +312,54 @@ impl Facts {
     /// Its value is a time in decimal seconds.
     pub(super) const fn time(mut self, limits: &'static TimeLimits) -> Self {
         self.range = Range::Time(limits);
+        self
+    }
+
+    /// Its value is a time in decimal milliseconds.
+    pub(super) const fn millis(mut self, limits: &'static TimeLimits) -> Self {
+        self.range = Range::Millis(limits);
+        self
+    }
+
+    /// Its presence is its value.
+    pub(super) const fn flag(mut self) -> Self {
+        self.range = Range::Flag;
+        self
+    }
+
+    /// Its value is a boolean, and nothing means yes.
+    pub(super) const fn boolean(mut self) -> Self {
+        self.range = Range::Boolean;
+        self
+    }
+
+    /// Its value is one of these words.
+    pub(super) const fn choice(mut self, words: &'static [&'static str]) -> Self {
+        self.range = Range::Choice(words);
+        self
+    }
+
+    /// Its value is a word of at most so many bytes.
+    pub(super) const fn text(mut self, most: usize) -> Self {
+        self.range = Range::Text(most);
+        self
+    }
+
+    /// Its value is so many words, or fewer, or none.
+    pub(super) const fn names(mut self, most: usize) -> Self {
+        self.range = Range::Names(most);
+        self
+    }
+
+    /// Its value is a command, a user and a group.
+    pub(super) const fn script(mut self) -> Self {
+        self.range = Range::Script;
+        self
+    }
+
+    /// It is an old name, which works.
+    pub(super) const fn old_name_of(mut self, newer: &'static str) -> Self {
+        self.newer = Some(newer);
         self
     }
 
@@ -251,6 +398,24 @@ impl Facts {
     }
 }
 
+/// Makes a table of keywords with one plain value each, which stands in a field of the same kind:
+/// `"name": FATE, "meaning", builder(argument) => field;`.
+macro_rules! plain_keywords {
+    ($visible:vis static $table:ident: $draft:ident $at:tt;
+     $($name:literal: $fate:expr, $meaning:literal $(, $how:ident($($argument:expr),*))* => $field:ident;)*
+    ) => {
+        $visible static $table: &[$crate::config::keyword::Keyword<$draft>] = &[$(
+            $crate::config::keyword::line($name, $fate, $meaning)
+                $(.$how($($argument),*))*
+                .read(|draft, stmt, drafts| {
+                    stmt.set(&mut plain_keywords!(@place draft $at $field), drafts);
+                }),
+        )*];
+    };
+    (@place $draft:ident [$($at:ident).*] $field:ident) => { $draft$(.$at)*.$field };
+}
+pub(super) use plain_keywords;
+
 /// The keywords of a block.
 pub(super) struct Table<T: 'static> {
     /// The keyword whose block it is; empty outside of every block.
@@ -281,12 +446,24 @@ impl<T> Table<T> {
 pub(super) struct Given<'a> {
     stmt: &'a Stmt,
     range: Range,
+    default: Option<Value>,
 }
 
 impl<'a> Given<'a> {
     pub(super) const fn new(stmt: &'a Stmt, facts: &Facts) -> Self {
-        let range = facts.range;
-        Self { stmt, range }
+        Self {
+            stmt,
+            range: facts.range,
+            default: facts.default,
+        }
+    }
+
+    /// What counts where the value is wrong, for people.
+    fn otherwise(&self) -> String {
+        match self.default {
+            Some(default) => format!("the default, {default}, counts"),
+            None => "the statement is ignored".to_owned(),
+        }
     }
 
     /// One whole number, within the limits of the keyword.
@@ -294,7 +471,8 @@ impl<'a> Given<'a> {
         let Range::Number(limits) = self.range else {
             unreachable!("the table says that the value is a number");
         };
-        self.stmt.number(limits, drafts)
+        let word = self.stmt.one(drafts)?;
+        read::number_or(word, &self.keyword.text, limits, &self.otherwise(), drafts)
     }
 
     /// One time in decimal seconds, within the limits of the keyword.
@@ -302,9 +480,113 @@ impl<'a> Given<'a> {
         let Range::Time(limits) = self.range else {
             unreachable!("the table says that the value is a time");
         };
-        self.stmt.time(limits, drafts)
+        let word = self.stmt.one(drafts)?;
+        read::time_or(word, &self.keyword.text, limits, &self.otherwise(), drafts)
+    }
+
+    /// One of the words of the keyword, as its place among them.
+    pub(super) fn choice(&self, drafts: &mut Drafts) -> Option<usize> {
+        let Range::Choice(words) = self.range else {
+            unreachable!("the table says that the value is one of some words");
+        };
+        let word = self.stmt.one(drafts)?;
+        let found = words.iter().position(|known| *known == word.text);
+        if found.is_none() {
+            let message = format!("{}: {} is unknown", self.keyword.text, quoted(&word.text));
+            drafts.push(Draft::warning(word.span, message).hint(any_of(words)));
+        }
+        found
+    }
+
+    /// Reads the value into its place, which a wrong value leaves as it is.
+    pub(super) fn set<T: FromGiven>(&self, place: &mut T, drafts: &mut Drafts) {
+        if let Some(value) = T::from_given(self, drafts) {
+            *place = value;
+        }
     }
 }
+
+/// What the one value of a keyword can be read as.
+pub(super) trait FromGiven: Sized {
+    /// The value, unless it is missing or wrong, which is reported.
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self>;
+}
+
+impl<T: FromGiven> FromGiven for Option<T> {
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+        T::from_given(given, drafts).map(Some)
+    }
+}
+
+impl FromGiven for bool {
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+        match given.range {
+            Range::Flag => Some(given.stmt.flag(drafts)),
+            _ => given.stmt.boolean(drafts),
+        }
+    }
+}
+
+impl FromGiven for Duration {
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+        match given.range {
+            Range::Number(_) => given.number(drafts).map(Self::from_secs),
+            Range::Millis(limits) => {
+                let word = given.one(drafts)?;
+                let name = &given.keyword.text;
+                read::milliseconds(word, name, limits, drafts)
+            }
+            _ => given.time(drafts),
+        }
+    }
+}
+
+impl FromGiven for String {
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+        let word = given.stmt.one(drafts)?;
+        let most = match given.range {
+            Range::Text(most) => most,
+            _ => usize::MAX,
+        };
+        if word.text.len() > most {
+            let message = format!("{} is longer than {most} bytes", quoted(&word.text));
+            drafts.push(Draft::warning(word.span, message).hint("the statement is ignored"));
+            return None;
+        }
+        Some(word.text.clone())
+    }
+}
+
+impl FromGiven for Vec<String> {
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+        let most = match given.range {
+            Range::Names(most) => most,
+            _ => usize::MAX,
+        };
+        given.stmt.no_more(most, drafts);
+        let words = given.args.iter().take(most);
+        Some(words.map(|word| word.text.clone()).collect())
+    }
+}
+
+impl FromGiven for Script {
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+        given.stmt.command(drafts)
+    }
+}
+
+/// Whole numbers, within the limits of their keywords.
+macro_rules! whole_numbers {
+    ($($number:ty),*) => {
+        $(impl FromGiven for $number {
+            fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+                given.number(drafts)
+            }
+        })*
+    };
+}
+
+whole_numbers!(i8, i16, i32, u8, u16, u32);
 
 impl Deref for Given<'_> {
     type Target = Stmt;

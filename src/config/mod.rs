@@ -21,6 +21,7 @@
 
 mod address;
 mod auth;
+mod bfd;
 mod checker;
 pub mod defaults;
 mod diagnostic;
@@ -31,21 +32,26 @@ mod file;
 mod global;
 mod grammar;
 mod group;
+mod host;
 mod keyword;
 mod lexer;
+mod lint;
 mod model;
 mod overlap;
 mod read;
 mod request;
+mod routes;
 mod secrets;
 mod server;
 mod settings;
 mod similar;
 mod source;
 mod support;
+mod sync_group;
 #[cfg(test)]
 mod tests;
 mod timeouts;
+mod tracking;
 mod tree;
 mod value;
 mod vrrp;
@@ -56,14 +62,21 @@ pub use self::{
     diagnostic::{Diagnostic, Severity},
     diff::{Change, Diff, Keyword, ServerChange, diff},
     effective::effective,
-    grammar::explain,
+    grammar::{explain, reference},
+    keyword::{KeywordDoc, Shape},
     model::{
-        AddressSet, Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs,
-        Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange,
-        RealServer, Settings, SorryServer, Timeout, Timeouts, TrackInterface, Transport,
-        UnicastPeer, VirtualAddress, VirtualServer, VirtualServerKey, VrrpInstance, VrrpVersion,
+        AddressSet, Alerts, AntiReplay, AuthHmac, Authentication, BfdInstance, CheckKind, Checker,
+        Config, Cpus, ExtraGarp, Files, Further, Garp, GarpGroup, Global, HmacKey, HmacMode,
+        HostTools, InitFile, InitialState, Ipvs, LinkPoll, Linkbeat, Mail, MarkRule, Match,
+        NotifyEvent, NotifyScript, OptionValue, Owner, ParamMatch, Password, Persistence,
+        PortRange, Process, Processes, RealServer, Route, RouteKind, RouteOption, Rule, RxBufs,
+        Script, Scripts, Settings, SorryServer, SyncDaemon, SyncGroup, Timeout, Timeouts,
+        TrackFile, TrackGroup, TrackInterface, TrackProcess, Tracked, Trackers, Transport, Umask,
+        UnicastPeer, UpDownDelay, VirtualAddress, VirtualServer, VirtualServerKey, Vmac,
+        VrrpInstance, VrrpScript, VrrpVersion, VrrpWide,
     },
     request::{Host, Request, Unreadable},
+    support::Support,
 };
 
 /// What came of reading a configuration.

@@ -6,7 +6,7 @@ use super::{
     defaults::{self, Limits, TimeLimits},
     diagnostic::{Draft, Drafts},
     lexer::Word,
-    model::{NotifyEvent, NotifyScript},
+    model::{NotifyEvent, NotifyScript, Script},
     source::{Span, quoted},
     support::{self, judge},
     tree::Stmt,
@@ -19,6 +19,13 @@ use crate::addr::{Family, L4Proto};
 pub(super) struct At<T> {
     pub(super) value: T,
     pub(super) span: Span,
+}
+
+impl<T> At<T> {
+    /// The value alone.
+    pub(super) fn into_value(self) -> T {
+        self.value
+    }
 }
 
 impl Stmt {
@@ -34,7 +41,7 @@ impl Stmt {
         let word = self.args.first();
         if word.is_none() {
             let message = format!("{} needs a value", quoted(&self.keyword.text));
-            drafts.push(Draft::error(self.keyword.span, message));
+            drafts.push(Draft::warning(self.keyword.span, message));
         }
         word
     }
@@ -64,7 +71,7 @@ impl Stmt {
         if read.is_none() {
             let message = format!("{} is not a boolean", quoted(&word.text));
             let hint = "on, off, true, false, yes or no";
-            drafts.push(Draft::error(word.span, message).hint(hint));
+            drafts.push(Draft::warning(word.span, message).hint(hint));
         }
         read
     }
@@ -77,12 +84,6 @@ impl Stmt {
     ) -> Option<T> {
         let word = self.one(drafts)?;
         number(word, &self.keyword.text, limits, drafts)
-    }
-
-    /// One time in decimal seconds within limits.
-    pub(super) fn time(&self, limits: &TimeLimits, drafts: &mut Drafts) -> Option<Duration> {
-        let word = self.one(drafts)?;
-        time(word, &self.keyword.text, limits, drafts)
     }
 
     /// One address.
@@ -107,13 +108,28 @@ impl Stmt {
         self.block.as_deref().unwrap_or_default()
     }
 
-    /// A script with its user and group, for the model.
+    /// A script with its occasion, for the model.
     pub(super) fn script(&self, event: NotifyEvent, drafts: &mut Drafts) -> Option<NotifyScript> {
+        let Script {
+            command,
+            user,
+            group,
+        } = self.command(drafts)?;
+        Some(NotifyScript {
+            event,
+            command,
+            user,
+            group,
+        })
+    }
+
+    /// A command with its user and group.
+    pub(super) fn command(&self, drafts: &mut Drafts) -> Option<Script> {
         let first = self.first(drafts)?;
         let text = String::from_utf8_lossy(&self.tail.0);
         let Some(words) = value::script_words(&text) else {
             let message = "a quote of the command is not closed";
-            drafts.push(Draft::error(first.span, message));
+            drafts.push(Draft::warning(first.span, message));
             return None;
         };
         let mut words = words.into_iter();
@@ -122,15 +138,14 @@ impl Stmt {
         if words.next().is_some() {
             let message = "a command, a user and a group are all that can stand here";
             let hint = "put the command and its arguments in one pair of quotes";
-            drafts.push(Draft::error(first.span, message).hint(hint));
+            drafts.push(Draft::warning(first.span, message).hint(hint));
             return None;
         }
         let Some(command) = command else {
-            drafts.push(Draft::error(first.span, "the command is empty"));
+            drafts.push(Draft::warning(first.span, "the command is empty"));
             return None;
         };
-        Some(NotifyScript {
-            event,
+        Some(Script {
             command,
             user,
             group,
@@ -161,6 +176,9 @@ fn leftover(word: &Word, junk: &str, drafts: &mut Drafts) {
     }
 }
 
+/// What counts in the place of a value that is wrong.
+const IGNORED: &str = "the statement is ignored";
+
 /// A whole number within limits.
 pub(super) fn number<T: TryFrom<i64>>(
     word: &Word,
@@ -168,16 +186,27 @@ pub(super) fn number<T: TryFrom<i64>>(
     limits: &Limits,
     drafts: &mut Drafts,
 ) -> Option<T> {
-    let hint = limits.to_string();
+    number_or(word, keyword, limits, IGNORED, drafts)
+}
+
+/// A whole number within limits; `otherwise` says what counts where it is none.
+pub(super) fn number_or<T: TryFrom<i64>>(
+    word: &Word,
+    keyword: &str,
+    limits: &Limits,
+    otherwise: &str,
+    drafts: &mut Drafts,
+) -> Option<T> {
+    let hint = format!("{limits}; {otherwise}");
     let Some(read) = value::integer(&word.text) else {
         let message = format!("{keyword}: {} is not a number", quoted(&word.text));
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::warning(word.span, message).hint(hint));
         return None;
     };
     let fits = limits.range.contains(&read.value);
     let Some(value) = T::try_from(read.value).ok().filter(|_| fits) else {
         let message = format!("{keyword} {} is out of range", cut(&word.text));
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::warning(word.span, message).hint(hint));
         return None;
     };
     leftover(word, read.junk, drafts);
@@ -191,16 +220,27 @@ pub(super) fn time(
     limits: &TimeLimits,
     drafts: &mut Drafts,
 ) -> Option<Duration> {
-    let hint = limits.to_string();
+    time_or(word, keyword, limits, IGNORED, drafts)
+}
+
+/// A time within limits; `otherwise` says what counts where it is none.
+pub(super) fn time_or(
+    word: &Word,
+    keyword: &str,
+    limits: &TimeLimits,
+    otherwise: &str,
+    drafts: &mut Drafts,
+) -> Option<Duration> {
+    let hint = format!("{limits}; {otherwise}");
     let Some(read) = value::seconds(&word.text) else {
         let message = format!("{keyword}: {} is not a time", quoted(&word.text));
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::warning(word.span, message).hint(hint));
         return None;
     };
     let time = read.value.time;
     if time < limits.least || time > limits.most {
         let message = format!("{keyword} {} is out of range", cut(&word.text));
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::warning(word.span, message).hint(hint));
         return None;
     }
     leftover(word, read.junk, drafts);
@@ -209,6 +249,33 @@ pub(super) fn time(
         let hint = "six decimals at most";
         drafts.push(Draft::warning(word.span, message).hint(hint));
     }
+    Some(time)
+}
+
+/// A time in decimal milliseconds within limits.
+pub(super) fn milliseconds(
+    word: &Word,
+    keyword: &str,
+    limits: &TimeLimits,
+    drafts: &mut Drafts,
+) -> Option<Duration> {
+    let wrong = |drafts: &mut Drafts| {
+        let message = format!("{keyword} {} is no time in range", cut(&word.text));
+        let hint = format!("{limits}, in milliseconds");
+        drafts.push(Draft::warning(word.span, message).hint(hint));
+    };
+    let Some(read) = value::seconds(&word.text) else {
+        wrong(drafts);
+        return None;
+    };
+    // To the microsecond.
+    let micros = u64::try_from(read.value.time.as_micros() / 1_000).unwrap_or(u64::MAX);
+    let time = Duration::from_micros(micros);
+    if time < limits.least || time > limits.most {
+        wrong(drafts);
+        return None;
+    }
+    leftover(word, read.junk, drafts);
     Some(time)
 }
 
@@ -222,7 +289,7 @@ pub(super) fn address(word: &Word, drafts: &mut Drafts) -> Option<IpAddr> {
         Ok(addr) => Some(addr),
         Err(why) => {
             let message = format!("{} is {why}", quoted(&word.text));
-            drafts.push(Draft::error(word.span, message));
+            drafts.push(Draft::warning(word.span, message));
             None
         }
     }
@@ -249,7 +316,7 @@ pub(super) fn interface(word: &Word, drafts: &mut Drafts) -> Option<String> {
     if !fits || name.contains(bad) || name == "." || name == ".." {
         let message = format!("{} cannot be the name of an interface", quoted(name));
         let hint = format!("1 to {} bytes", defaults::INTERFACE_NAME_BYTES);
-        drafts.push(Draft::error(word.span, message).hint(hint));
+        drafts.push(Draft::warning(word.span, message).hint(hint));
         return None;
     }
     Some(name.clone())
@@ -263,7 +330,7 @@ pub(super) fn protocol(stmt: &Stmt, drafts: &mut Drafts) -> Option<L4Proto> {
         .find(|protocol| word.text.eq_ignore_ascii_case(protocol.name()));
     if found.is_none() {
         let message = format!("{} is not a protocol", quoted(&word.text));
-        drafts.push(Draft::error(word.span, message).hint("TCP, UDP or SCTP"));
+        drafts.push(Draft::warning(word.span, message).hint("TCP, UDP or SCTP"));
     }
     found
 }
@@ -274,7 +341,7 @@ pub(super) fn family(word: &Word, drafts: &mut Drafts) -> Option<Family> {
     let found = families.find(|family| family.name() == word.text);
     if found.is_none() {
         let message = format!("{} is not a family", quoted(&word.text));
-        drafts.push(Draft::error(word.span, message).hint("inet or inet6"));
+        drafts.push(Draft::warning(word.span, message).hint("inet or inet6"));
     }
     found
 }

@@ -14,7 +14,7 @@ use super::{
 
 /// What becomes of something that was understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Support {
+pub enum Support {
     /// It works.
     Applied,
     /// Its value decides, and what reads it says so.
@@ -25,30 +25,51 @@ pub(super) enum Support {
     Unapplied,
     /// The configuration is refused.
     Refused,
-    /// It says nothing to a box whose data plane is its own; noted.
-    Irrelevant,
+    /// It is accepted and has no meaning here, for this reason; noted.
+    Irrelevant(&'static str),
     /// A word of keepalived 1.x that 2.x ignores, and so do we; with what took its place.
     Former(&'static str),
 }
 
-/// Says what this version does with something that was understood.
-pub(super) fn judge(verdict: Support, what: &str, span: Span, drafts: &mut Drafts) {
+/// Why what is refused cannot be left out.
+const NOT_WITHOUT: &str = "without it this box would elect or forward otherwise than the file says";
+
+/// Says what this version does with something that was understood: `what`, as `missing` describes it; empty where the
+/// name says it all.
+pub(super) fn judge_missing(
+    verdict: Support,
+    what: &str,
+    missing: &str,
+    span: Span,
+    drafts: &mut Drafts,
+) {
+    let colon = if missing.is_empty() { "" } else { ": " };
     match verdict {
         Support::Applied | Support::ByValue | Support::WithBlock => {}
-        Support::Unapplied => drafts.push(Draft::warning(
-            span,
-            format!("{what} is understood but not applied by this version"),
-        )),
-        Support::Refused => drafts.push(Draft::error(
-            span,
-            format!("{what} is not supported by this version"),
-        )),
-        Support::Irrelevant => drafts.push(Draft::note(span, format!("{what} has no effect here"))),
+        Support::Unapplied => {
+            let message = format!("{what} is not applied yet{colon}{missing}");
+            drafts.push(Draft::warning(span, message));
+        }
+        Support::Refused => {
+            let message = format!("{what} is not supported by this version{colon}{missing}");
+            drafts.push(Draft::error(span, message).hint(NOT_WITHOUT));
+        }
+        Support::Irrelevant(why) => {
+            drafts.push(Draft::note(
+                span,
+                format!("{what} has no effect here: {why}"),
+            ));
+        }
         Support::Former(instead) => {
             let message = format!("{what} is ignored, as keepalived 2.x ignores it");
             drafts.push(Draft::warning(span, message).hint(instead));
         }
     }
+}
+
+/// Says what this version does with something whose name says it all.
+pub(super) fn judge(verdict: Support, what: &str, span: Span, drafts: &mut Drafts) {
+    judge_missing(verdict, what, "", span, drafts);
 }
 
 /// Whether mail is sent.

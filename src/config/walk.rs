@@ -5,7 +5,6 @@ use super::{
     keyword::{Given, Shape, Table},
     similar::similar,
     source::quoted,
-    support::judge,
     tree::Stmt,
 };
 
@@ -24,7 +23,7 @@ pub(super) fn walk<T>(
             continue;
         };
         let facts = &rule.facts;
-        judge(facts.fate, &quoted(keyword), stmt.keyword.span, drafts);
+        facts.judge(stmt, drafts);
         if !shape_fits(facts.shape, stmt, drafts) {
             continue;
         }
@@ -45,7 +44,7 @@ fn unknown<'a>(stmt: &Stmt, names: impl Iterator<Item = &'a str>, drafts: &mut D
     } else {
         format!("unknown keyword {}", quoted(&keyword.text))
     };
-    let mut draft = Draft::error(keyword.span, message);
+    let mut draft = Draft::warning(keyword.span, message);
     if let Some(meant) = similar(&keyword.text, names) {
         draft = draft.hint(format!("did you mean `{meant}`?"));
     } else if stmt.block.is_some() {

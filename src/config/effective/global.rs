@@ -1,7 +1,7 @@
 //! What holds for the whole program.
 
 use super::{CpuList, Out, Secs, word};
-use crate::config::model::{Global, Ipvs, Mail, MarkRule, Settings, Timeout, Timeouts};
+use crate::config::model::{Global, Ipvs, Mail, MarkRule, Settings, SyncDaemon, Timeout, Timeouts};
 
 impl Out {
     pub(super) fn global(&mut self, global: &Global, timeouts: &Timeouts) {
@@ -10,7 +10,15 @@ impl Out {
             mail,
             vrrp_startup_delay,
             vrrp_garp_interval,
+            vrrp_gna_interval,
             dynamic_interfaces,
+            lvs_sync_daemon,
+            alerts: _,
+            vrrp: _,
+            scripts: _,
+            files: _,
+            processes: _,
+            host: _,
         } = global;
         self.open("global_defs");
         if let Some(id) = router_id {
@@ -32,7 +40,38 @@ impl Out {
         if !vrrp_garp_interval.is_zero() {
             self.line(format!("vrrp_garp_interval {}", Secs(*vrrp_garp_interval)));
         }
+        if !vrrp_gna_interval.is_zero() {
+            self.line(format!("vrrp_gna_interval {}", Secs(*vrrp_gna_interval)));
+        }
+        if let Some(daemon) = lvs_sync_daemon {
+            self.sync_daemon(daemon);
+        }
+        for (keyword, value) in global.plain() {
+            self.plain(keyword, value.as_ref());
+        }
         self.close();
+    }
+
+    fn sync_daemon(&mut self, daemon: &SyncDaemon) {
+        let mut line = format!("lvs_sync_daemon {}", word(&daemon.interface));
+        if let Some(instance) = &daemon.instance {
+            line += &format!(" inst {}", word(instance));
+        }
+        let numbers = [
+            ("id", daemon.id.map(u16::from)),
+            ("maxlen", daemon.maxlen),
+            ("port", daemon.port),
+            ("ttl", daemon.ttl.map(u16::from)),
+        ];
+        for (name, number) in numbers {
+            if let Some(number) = number {
+                line += &format!(" {name} {number}");
+            }
+        }
+        if let Some(group) = daemon.group {
+            line += &format!(" group {group}");
+        }
+        self.line(line);
     }
 
     pub(super) fn mail(&mut self, mail: &Mail) {

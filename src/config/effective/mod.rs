@@ -1,6 +1,7 @@
 //! The configuration that counts, written so that it can be read again: every default resolved,
 //! nothing inherited, the password masked.
 
+mod around;
 mod global;
 mod lvs;
 mod vrrp;
@@ -8,10 +9,9 @@ mod vrrp;
 use std::{
     collections::HashSet,
     fmt::{self, Display, Formatter, Write},
-    time::Duration,
 };
 
-use super::model::{Config, Password};
+use super::model::{Config, HmacKey, Password, Plain, Script, Secs};
 
 /// Whether the writer shows passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,15 @@ impl Secrets {
                 let text = String::from_utf8_lossy(password.bytes());
                 word(text.trim_end_matches('\0'))
             }
+        }
+    }
+
+    /// A key as it is written.
+    fn key(self, key: &HmacKey) -> String {
+        match (self, key) {
+            (Self::Masked, _) => "****".to_owned(),
+            #[cfg(test)]
+            (Self::Shown, key) => word(&key.0),
         }
     }
 }
@@ -55,8 +64,12 @@ pub(super) fn written(config: &Config, secrets: Secrets) -> String {
         depth: 0,
         secrets,
     };
+    for (keyword, value) in config.process.plain() {
+        out.plain(keyword, value.as_ref());
+    }
     out.global(&config.global, &config.timeouts);
     out.settings(&config.settings, &config.timeouts);
+    out.around(config);
     for instance in &config.vrrp_instances {
         out.instance(instance);
     }
@@ -106,17 +119,28 @@ fn script_word(text: &str) -> String {
     quoted
 }
 
-/// Seconds with as many decimals as they need.
-struct Secs(Duration);
-
-impl Display for Secs {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let (whole, micros) = (self.0.as_secs(), self.0.subsec_micros());
-        if micros == 0 {
-            return write!(f, "{whole}");
+/// A plain value as it is written behind its keyword.
+pub(super) fn plain(value: &Plain<'_>) -> String {
+    match value {
+        Plain::Flag => String::new(),
+        Plain::Boolean(true) => "yes".to_owned(),
+        Plain::Boolean(false) => "no".to_owned(),
+        Plain::Number(number) => number.to_string(),
+        Plain::Time(time) => Secs(*time).to_string(),
+        Plain::Texts(texts) => {
+            let words: Vec<String> = texts.iter().map(|text| word(text)).collect();
+            words.join(" ")
         }
-        let fraction = format!("{micros:06}");
-        write!(f, "{whole}.{}", fraction.trim_end_matches('0'))
+        Plain::Script(Script {
+            command,
+            user,
+            group,
+        }) => {
+            let words = std::iter::once(command).chain(user).chain(group);
+            let words: Vec<String> = words.map(|text| script_word(text)).collect();
+            words.join(" ")
+        }
+        Plain::Words(words) => words.clone(),
     }
 }
 
@@ -148,6 +172,13 @@ impl Out {
         if set {
             self.line(keyword);
         }
+    }
+
+    /// A keyword with one plain value, where it has one.
+    fn plain(&mut self, keyword: &str, value: Option<&Plain<'_>>) {
+        let Some(value) = value else { return };
+        let value = plain(value);
+        self.line(format!("{keyword} {value}").trim_end());
     }
 
     fn open(&mut self, head: impl Display) {

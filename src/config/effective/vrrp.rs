@@ -1,9 +1,15 @@
 //! Instances.
 
 use super::{Out, Secs, script_word, word};
-use crate::config::model::{
-    Authentication, Garp, InitialState, NotifyScript, Transport, VirtualAddress, VrrpInstance,
-    VrrpVersion,
+use crate::{
+    addr::Family,
+    config::{
+        defaults,
+        model::{
+            AuthHmac, Authentication, Garp, InitialState, NotifyScript, TrackInterface, Trackers,
+            Transport, VirtualAddress, Vmac, VrrpInstance, VrrpVersion,
+        },
+    },
 };
 
 impl Out {
@@ -29,27 +35,113 @@ impl Out {
             "down_timer_adverts {}",
             instance.down_timer_adverts
         ));
+        self.flag(instance.strict_mode, "strict_mode");
+        // What strict mode has by itself is not said.
+        let owner = instance.priority == defaults::PRIORITY_OWNER;
+        if instance.accept != (!instance.strict_mode || owner) {
+            self.line(if instance.accept {
+                "accept"
+            } else {
+                "no_accept"
+            });
+        }
         self.flag(instance.skip_check_adv_addr, "skip_check_adv_addr");
-        self.flag(instance.lower_prio_no_advert, "lower_prio_no_advert");
+        let unsaid = instance.lower_prio_no_advert && !instance.strict_mode;
+        self.flag(unsaid, "lower_prio_no_advert");
         self.flag(instance.higher_prio_send_advert, "higher_prio_send_advert");
         self.transport(instance);
         self.authentication(instance.authentication.as_ref());
+        if let Some(hmac) = &instance.auth_hmac {
+            self.auth_hmac(hmac);
+        }
+        if let Some(vmac) = &instance.use_vmac {
+            self.use_vmac(vmac);
+        }
+        for (keyword, value) in instance.further.plain() {
+            self.plain(keyword, value.as_ref());
+        }
+        self.flag(instance.no_virtual_ipaddress, "no_virtual_ipaddress");
         self.addresses("virtual_ipaddress", &instance.virtual_ipaddress);
         let excluded = &instance.virtual_ipaddress_excluded;
         self.addresses("virtual_ipaddress_excluded", excluded);
-        self.garp(&instance.garp);
+        self.routes("virtual_routes", &instance.virtual_routes);
+        self.rules("virtual_rules", &instance.virtual_rules);
+        self.garp(&instance.garp, instance.strict_mode);
         self.flag(instance.dont_track_primary, "dont_track_primary");
-        if !instance.track_interface.is_empty() {
-            self.open("track_interface");
-            for entry in &instance.track_interface {
-                let reverse = if entry.reverse { " reverse" } else { "" };
-                let (name, weight) = (word(&entry.interface), entry.weight);
-                self.line(format!("{name} weight {weight}{reverse}"));
+        self.track_interface(&instance.track_interface);
+        self.trackers(&instance.trackers);
+        self.scripts(&instance.notify);
+        self.close();
+    }
+
+    pub(super) fn track_interface(&mut self, entries: &[TrackInterface]) {
+        if entries.is_empty() {
+            return;
+        }
+        self.open("track_interface");
+        for entry in entries {
+            let reverse = if entry.reverse { " reverse" } else { "" };
+            let (name, weight) = (word(&entry.interface), entry.weight);
+            self.line(format!("{name} weight {weight}{reverse}"));
+        }
+        self.close();
+    }
+
+    pub(super) fn trackers(&mut self, trackers: &Trackers) {
+        for (keyword, entries) in trackers.lists() {
+            if entries.is_empty() {
+                continue;
+            }
+            self.open(keyword);
+            for entry in entries {
+                let reverse = if entry.reverse {
+                    "reverse"
+                } else {
+                    "noreverse"
+                };
+                let (name, weight) = (word(&entry.name), entry.weight);
+                self.line(format!("{name} weight {weight} {reverse}"));
             }
             self.close();
         }
-        self.scripts(&instance.notify);
+    }
+
+    fn auth_hmac(&mut self, hmac: &AuthHmac) {
+        self.open("auth_hmac");
+        for (id, key) in &hmac.keys {
+            self.line(format!("key {id} {}", self.secrets.key(key)));
+        }
+        if let Some(id) = hmac.active_key {
+            self.line(format!("active_key {id}"));
+        }
+        if let Some(kind) = hmac.anti_replay {
+            self.line(format!("anti_replay {kind}"));
+        }
+        if let Some(window) = hmac.time_window {
+            self.line(format!("time_window {}", Secs(window)));
+        }
+        if let Some(mode) = hmac.mode {
+            self.line(format!("mode {mode}"));
+        }
         self.close();
+    }
+
+    fn use_vmac(&mut self, vmac: &Vmac) {
+        let mut line = "use_vmac".to_owned();
+        if let Some(name) = &vmac.name {
+            line += &format!(" {}", word(name));
+        }
+        if !vmac.mac.is_empty() {
+            let bytes: Vec<String> = vmac.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+            line += &format!(" {}", bytes.join(":"));
+        }
+        if vmac.netlink_notify_msg {
+            line += " netlink_notify_msg";
+        }
+        if let Some(group) = &vmac.group {
+            line += &format!(" group {}", word(group));
+        }
+        self.line(line);
     }
 
     pub(super) fn transport(&mut self, instance: &VrrpInstance) {
@@ -118,18 +210,35 @@ impl Out {
             if let Some(peer) = address.peer {
                 line += &format!(" peer {peer}");
             }
-            line += if address.noprefixroute {
-                " noprefixroute"
-            } else {
-                ""
-            };
-            line += if address.no_track { " no_track" } else { "" };
+            let short = address.prefix.len() == Family::V6.bits();
+            match address.preferred_lft {
+                Some(0) if short => {}
+                None if !short => {}
+                Some(seconds) => line += &format!(" preferred_lft {seconds}"),
+                None => line += " preferred_lft forever",
+            }
+            for (set, name) in [
+                (address.noprefixroute, "noprefixroute"),
+                (address.no_track, "no_track"),
+                (address.home, "home"),
+                (address.nodad, "-nodad"),
+                (address.mngtmpaddr, "mngtmpaddr"),
+                (address.autojoin, "autojoin"),
+                (address.use_vmac, "use_vmac"),
+            ] {
+                if set {
+                    line += &format!(" {name}");
+                }
+            }
+            if let Some(group) = &address.track_group {
+                line += &format!(" track_group {}", word(group));
+            }
             self.line(line);
         }
         self.close();
     }
 
-    pub(super) fn garp(&mut self, garp: &Garp) {
+    pub(super) fn garp(&mut self, garp: &Garp, strict: bool) {
         let Garp {
             master_delay,
             master_repeat,
@@ -144,6 +253,9 @@ impl Out {
         self.line(format!(
             "garp_master_refresh_repeat {master_refresh_repeat}"
         ));
+        if strict {
+            return;
+        }
         self.line(format!("garp_lower_prio_delay {}", Secs(*lower_prio_delay)));
         self.line(format!("garp_lower_prio_repeat {lower_prio_repeat}"));
     }

@@ -1,6 +1,7 @@
 //! `global_defs`.
 
-mod known;
+mod host;
+mod sync_daemon;
 
 use std::time::Duration;
 
@@ -8,17 +9,17 @@ use super::{
     defaults,
     diagnostic::{Draft, Drafts},
     keyword::{
-        APPLIED, BOOLEAN, BY_VALUE, Given, Keyword, NO_VALUE, Table, UNAPPLIED, Value, block, line,
-        lines,
+        APPLIED, BY_VALUE, Given, Keyword, Table, UNAPPLIED, Value, block, known, line, lines,
     },
+    lexer::Word,
     model::{Global, Timeout},
     read::{self},
     source::quoted,
-    support::{self, judge},
+    support::{self, Support, judge},
     timeouts::Said,
     tree::Stmt,
     value,
-    vrrp::{Inherited, garp_count, multicast_group, version},
+    vrrp::{Inherited, extra_garp, garp_count, judge_strict, multicast_group, version},
     walk::walk,
 };
 
@@ -51,7 +52,17 @@ impl GlobalDraft {
 
 pub(super) static TABLE: Table<GlobalDraft> = Table {
     block: "global_defs",
-    keywords: &[KEYWORDS, VRRP, known::REPORTED, known::WITHOUT_EFFECT],
+    keywords: &[
+        KEYWORDS,
+        VRRP,
+        host::MAIL,
+        host::VRRP,
+        host::SCRIPTS,
+        host::FILES,
+        host::PROCESSES,
+        host::HOST,
+        host::OTHER,
+    ],
 };
 
 static KEYWORDS: &[Keyword<GlobalDraft>] = &[
@@ -65,7 +76,7 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
         for entry in stmt.body() {
             if entry.block.is_some() {
                 let message = "a list of addresses, one a line, has no blocks";
-                drafts.push(Draft::error(entry.keyword.span, message));
+                drafts.push(Draft::warning(entry.keyword.span, message));
             }
             entry.no_more(0, drafts);
             draft
@@ -134,7 +145,7 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
             .filter(|word| word.text != "allow_if_changes")
         {
             let message = format!("unknown option {}", quoted(&word.text));
-            drafts.push(Draft::error(word.span, message).hint("allow_if_changes or nothing"));
+            drafts.push(Draft::warning(word.span, message).hint("allow_if_changes or nothing"));
         }
     }),
     line("router_id", UNAPPLIED, "this machine's name in mails")
@@ -148,6 +159,25 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
         "idle times of connections: tcp, tcpfin and udp, each with seconds",
     )
     .read(lvs_timeouts),
+    line(
+        "lvs_sync_daemon",
+        UNAPPLIED,
+        "copies connections to the other box, as IPVS's daemon does",
+    )
+    .words(sync_daemon::RANGE)
+    .read(|draft, stmt, drafts| {
+        if draft.global.lvs_sync_daemon.is_some() {
+            let message = "a second lvs_sync_daemon is ignored";
+            drafts.push(Draft::warning(stmt.keyword.span, message));
+        } else {
+            draft.global.lvs_sync_daemon = sync_daemon::read(stmt, drafts);
+        }
+    }),
+    known(
+        "lvs_id",
+        Support::Former("use `router_id`"),
+        "this machine's name",
+    ),
 ];
 
 fn lvs_timeouts(draft: &mut GlobalDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
@@ -161,13 +191,13 @@ fn lvs_timeouts(draft: &mut GlobalDraft, stmt: &Given<'_>, drafts: &mut Drafts) 
             "udp" => Timeout::Udp,
             other => {
                 let message = format!("unknown timeout {}", quoted(other));
-                drafts.push(Draft::error(pair[0].span, message).hint("tcp, tcpfin or udp"));
+                drafts.push(Draft::warning(pair[0].span, message).hint("tcp, tcpfin or udp"));
                 continue;
             }
         };
         let Some(word) = pair.get(1) else {
             let message = format!("{} needs a number of seconds", quoted(&pair[0].text));
-            drafts.push(Draft::error(pair[0].span, message));
+            drafts.push(Draft::warning(pair[0].span, message));
             continue;
         };
         let seconds = read::number::<u32>(word, &pair[0].text, &defaults::LVS_TIMEOUT, drafts);
@@ -177,6 +207,18 @@ fn lvs_timeouts(draft: &mut GlobalDraft, stmt: &Given<'_>, drafts: &mut Drafts) 
             draft.timeouts.say(state, time, pair[0].span);
         }
     }
+}
+
+/// A pause between announcements. keepalived's own sample file says 0, and keepalived complains and goes on.
+pub(super) fn pause(stmt: &Given<'_>, drafts: &mut Drafts) -> Duration {
+    let zero =
+        |word: &Word| value::seconds(&word.text).is_some_and(|read| read.value.time.is_zero());
+    if stmt.args.first().is_some_and(zero) {
+        let message = format!("{} 0 is taken as no pacing", stmt.keyword.text);
+        drafts.push(Draft::warning(stmt.keyword.span, message));
+        return Duration::ZERO;
+    }
+    stmt.time(drafts).unwrap_or_default()
 }
 
 static VRRP: &[Keyword<GlobalDraft>] = &[
@@ -217,17 +259,17 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     .time(&defaults::GARP_INTERVAL)
     .default(Value::Time(Duration::ZERO))
     .read(|draft, stmt, drafts| {
-        let zero = |word: &super::lexer::Word| {
-            value::seconds(&word.text).is_some_and(|read| read.value.time.is_zero())
-        };
-        // keepalived's own sample file says 0, and keepalived complains and goes on.
-        if stmt.args.first().is_some_and(zero) {
-            let message = "vrrp_garp_interval 0 is taken as no pacing";
-            drafts.push(Draft::warning(stmt.keyword.span, message));
-        } else {
-            let interval = stmt.time(drafts);
-            draft.global.vrrp_garp_interval = interval.unwrap_or_default();
-        }
+        draft.global.vrrp_garp_interval = pause(stmt, drafts);
+    }),
+    line(
+        "vrrp_gna_interval",
+        UNAPPLIED,
+        "pause between two unsolicited neighbour advertisements on one interface",
+    )
+    .time(&defaults::GARP_INTERVAL)
+    .default(Value::Time(Duration::ZERO))
+    .read(|draft, stmt, drafts| {
+        draft.global.vrrp_gna_interval = pause(stmt, drafts);
     }),
     line(
         "vrrp_garp_master_delay",
@@ -292,7 +334,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
         APPLIED,
         "whether one gratuitous ARP of each address is enough by default",
     )
-    .words(BOOLEAN)
+    .boolean()
     .read(|draft, stmt, drafts| {
         draft.inherited.min_garp = stmt.boolean(drafts).unwrap_or_default();
     }),
@@ -311,7 +353,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
         APPLIED,
         "whether a MASTER leaves a lower advert unanswered",
     )
-    .words(BOOLEAN)
+    .boolean()
     .read(|draft, stmt, drafts| {
         draft.inherited.lower_prio_no_advert = stmt.boolean(drafts).unwrap_or_default();
     }),
@@ -320,7 +362,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
         APPLIED,
         "whether a MASTER sends an advert before it gives way",
     )
-    .words(BOOLEAN)
+    .boolean()
     .read(|draft, stmt, drafts| {
         draft.inherited.higher_prio_send_advert = stmt.boolean(drafts).unwrap_or_default();
     }),
@@ -329,7 +371,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
         APPLIED,
         "adverts count only from peers that are configured",
     )
-    .words(NO_VALUE)
+    .flag()
     .read(|draft, stmt, drafts| {
         draft.inherited.check_unicast_src = stmt.flag(drafts);
     }),
@@ -338,8 +380,57 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
         APPLIED,
         "whether the addresses in adverts of the same MASTER are looked at once only",
     )
-    .words(BOOLEAN)
+    .boolean()
     .read(|draft, stmt, drafts| {
         draft.inherited.skip_check_adv_addr = stmt.boolean(drafts).unwrap_or_default();
+    }),
+    line(
+        "vrrp_strict",
+        BY_VALUE,
+        "whether instances keep to the RFC, unless they say otherwise",
+    )
+    .boolean()
+    .read(|draft, stmt, drafts| {
+        stmt.set(&mut draft.inherited.strict, drafts);
+        if draft.inherited.strict {
+            judge_strict(stmt, drafts);
+        }
+    }),
+    line(
+        "vrrp_owner_ignore_adverts",
+        UNAPPLIED,
+        "whether the owner of the addresses ignores adverts",
+    )
+    .boolean()
+    .read(|draft, stmt, drafts| {
+        stmt.set(&mut draft.inherited.owner_ignore_adverts, drafts);
+    }),
+    line(
+        "vrrp_notify_priority_changes",
+        UNAPPLIED,
+        "whether changes of priority are written to the pipes, too",
+    )
+    .boolean()
+    .read(|draft, stmt, drafts| {
+        stmt.set(&mut draft.inherited.notify_priority_changes, drafts);
+    }),
+    line(
+        "vrrp_garp_extra_if",
+        UNAPPLIED,
+        "time between gratuitous ARPs on other interfaces than the instance's",
+    )
+    .time(&defaults::GARP_EXTRA)
+    .read(|draft, stmt, drafts| {
+        draft.inherited.garp_extra_if = extra_garp(stmt, &defaults::GARP_EXTRA, drafts);
+    }),
+    line(
+        "vrrp_vmac_garp_intvl",
+        UNAPPLIED,
+        "time between gratuitous ARPs on other interfaces than the instance's",
+    )
+    .time(&defaults::GARP_EXTRA)
+    .old_name_of("vrrp_garp_extra_if")
+    .read(|draft, stmt, drafts| {
+        draft.inherited.garp_extra_if = extra_garp(stmt, &defaults::GARP_EXTRA, drafts);
     }),
 ];

@@ -1,30 +1,73 @@
 //! The configuration as the rest of the program sees it: typed, in units, with every default and
 //! every inheritance resolved.
 
+mod bfd;
+mod global;
+mod host;
+mod plain;
+mod routes;
 mod server;
 mod settings;
+mod tracking;
 mod vrrp;
 
-use std::time::Duration;
-
 pub use self::{
+    bfd::BfdInstance,
+    global::{
+        Alerts, Cpus, Files, Global, HostTools, Mail, Owner, Processes, RxBufs, Scripts,
+        SyncDaemon, Umask, VrrpWide,
+    },
+    host::{GarpGroup, LinkPoll, Linkbeat, Process, UpDownDelay},
+    plain::Script,
+    routes::{OptionValue, Route, RouteKind, RouteOption, Rule},
     server::{
         CheckKind, Checker, Match, Persistence, RealServer, SorryServer, VirtualServer,
         VirtualServerKey,
     },
     settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
+    tracking::{
+        InitFile, ParamMatch, SyncGroup, TrackFile, TrackGroup, TrackProcess, Tracked, Trackers,
+        VrrpScript,
+    },
     vrrp::{
-        Authentication, Garp, InitialState, Password, TrackInterface, Transport, UnicastPeer,
-        VirtualAddress, VrrpInstance, VrrpVersion,
+        AntiReplay, AuthHmac, Authentication, ExtraGarp, Further, Garp, HmacKey, HmacMode,
+        InitialState, Password, TrackInterface, Transport, UnicastPeer, VirtualAddress, Vmac,
+        VrrpInstance, VrrpVersion,
     },
 };
-use super::defaults;
+pub(super) use self::{plain::Plain, vrrp::Secs};
 
 /// Everything that a configuration file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// `global_defs`.
     pub global: Global,
+    /// The keywords about the process that stand outside of every block.
+    pub process: Process,
+    /// `static_ipaddress`: addresses that are always there. Without `dev` they are on `default_interface`.
+    pub static_addresses: Vec<VirtualAddress>,
+    /// `static_routes`: routes that are always there.
+    pub static_routes: Vec<Route>,
+    /// `static_rules`: routing rules that are always there.
+    pub static_rules: Vec<Rule>,
+    /// `track_group` blocks: instances that these bear on.
+    pub track_groups: Vec<TrackGroup>,
+    /// `vrrp_script` blocks.
+    pub scripts: Vec<VrrpScript>,
+    /// `track_file` blocks.
+    pub track_files: Vec<TrackFile>,
+    /// `vrrp_track_process` blocks.
+    pub track_processes: Vec<TrackProcess>,
+    /// `bfd_instance` blocks.
+    pub bfd_instances: Vec<BfdInstance>,
+    /// `garp_group` blocks.
+    pub garp_groups: Vec<GarpGroup>,
+    /// `interface_up_down_delays`
+    pub up_down_delays: Vec<UpDownDelay>,
+    /// `linkbeat_interfaces`
+    pub linkbeats: Vec<Linkbeat>,
+    /// `vrrp_sync_group` blocks: instances that change state together.
+    pub sync_groups: Vec<SyncGroup>,
     /// `vrrp_instance` blocks, in the order of the file.
     pub vrrp_instances: Vec<VrrpInstance>,
     /// `virtual_server` blocks, in the order of the file.
@@ -40,51 +83,6 @@ impl Config {
     pub fn is_useless(&self) -> Option<&'static str> {
         let useless = self.vrrp_instances.is_empty() && self.virtual_servers.is_empty();
         useless.then_some("the configuration has neither a vrrp_instance nor a virtual_server")
-    }
-}
-
-/// What `global_defs` sets and no instance overrides.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Global {
-    /// `router_id`: this machine's name in mails. `None`: the host name.
-    pub router_id: Option<String>,
-    /// The keywords about mail.
-    pub mail: Mail,
-    /// `vrrp_startup_delay`: time after start in which adverts are ignored and timers held.
-    /// Microseconds; default 0.
-    pub vrrp_startup_delay: Duration,
-    /// `vrrp_garp_interval`: pause between two gratuitous ARPs on one interface. Microseconds;
-    /// default 0, no pause.
-    pub vrrp_garp_interval: Duration,
-    /// `dynamic_interfaces`: whether an interface of an instance need not exist at the start, and is
-    /// waited for. Default false.
-    pub dynamic_interfaces: bool,
-}
-
-/// Who is mailed about changes of state, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mail {
-    /// `notification_email`: the recipients. None: no mail.
-    pub recipients: Vec<String>,
-    /// `notification_email_from`. `None`: the user at the host's name.
-    pub from: Option<String>,
-    /// `smtp_server`: host and port. `None`: no mail. Port default [`defaults::SMTP_PORT`].
-    pub smtp_server: Option<(String, u16)>,
-    /// `smtp_helo_name`. `None`: the host name.
-    pub helo_name: Option<String>,
-    /// `smtp_connect_timeout`, at least 1 s. Default [`defaults::SMTP_CONNECT_TIMEOUT`].
-    pub connect_timeout: Duration,
-}
-
-impl Default for Mail {
-    fn default() -> Self {
-        Self {
-            recipients: Vec::new(),
-            from: None,
-            smtp_server: None,
-            helo_name: None,
-            connect_timeout: defaults::SMTP_CONNECT_TIMEOUT,
-        }
     }
 }
 

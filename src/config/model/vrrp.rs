@@ -6,7 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::{super::defaults, NotifyScript};
+use super::{
+    super::defaults,
+    NotifyScript,
+    plain::{displayed, plain},
+    routes::{Route, Rule},
+    tracking::Trackers,
+};
 use crate::addr::IpPrefix;
 
 /// The version of VRRP that an instance speaks (`version`, `vrrp_version`; default 2).
@@ -84,6 +90,164 @@ pub struct VrrpInstance {
     pub higher_prio_send_advert: bool,
     /// `notify_*` and `notify`: scripts.
     pub notify: Vec<NotifyScript>,
+    /// `strict_mode`, `vrrp_strict`: whether it keeps to the RFC. Default false.
+    pub strict_mode: bool,
+    /// `accept`: whether a MASTER that does not own its addresses takes packets to them. Default true, but false in
+    /// strict mode, where only the owner does.
+    pub accept: bool,
+    /// `no_virtual_ipaddress`: whether an empty list of addresses is meant. Default false.
+    pub no_virtual_ipaddress: bool,
+    /// `auth_hmac`: adverts are signed. Default none.
+    pub auth_hmac: Option<AuthHmac>,
+    /// `use_vmac`: the virtual MAC address of VRRP (RFC 9568 §7.3). Default none.
+    pub use_vmac: Option<Vmac>,
+    /// `track_script`, `track_file`, `track_process` and `track_bfd`.
+    pub trackers: Trackers,
+    /// `virtual_routes`: routes of the MASTER.
+    pub virtual_routes: Vec<Route>,
+    /// `virtual_rules`: routing rules of the MASTER.
+    pub virtual_rules: Vec<Rule>,
+    /// Its other keywords.
+    pub further: Further,
+}
+
+plain! {
+    /// Keywords of an instance with one plain value.
+    Further {
+        /// The interface keeps its other addresses when the first one goes.
+        promote_secondaries: bool = "promote_secondaries",
+        /// FAULT when no peer can be reached.
+        unicast_fault_no_peer: bool = "unicast_fault_no_peer",
+        /// Checksums of unicast in version 3 as keepalived 1.3.6 had them; `never`: they are not looked for either.
+        old_unicast_checksum: Option<Vec<String>> = "old_unicast_checksum",
+        /// FAULT when the source address leaves the interface.
+        track_src_ip: bool = "track_src_ip",
+        /// The VRF of the instance.
+        vrf: Option<String> = "vrf",
+        /// Virtual MAC addresses for addresses on other interfaces.
+        use_vmac_addr: bool = "use_vmac_addr",
+        /// Adverts leave from the interface below the virtual MAC's.
+        vmac_xmit_base: bool = "vmac_xmit_base",
+        /// An ipvlan interface for the addresses: its name, address and mode, as far as they are given.
+        use_ipvlan: Option<Vec<String>> = "use_ipvlan",
+        /// A MASTER whose timer was so many milliseconds late becomes BACKUP.
+        timer_expired_backup: Option<u32> = "timer_expired_backup",
+        /// Adverts are dropped after so many milliseconds of delay.
+        thread_timer_expired: Option<u32> = "thread_timer_expired",
+        /// Time between gratuitous ARPs on other interfaces. `None`: there are none.
+        garp_extra_if: Option<ExtraGarp> = "garp_extra_if",
+        /// The owner of the addresses ignores adverts. `None`: no.
+        owner_ignore_adverts: Option<bool> = "owner_ignore_adverts",
+        /// Receive buffer for adverts, in bytes.
+        kernel_rx_buf_size: Option<u32> = "kernel_rx_buf_size",
+        /// How much is logged, 0 to 4. keepalived does nothing with it.
+        debug: Option<u8> = "debug",
+        /// Changes of priority are written to the pipes, too. `None`: no.
+        notify_priority_changes: Option<bool> = "notify_priority_changes",
+        /// Mail about this instance, as `smtp_alert_vrrp` and `smtp_alert` of `global_defs` have it where it does not
+        /// say so itself. `None`: no.
+        smtp_alert: Option<bool> = "smtp_alert",
+        /// The scripts are told DELETED, not FAULT, when a reload removes the instance.
+        notify_deleted: bool = "notify_deleted",
+        /// The interface of IPVS's synchronisation, an old form of `lvs_sync_daemon`.
+        lvs_sync_daemon_interface: Option<String> = "lvs_sync_daemon_interface",
+        /// The addresses are IPv6's, as they say themselves.
+        native_ipv6: bool = "native_ipv6",
+        /// The link is polled, an old form of `linkbeat_interfaces`.
+        linkbeat_use_polling: bool = "linkbeat_use_polling",
+    }
+}
+
+/// `garp_extra_if`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtraGarp {
+    /// Whether all interfaces with addresses are meant, not only those with a virtual MAC.
+    pub all: bool,
+    /// Time between two announcements, up to a day; 0 = none.
+    pub interval: Duration,
+}
+
+impl fmt::Display for ExtraGarp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = if self.all { "all " } else { "" };
+        write!(f, "{all}{}", Secs(self.interval))
+    }
+}
+
+displayed!(ExtraGarp);
+
+/// Seconds with as many decimals as they need.
+pub(in crate::config) struct Secs(pub(in crate::config) Duration);
+
+impl fmt::Display for Secs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, micros) = (self.0.as_secs(), self.0.subsec_micros());
+        if micros == 0 {
+            return write!(f, "{whole}");
+        }
+        let fraction = format!("{micros:06}");
+        write!(f, "{whole}.{}", fraction.trim_end_matches('0'))
+    }
+}
+
+/// `use_vmac`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vmac {
+    /// The interface that is made. `None`: vrrp. and the VRID.
+    pub name: Option<String>,
+    /// Its MAC address. Five bytes: the VRID is the sixth. None: RFC 9568's.
+    pub mac: Vec<u8>,
+    /// `netlink_notify_msg`: the kernel tells of the change of its link-local address.
+    pub netlink_notify_msg: bool,
+    /// `group`: the group of the interface.
+    pub group: Option<String>,
+}
+
+/// `auth_hmac`: adverts are signed with HMAC-SHA-256 (keepalived 2.4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthHmac {
+    /// `key`: each with its id, 1 to 255.
+    pub keys: Vec<(u8, HmacKey)>,
+    /// `active_key`: the id of the key that signs. `None`: the first.
+    pub active_key: Option<u8>,
+    /// `anti_replay`. `None`: the time of day.
+    pub anti_replay: Option<AntiReplay>,
+    /// `time_window`: 1 to 300 s. `None`: three intervals, at least 5 s.
+    pub time_window: Option<Duration>,
+    /// `mode`. `None`: enforce.
+    pub mode: Option<HmacMode>,
+}
+
+/// A key of `auth_hmac`, as the file writes it (`hex:`, `ascii:`, `file:`). Never shown, not by `Debug` either.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HmacKey(pub String);
+
+impl fmt::Debug for HmacKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HmacKey(****)")
+    }
+}
+
+super::plain::words! {
+    /// `anti_replay`: what tells an old advert from a new one.
+    AntiReplay {
+        /// The time of day.
+        Time = "time",
+        /// A counter that only grows.
+        Monotonic = "monotonic",
+    }
+}
+
+super::plain::words! {
+    /// `mode`: what becomes of adverts that are not signed well.
+    HmacMode {
+        /// They are dropped.
+        Enforce = "enforce",
+        /// They are taken and counted.
+        Permissive = "permissive",
+        /// The same, and own adverts are not signed.
+        ReceiveOnly = "receive-only",
+    }
 }
 
 /// How adverts are authenticated (`auth_type`); version 2 only.
@@ -170,6 +334,21 @@ pub struct VirtualAddress {
     pub noprefixroute: bool,
     /// `no_track`: whether the address is not put back when somebody removes it. Default false.
     pub no_track: bool,
+    /// `home`: whether it is a mobile node's home address (RFC 6275). IPv6. Default false.
+    pub home: bool,
+    /// `-nodad`: whether it is used without duplicate address detection (RFC 4862 §5.4). IPv6. Default false.
+    pub nodad: bool,
+    /// `mngtmpaddr`: whether temporary addresses are made from it (RFC 8981). IPv6. Default false.
+    pub mngtmpaddr: bool,
+    /// `autojoin`: whether the kernel joins it where it is a multicast address. Default false.
+    pub autojoin: bool,
+    /// `preferred_lft`: seconds that it is preferred; `None`: for ever. Default 0 for an IPv6 address of 128 bits, else
+    /// `None`.
+    pub preferred_lft: Option<u32>,
+    /// `use_vmac`: whether it is on an interface with the virtual MAC address. Default false.
+    pub use_vmac: bool,
+    /// `track_group`: the group of instances that its loss moves; static addresses only. Default none.
+    pub track_group: Option<String>,
 }
 
 /// When a MASTER announces its addresses by gratuitous ARP, and how often.

@@ -138,7 +138,7 @@ fn tunnels_have_options() {
     ] {
         assert_eq!(read(options), (kind, vec![]), "{options}");
     }
-    let remote = "4:32: warning: `remcsum` is understood but not applied by this version";
+    let remote = "4:32: warning: `remcsum` is not applied yet";
     assert_eq!(
         read("type gue port 6080 remcsum"),
         (gue(6080, true), vec![remote.to_owned()])

@@ -258,9 +258,7 @@ fn unicast_needs_a_peer() {
         (2, 254, 255, false)
     );
     let text = instance("unicast_peer {\n10.0.0.3 min_ttl 250 max_ttl 254\n}");
-    let unapplied = |column, word| {
-        format!("3:{column}: warning: `{word}` is understood but not applied by this version")
-    };
+    let unapplied = |column, word| format!("3:{column}: warning: `{word}` is not applied yet");
     assert_eq!(
         said(&text),
         [unapplied(10, "min_ttl"), unapplied(22, "max_ttl")]
@@ -381,7 +379,7 @@ fn what_an_instance_cannot_do_without_is_missed_by_name() {
         said("global_defs {\nrouter_id\n}"),
         [
             "2:1: error: `router_id` needs a value",
-            "2:1: warning: `router_id` is understood but not applied by this version"
+            "2:1: warning: `router_id` is not applied yet"
         ]
     );
     let text =
@@ -692,7 +690,7 @@ fn keywords_without_effect_are_named_each_time() {
     let text = instance("notify_master \"/x a\"\nnotify_backup /y root\nsmtp_alert");
     let found: Vec<_> = parse("f", text.as_bytes()).diagnostics;
     let names = ["notify_master", "notify_backup", "smtp_alert"];
-    let messages = names.map(|n| format!("`{n}` is understood but not applied by this version"));
+    let messages = names.map(|n| format!("`{n}` is not applied yet"));
     assert_eq!(
         found.iter().map(|d| d.message.clone()).collect::<Vec<_>>(),
         messages

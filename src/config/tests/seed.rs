@@ -146,8 +146,8 @@ fn the_findings_are_exactly_these() {
         said,
         [
             "seed.conf:2:4: warning: mail (`notification_email` and what belongs to it) \
-             is understood but not applied by this version",
-            "seed.conf:9:4: warning: `router_id` is understood but not applied by this version",
+             is not applied yet",
+            "seed.conf:9:4: warning: `router_id` is not applied yet",
             "seed.conf:16:5: warning: `state MASTER` overrides nopreempt: this node will preempt",
             "seed.conf:43:13: deprecated: `nb_get_retry` is an old name; use `retry`",
             "seed.conf:52:13: deprecated: `nb_get_retry` is an old name; use `retry`",

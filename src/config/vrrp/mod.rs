@@ -1,10 +1,16 @@
 //! `vrrp_instance`: its keywords, and the rules that hold between them.
 
+mod hmac;
+mod others;
 mod rules;
 
 use std::{net::IpAddr, time::Duration};
 
-pub(super) use self::rules::{garp_count, multicast_group, version};
+pub(super) use self::{
+    hmac::TABLE as HMAC,
+    others::{extra_garp, judge_strict},
+    rules::{garp_count, multicast_group, version},
+};
 use super::{
     address::{self, Entry},
     auth::AuthDraft,
@@ -12,15 +18,18 @@ use super::{
     diagnostic::{Draft, Drafts},
     keyword::Table,
     model::{
-        Garp, InitialState, NotifyScript, TrackInterface, Transport, UnicastPeer, VrrpInstance,
-        VrrpVersion,
+        AuthHmac, Authentication, ExtraGarp, Further, Garp, InitialState, NotifyScript, Route,
+        TrackInterface, Transport, UnicastPeer, VirtualAddress, Vmac, VrrpInstance, VrrpVersion,
     },
-    read::At,
+    read::{At, judge_vrrp_address},
+    routes::RuleDraft,
     source::{Span, quoted},
-    support::{self, judge},
+    support::{self, judge_missing},
+    tracking::{self, TrackersDraft, Watchable, Weighing},
     tree::Stmt,
     walk::walk,
 };
+use crate::addr::Family;
 
 /// `garp_*` as said, in an instance or in `global_defs`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +54,22 @@ pub(super) struct Inherited {
     pub(super) higher_prio_send_advert: bool,
     pub(super) check_unicast_src: bool,
     pub(super) skip_check_adv_addr: bool,
+    /// `vrrp_strict`
+    pub(super) strict: bool,
+    pub(super) owner_ignore_adverts: Option<bool>,
+    pub(super) notify_priority_changes: Option<bool>,
+    pub(super) garp_extra_if: Option<ExtraGarp>,
+}
+
+/// What an instance's rules need to know of other blocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Neighbours<'a> {
+    pub(super) inherited: &'a Inherited,
+    /// What `global_defs` says about mail for instances.
+    pub(super) smtp_alert: Option<bool>,
+    pub(super) watchable: &'a Watchable,
+    /// Whether it is in a `vrrp_sync_group` in which weights do not count.
+    pub(super) weightless: bool,
 }
 
 impl GarpDraft {
@@ -77,7 +102,7 @@ impl GarpDraft {
 }
 
 /// An instance while it is read.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct InstanceDraft {
     pub(super) name: String,
     /// The keyword `vrrp_instance`, for what is missing.
@@ -91,9 +116,10 @@ pub(super) struct InstanceDraft {
     preempt: Option<At<bool>>,
     preempt_delay: Option<At<Duration>>,
     auth: AuthDraft,
-    source: Option<IpAddr>,
+    auth_hmac: Option<AuthHmac>,
+    source: Option<At<IpAddr>>,
     group: Option<IpAddr>,
-    peers: Option<At<Vec<UnicastPeer>>>,
+    peers: Option<At<Vec<At<UnicastPeer>>>>,
     unicast_ttl: Option<u8>,
     check_unicast_src: Option<bool>,
     /// `no_virtual_ipaddress`: an empty list is meant.
@@ -101,52 +127,40 @@ pub(super) struct InstanceDraft {
     addresses: Vec<Entry>,
     excluded: Vec<Entry>,
     garp: GarpDraft,
-    track_interface: Vec<At<TrackInterface>>,
+    trackers: TrackersDraft,
     dont_track_primary: bool,
     skip_check_adv_addr: Option<bool>,
-    down_timer_adverts: Option<u8>,
-    lower_prio_no_advert: Option<bool>,
-    higher_prio_send_advert: Option<bool>,
+    down_timer_adverts: Option<At<u8>>,
+    lower_prio_no_advert: Option<At<bool>>,
+    higher_prio_send_advert: Option<At<bool>>,
+    strict: Option<bool>,
+    accept: Option<At<bool>>,
+    use_vmac: Option<Vmac>,
+    routes: Vec<Route>,
+    pub(super) rules: Vec<RuleDraft>,
+    further: Further,
     notify: Vec<NotifyScript>,
 }
 
 pub(super) static TABLE: Table<InstanceDraft> = Table {
     block: "vrrp_instance",
-    keywords: &[rules::ROUTER, rules::NETWORK, rules::OTHER],
+    keywords: &[
+        rules::ROUTER,
+        rules::NETWORK,
+        others::TRACK,
+        others::NOTIFY,
+        others::OTHER,
+        others::PLAIN,
+    ],
 };
 
 impl InstanceDraft {
     /// Reads a `vrrp_instance` block.
     pub(super) fn read(stmt: &Stmt, drafts: &mut Drafts) -> Self {
-        let name = stmt.text(drafts).unwrap_or_default();
         let mut draft = Self {
-            name,
+            name: stmt.text(drafts).unwrap_or_default(),
             span: stmt.keyword.span,
-            state: None,
-            interface: None,
-            virtual_router_id: None,
-            priority: None,
-            version: None,
-            advert_int: None,
-            preempt: None,
-            preempt_delay: None,
-            auth: AuthDraft::default(),
-            source: None,
-            group: None,
-            peers: None,
-            unicast_ttl: None,
-            check_unicast_src: None,
-            no_addresses: false,
-            addresses: Vec::new(),
-            excluded: Vec::new(),
-            garp: GarpDraft::default(),
-            track_interface: Vec::new(),
-            dont_track_primary: false,
-            skip_check_adv_addr: None,
-            down_timer_adverts: None,
-            lower_prio_no_advert: None,
-            higher_prio_send_advert: None,
-            notify: Vec::new(),
+            ..Self::default()
         };
         walk(&mut draft, stmt.body(), &TABLE, drafts);
         draft
@@ -171,19 +185,47 @@ impl InstanceDraft {
     }
 
     /// Applies what keepalived applies after parsing, and resolves every default.
-    pub(super) fn finish(mut self, global: &Inherited, drafts: &mut Drafts) -> VrrpInstance {
+    pub(super) fn finish(mut self, around: Neighbours<'_>, drafts: &mut Drafts) -> VrrpInstance {
+        let global = around.inherited;
         let interface = self.required_interface(drafts);
         let virtual_router_id = self.required_vrid(drafts);
-        let version = self.version.or(global.version).unwrap_or_default();
+        let family = self.keep_one_family(drafts);
+        let strict = self.strict.unwrap_or(global.strict);
+        let version = match family {
+            Some(Family::V6) => VrrpVersion::V3,
+            Some(Family::V4) | None => self.version.or(global.version).unwrap_or_default(),
+        };
         let advert_int = self.resolved_advert_int(version, drafts);
-        let (initial_state, priority) = self.state_and_priority(drafts);
+        let (mut initial_state, priority) = self.state_and_priority(drafts);
+        let owner = priority == defaults::PRIORITY_OWNER;
+        let authentication = self.auth.finish(version, strict, drafts);
+        if let Some(why) = self.not_master_at_start(strict, owner, authentication.as_ref()) {
+            let span = self.state.map_or(self.span, |state| state.span);
+            let message = format!("`state MASTER` is taken as BACKUP: {why}");
+            drafts.push(Draft::warning(span, message));
+            initial_state = InitialState::Backup;
+        }
+        let mut garp = self.garp.resolve(&global.garp, global.min_garp);
+        if strict {
+            self.be_strict(&mut garp, drafts);
+        }
         let (preempt, preempt_delay) = self.preemption(initial_state, priority, drafts);
-        let authentication = self.auth.finish(version, drafts);
         let transport = self.transport(global, drafts);
         let (virtual_ipaddress, virtual_ipaddress_excluded) = self.addresses(&interface, drafts);
-        let track_interface = self.tracked(&interface, drafts);
+        if virtual_ipaddress.is_empty() && !self.no_addresses {
+            self.lacks_addresses(strict || version == VrrpVersion::V3, drafts);
+        }
+        let weighing = match (owner, around.weightless) {
+            (true, _) => Weighing::Owner,
+            (false, true) => Weighing::Member,
+            (false, false) => Weighing::Plain,
+        };
+        let track_interface = self.tracked(&interface, weighing, drafts);
+        let whose = format!("vrrp_instance {}", self.shown());
+        let trackers = std::mem::take(&mut self.trackers);
+        let trackers = trackers.finish(&whose, around.watchable, weighing, drafts);
+        let later_or = |own: Option<At<bool>>, other| own.map_or(other, |own| own.value);
         VrrpInstance {
-            name: self.name,
             initial_state,
             virtual_router_id,
             priority,
@@ -192,24 +234,142 @@ impl InstanceDraft {
             preempt,
             preempt_delay,
             authentication,
-            source: self.source,
+            source: self.source.map(|source| source.value),
             transport,
             virtual_ipaddress,
             virtual_ipaddress_excluded,
-            garp: self.garp.resolve(&global.garp, global.min_garp),
+            garp,
             track_interface,
             interface,
             dont_track_primary: self.dont_track_primary,
             skip_check_adv_addr: (self.skip_check_adv_addr).unwrap_or(global.skip_check_adv_addr),
-            down_timer_adverts: (self.down_timer_adverts)
-                .or(global.down_timer_adverts)
+            down_timer_adverts: (self.down_timer_adverts.map(|adverts| adverts.value))
+                .or(global.down_timer_adverts.filter(|_| !strict))
                 .unwrap_or(defaults::DOWN_TIMER_ADVERTS),
-            lower_prio_no_advert: (self.lower_prio_no_advert)
-                .unwrap_or(global.lower_prio_no_advert),
-            higher_prio_send_advert: (self.higher_prio_send_advert)
-                .unwrap_or(global.higher_prio_send_advert),
+            lower_prio_no_advert: later_or(
+                self.lower_prio_no_advert,
+                strict || global.lower_prio_no_advert,
+            ),
+            higher_prio_send_advert: later_or(
+                self.higher_prio_send_advert,
+                !strict && global.higher_prio_send_advert,
+            ),
             notify: self.notify,
+            strict_mode: strict,
+            accept: later_or(self.accept, !strict || owner),
+            no_virtual_ipaddress: self.no_addresses,
+            auth_hmac: self.auth_hmac,
+            use_vmac: self.use_vmac,
+            trackers,
+            virtual_routes: self.routes,
+            virtual_rules: self.rules.into_iter().map(RuleDraft::finish).collect(),
+            further: Further {
+                garp_extra_if: self.further.garp_extra_if.or(global.garp_extra_if),
+                owner_ignore_adverts: (self.further.owner_ignore_adverts)
+                    .or(global.owner_ignore_adverts),
+                notify_priority_changes: (self.further.notify_priority_changes)
+                    .or(global.notify_priority_changes),
+                smtp_alert: self.further.smtp_alert.or(around.smtp_alert),
+                ..self.further
+            },
+            name: self.name,
         }
+    }
+
+    /// Why `state MASTER` cannot be, if so.
+    fn not_master_at_start(
+        &self,
+        strict: bool,
+        owner: bool,
+        authentication: Option<&Authentication>,
+    ) -> Option<&'static str> {
+        let said = self
+            .state
+            .is_some_and(|state| state.value == InitialState::Master);
+        match authentication {
+            _ if !said || owner => None,
+            _ if strict => Some("strict mode has it for priority 255 alone"),
+            Some(Authentication::Ah(_)) => {
+                Some("auth_type AH must hear the others' counters first")
+            }
+            Some(Authentication::Pass(_)) | None => None,
+        }
+    }
+
+    /// The rules of strict mode that change what is configured; without them the node would not keep to the RFC.
+    fn be_strict(&mut self, garp: &mut Garp, drafts: &mut Drafts) {
+        let mut drop = |what: &str, span: Span| {
+            let message = format!("{what} is not of strict mode; it is ignored");
+            drafts.push(Draft::warning(span, message));
+        };
+        if let Some(At { span, .. }) = self.preempt_delay.take_if(|delay| !delay.value.is_zero()) {
+            drop("preempt_delay", span);
+        }
+        let usual = |adverts: &mut At<u8>| adverts.value != defaults::DOWN_TIMER_ADVERTS;
+        if let Some(At { span, .. }) = self.down_timer_adverts.take_if(usual) {
+            drop("down_timer_adverts other than 3", span);
+        }
+        if let Some(At { span, .. }) = self.lower_prio_no_advert.take_if(|set| !set.value) {
+            drop("lower_prio_no_advert off", span);
+        }
+        if let Some(At { span, .. }) = self.higher_prio_send_advert.take_if(|set| set.value) {
+            drop("higher_prio_send_advert", span);
+        }
+        if let Some(At { span, .. }) = self.accept.take_if(|accept| accept.value) {
+            drop("accept", span);
+        }
+        (garp.lower_prio_delay, garp.lower_prio_repeat) = (Duration::ZERO, 0);
+    }
+
+    /// Family of the first address that the block names; what is of the other family is dropped.
+    fn keep_one_family(&mut self, drafts: &mut Drafts) -> Option<Family> {
+        let peers = self.peers.iter().flat_map(|peers| &peers.value);
+        let named = (self
+            .addresses
+            .iter()
+            .map(|entry| (entry.span(), entry.addr())))
+        .chain(self.source.iter().map(|source| (source.span, source.value)))
+        .chain(peers.map(|peer| (peer.span, peer.value.addr)));
+        let (_, first) = named.min_by_key(|(span, _)| (span.file, span.start))?;
+        let family = Family::of(first);
+        let mut fits = |addr: IpAddr, span: Span| {
+            let fits = Family::of(addr) == family;
+            if !fits {
+                let message =
+                    format!("{addr} is ignored: the instance's first address is {family}");
+                let hint = "one family an instance; virtual_ipaddress_excluded takes both";
+                drafts.push(Draft::warning(span, message).hint(hint));
+            }
+            fits
+        };
+        self.addresses
+            .retain(|entry| fits(entry.addr(), entry.span()));
+        self.source
+            .take_if(|source| !fits(source.value, source.span));
+        if let Some(peers) = &mut self.peers {
+            peers.value.retain(|peer| fits(peer.value.addr, peer.span));
+        }
+        for entry in self.addresses.iter().chain(&self.excluded) {
+            entry.judge_family(drafts);
+        }
+        if let Some(source) = self.source {
+            judge_vrrp_address(source.value, source.span, drafts);
+        }
+        for peer in self.peers.iter().flat_map(|peers| &peers.value) {
+            judge_vrrp_address(peer.value.addr, peer.span, drafts);
+        }
+        Some(family)
+    }
+
+    /// keepalived ends where version 3 or strict mode has no addresses.
+    fn lacks_addresses(&self, fatal: bool, drafts: &mut Drafts) {
+        let message = format!("vrrp_instance {} has no virtual_ipaddress", self.shown());
+        drafts.push(if fatal {
+            let hint = "version 3 and strict mode need one; no_virtual_ipaddress means none";
+            Draft::error(self.span, message).hint(hint)
+        } else {
+            Draft::warning(self.span, message)
+        });
     }
 
     fn required_interface(&self, drafts: &mut Drafts) -> String {
@@ -340,7 +500,7 @@ impl InstanceDraft {
         if let Some(At { value: peers, span }) = self.peers.take() {
             if !peers.is_empty() {
                 return Transport::Unicast {
-                    peers,
+                    peers: peers.into_iter().map(|peer| peer.value).collect(),
                     ttl: self.unicast_ttl.unwrap_or(defaults::UNICAST_TTL),
                     check_source: self.check_unicast_src.unwrap_or(global.check_unicast_src),
                 };
@@ -358,15 +518,8 @@ impl InstanceDraft {
         &mut self,
         interface: &str,
         drafts: &mut Drafts,
-    ) -> (
-        Vec<super::model::VirtualAddress>,
-        Vec<super::model::VirtualAddress>,
-    ) {
+    ) -> (Vec<VirtualAddress>, Vec<VirtualAddress>) {
         let mut listed = std::mem::take(&mut self.addresses);
-        if listed.is_empty() && !self.no_addresses {
-            let message = format!("vrrp_instance {} has no virtual_ipaddress", self.shown());
-            drafts.push(Draft::warning(self.span, message));
-        }
         address::drop_repeats(&mut listed, &[], drafts);
         let mut excluded = Vec::new();
         if listed.len() > defaults::ADVERT_ADDRESSES {
@@ -383,20 +536,31 @@ impl InstanceDraft {
         (resolve(listed), resolve(excluded))
     }
 
-    fn tracked(&mut self, interface: &str, drafts: &mut Drafts) -> Vec<TrackInterface> {
-        let mut tracked = std::mem::take(&mut self.track_interface);
-        tracked.retain(|entry| {
-            let own = entry.value.interface == interface;
-            if own {
+    fn tracked(
+        &mut self,
+        interface: &str,
+        weighing: Weighing,
+        drafts: &mut Drafts,
+    ) -> Vec<TrackInterface> {
+        let mut found = Vec::new();
+        for At { mut value, span } in std::mem::take(&mut self.trackers.interfaces) {
+            if value.interface == interface {
                 let message = "the instance's own interface is tracked anyway";
                 let hint = "the entry is ignored; dont_track_primary stops the tracking";
-                drafts.push(Draft::warning(entry.span, message).hint(hint));
-            } else {
-                let what = format!("`track_interface` of {}", quoted(&entry.value.interface));
-                judge(support::TRACK_INTERFACE, &what, entry.span, drafts);
+                drafts.push(Draft::warning(span, message).hint(hint));
+                continue;
             }
-            !own
-        });
-        tracked.into_iter().map(|entry| entry.value).collect()
+            let what = ("track_interface", value.interface.as_str());
+            let Some(weight) = tracking::weigh(value.weight.into(), weighing, what, span, drafts)
+            else {
+                continue;
+            };
+            value.weight = i16::try_from(weight).unwrap_or_default();
+            let what = format!("`track_interface` of {}", quoted(&value.interface));
+            let missing = "its loss costs priority or means FAULT";
+            judge_missing(support::TRACK_INTERFACE, &what, missing, span, drafts);
+            found.push(value);
+        }
+        found
     }
 }

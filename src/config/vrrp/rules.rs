@@ -2,21 +2,20 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::super::{
-    address, defaults,
-    diagnostic::{Draft, Drafts},
-    keyword::{
-        APPLIED, BOOLEAN, BY_VALUE, Given, IRRELEVANT, Keyword, NO_VALUE, REFUSED, UNAPPLIED,
-        Value, block, known, line, lines, word_with_block,
+use super::{
+    super::{
+        address, defaults,
+        diagnostic::{Draft, Drafts},
+        keyword::{APPLIED, BY_VALUE, Given, Keyword, Value, block, line, lines},
+        model::{InitialState, UnicastPeer, VrrpVersion},
+        read::{self, At, interface},
+        source::quoted,
+        support::{self, judge},
+        tree::Stmt,
+        value,
     },
-    lexer::Word,
-    model::{InitialState, NotifyEvent, TrackInterface, UnicastPeer, VrrpVersion},
-    read::{self, At, add_script, interface},
-    source::quoted,
-    support::{self, judge},
-    tree::Stmt,
+    InstanceDraft,
 };
-use super::InstanceDraft;
 
 /// `version`, `vrrp_version`.
 pub(in super::super) fn version(stmt: &Stmt, drafts: &mut Drafts) -> Option<VrrpVersion> {
@@ -26,7 +25,8 @@ pub(in super::super) fn version(stmt: &Stmt, drafts: &mut Drafts) -> Option<Vrrp
         "3" => VrrpVersion::V3,
         _ => {
             let message = format!("{} is not a version of VRRP", quoted(&word.text));
-            drafts.push(Draft::error(word.span, message).hint("2 or 3"));
+            drafts
+                .push(Draft::warning(word.span, message).hint("2 or 3; the statement is ignored"));
             return None;
         }
     };
@@ -45,7 +45,7 @@ pub(in super::super) fn multicast_group(stmt: &Stmt, drafts: &mut Drafts) -> Opt
     let group = stmt.vrrp_address(drafts)?;
     if !group.is_multicast() {
         let message = format!("{group} is not a multicast address");
-        drafts.push(Draft::error(stmt.args[0].span, message));
+        drafts.push(Draft::warning(stmt.args[0].span, message).hint("the default group counts"));
         return None;
     }
     Some(group)
@@ -76,14 +76,16 @@ pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
                 "MASTER" => InitialState::Master,
                 "BACKUP" => InitialState::Backup,
                 other => {
-                    let message = format!("{} is not a state", quoted(other));
-                    drafts.push(Draft::error(word.span, message).hint("MASTER or BACKUP"));
-                    return;
+                    let message =
+                        format!("{} is not a state; it is taken as BACKUP", quoted(other));
+                    let hint = "MASTER or BACKUP, in upper case";
+                    drafts.push(Draft::warning(word.span, message).hint(hint));
+                    InitialState::Backup
                 }
             };
             if draft.state.is_some_and(|state| state.value != value) {
-                let message = "a second state that differs from the first";
-                drafts.push(Draft::error(word.span, message));
+                let message = "a second state that differs from the first; the first one counts";
+                drafts.push(Draft::warning(word.span, message));
                 return;
             }
             draft.state = Some(At {
@@ -111,13 +113,18 @@ pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
     )
     .number(&defaults::VRID)
     .read(|draft, stmt, drafts| {
-        let value = stmt.number(drafts);
+        let Some(word) = stmt.one(drafts) else { return };
+        let fits = |number: &i64| defaults::VRID.range.contains(number);
+        let number = value::integer(&word.text).map(|read| read.value);
+        let vrid = number
+            .filter(fits)
+            .and_then(|number| u8::try_from(number).ok());
         // A VRID that was said, if wrongly, is not missing as well.
-        let span = stmt
-            .args
-            .first()
-            .map_or(stmt.keyword.span, |word| word.span);
-        let value = value.unwrap_or_default();
+        if vrid.is_none() {
+            let message = format!("{} is no virtual_router_id", quoted(&word.text));
+            drafts.push(Draft::error(word.span, message).hint(defaults::VRID.to_string()));
+        }
+        let (value, span) = (vrid.unwrap_or_default(), word.span);
         draft.virtual_router_id = Some(At { value, span });
     }),
     line(
@@ -156,7 +163,7 @@ pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
         APPLIED,
         "a lower MASTER is left alone; needs `state BACKUP`",
     )
-    .words(NO_VALUE)
+    .flag()
     .read(|draft, stmt, drafts| {
         let value = !stmt.flag(drafts);
         draft.preempt = Some(At {
@@ -169,7 +176,7 @@ pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
         APPLIED,
         "a lower MASTER is replaced, the default",
     )
-    .words(NO_VALUE)
+    .flag()
     .read(|draft, stmt, drafts| {
         let value = stmt.flag(drafts);
         draft.preempt = Some(At {
@@ -224,7 +231,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
         "the source of unicast adverts; default the interface's address",
     )
     .read(|draft, stmt, drafts| {
-        draft.source = stmt.vrrp_address(drafts);
+        draft.source = source(stmt, drafts).or(draft.source);
     }),
     line(
         "mcast_src_ip",
@@ -232,7 +239,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
         "the source of multicast adverts; default the interface's address",
     )
     .read(|draft, stmt, drafts| {
-        draft.source = stmt.vrrp_address(drafts);
+        draft.source = source(stmt, drafts).or(draft.source);
     }),
     line("mcast_dst_ip", APPLIED, "the multicast group of adverts").read(|draft, stmt, drafts| {
         draft.group = multicast_group(stmt, drafts);
@@ -248,7 +255,8 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
             .take()
             .map_or_else(Vec::new, |peers| peers.value);
         for entry in stmt.body() {
-            peers.extend(unicast_peer(entry, drafts));
+            let span = entry.keyword.span;
+            peers.extend(unicast_peer(entry, drafts).map(|value| At { value, span }));
         }
         draft.peers = Some(At {
             value: peers,
@@ -266,26 +274,16 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
         APPLIED,
         "adverts count only from peers that are configured",
     )
-    .words(NO_VALUE)
+    .flag()
     .read(|draft, stmt, drafts| {
         draft.check_unicast_src = Some(stmt.flag(drafts));
-    }),
-    block(
-        "track_interface",
-        BY_VALUE,
-        "interfaces whose loss costs priority or means FAULT",
-    )
-    .read(|draft, stmt, drafts| {
-        for entry in stmt.body() {
-            draft.track_interface.extend(track_entry(entry, drafts));
-        }
     }),
     line(
         "dont_track_primary",
         APPLIED,
         "the loss of the own interface means no FAULT",
     )
-    .words(NO_VALUE)
+    .flag()
     .read(|draft, stmt, drafts| {
         draft.dont_track_primary = stmt.flag(drafts);
     }),
@@ -294,7 +292,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
         APPLIED,
         "whether the addresses in adverts of the same MASTER are looked at once only",
     )
-    .words(BOOLEAN)
+    .boolean()
     .read(|draft, stmt, drafts| {
         draft.skip_check_adv_addr = stmt.boolean(drafts);
     }),
@@ -305,25 +303,28 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     )
     .number(&defaults::DOWN_TIMER)
     .read(|draft, stmt, drafts| {
-        draft.down_timer_adverts = stmt.number(drafts);
+        let span = stmt.keyword.span;
+        draft.down_timer_adverts = stmt.number(drafts).map(|value| At { value, span });
     }),
     line(
         "lower_prio_no_advert",
         APPLIED,
         "whether a MASTER leaves a lower advert unanswered",
     )
-    .words(BOOLEAN)
+    .boolean()
     .read(|draft, stmt, drafts| {
-        draft.lower_prio_no_advert = stmt.boolean(drafts);
+        let span = stmt.keyword.span;
+        draft.lower_prio_no_advert = stmt.boolean(drafts).map(|value| At { value, span });
     }),
     line(
         "higher_prio_send_advert",
         APPLIED,
         "whether a MASTER sends an advert before it gives way",
     )
-    .words(BOOLEAN)
+    .boolean()
     .read(|draft, stmt, drafts| {
-        draft.higher_prio_send_advert = stmt.boolean(drafts);
+        let span = stmt.keyword.span;
+        draft.higher_prio_send_advert = stmt.boolean(drafts).map(|value| At { value, span });
     }),
     line(
         "garp_master_delay",
@@ -381,8 +382,15 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     }),
 ];
 
+/// An address that adverts are sent from.
+fn source(stmt: &Given<'_>, drafts: &mut Drafts) -> Option<At<IpAddr>> {
+    let value = stmt.address(drafts)?;
+    let span = stmt.args[0].span;
+    Some(At { value, span })
+}
+
 fn unicast_peer(entry: &Stmt, drafts: &mut Drafts) -> Option<UnicastPeer> {
-    let addr = read::vrrp_address(&entry.keyword, drafts)?;
+    let addr = read::address(&entry.keyword, drafts)?;
     let mut peer = UnicastPeer {
         addr,
         min_ttl: 0,
@@ -395,13 +403,13 @@ fn unicast_peer(entry: &Stmt, drafts: &mut Drafts) -> Option<UnicastPeer> {
             other => {
                 let message = format!("unknown option {} of a peer", quoted(other));
                 let hint = "min_ttl N or max_ttl N; one peer a line";
-                drafts.push(Draft::error(pair[0].span, message).hint(hint));
+                drafts.push(Draft::warning(pair[0].span, message).hint(hint));
                 return Some(peer);
             }
         };
         let Some(word) = pair.get(1) else {
             let message = format!("{} needs a value", quoted(&pair[0].text));
-            drafts.push(Draft::error(pair[0].span, message));
+            drafts.push(Draft::warning(pair[0].span, message));
             break;
         };
         let what = quoted(&pair[0].text);
@@ -412,221 +420,3 @@ fn unicast_peer(entry: &Stmt, drafts: &mut Drafts) -> Option<UnicastPeer> {
     }
     Some(peer)
 }
-
-fn track_entry(entry: &Stmt, drafts: &mut Drafts) -> Option<At<TrackInterface>> {
-    let interface = interface(&entry.keyword, drafts)?;
-    let mut weight = 0;
-    let mut reverse = false;
-    let mut words = entry.args.iter();
-    while let Some(word) = words.next() {
-        match word.text.as_str() {
-            "weight" => match words.next() {
-                Some(value) => weight = track_weight(value, drafts)?,
-                None => {
-                    let message = "`weight` needs a value";
-                    drafts.push(Draft::error(word.span, message));
-                }
-            },
-            "reverse" => reverse = true,
-            other => {
-                let message = format!("unknown option {} of a tracked interface", quoted(other));
-                let hint = "weight N [reverse]; one interface a line";
-                drafts.push(Draft::error(word.span, message).hint(hint));
-                break;
-            }
-        }
-    }
-    let value = TrackInterface {
-        interface,
-        weight,
-        reverse,
-    };
-    Some(At {
-        value,
-        span: entry.keyword.span,
-    })
-}
-
-/// keepalived brings ±254 to ±253.
-fn track_weight(word: &Word, drafts: &mut Drafts) -> Option<i16> {
-    let clamped = match word.text.as_str() {
-        "254" => 253,
-        "-254" => -253,
-        _ => return read::number(word, "weight", &defaults::TRACK_WEIGHT, drafts),
-    };
-    let message = format!("weight {} is taken as {clamped}", word.text);
-    drafts.push(Draft::warning(word.span, message));
-    Some(clamped)
-}
-
-pub(super) static OTHER: &[Keyword<InstanceDraft>] = &[
-    lines("notify", UNAPPLIED, "a script for every change of state")
-        .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Any, s, x)),
-    lines(
-        "notify_master",
-        UNAPPLIED,
-        "a script for the change to MASTER",
-    )
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Master, s, x)),
-    lines(
-        "notify_backup",
-        UNAPPLIED,
-        "a script for the change to BACKUP",
-    )
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Backup, s, x)),
-    lines(
-        "notify_fault",
-        UNAPPLIED,
-        "a script for the change to FAULT",
-    )
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Fault, s, x)),
-    lines("notify_stop", UNAPPLIED, "a script for the stop")
-        .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Stop, s, x)),
-    lines(
-        "notify_deleted",
-        UNAPPLIED,
-        "a script for an instance that a reload removes",
-    )
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Deleted, s, x)),
-    lines(
-        "notify_master_rx_lower_pri",
-        UNAPPLIED,
-        "a script for a lower advert that a MASTER receives",
-    )
-    .read(|d, s, x| {
-        add_script(&mut d.notify, NotifyEvent::MasterRxLowerPri, s, x);
-    }),
-    known(
-        "accept",
-        APPLIED,
-        "a MASTER takes packets to its addresses, the default",
-    ),
-    known(
-        "no_accept",
-        UNAPPLIED,
-        "a MASTER that does not own its addresses takes no packets to them",
-    ),
-    line(
-        "no_virtual_ipaddress",
-        APPLIED,
-        "an instance without addresses is meant",
-    )
-    .words(NO_VALUE)
-    .read(|draft, stmt, drafts| {
-        draft.no_addresses = stmt.flag(drafts);
-    }),
-    known(
-        "promote_secondaries",
-        UNAPPLIED,
-        "the interface keeps its other addresses when the first one goes",
-    ),
-    known("virtual_routes", REFUSED, "routes of the MASTER"),
-    known("virtual_rules", REFUSED, "routing rules of the MASTER"),
-    known("auth_hmac", REFUSED, "adverts are signed"),
-    known(
-        "unicast_fault_no_peer",
-        UNAPPLIED,
-        "FAULT when no peer can be reached",
-    ),
-    known(
-        "old_unicast_checksum",
-        IRRELEVANT,
-        "checksums as keepalived 1.3.6 sent them",
-    ),
-    known(
-        "track_src_ip",
-        UNAPPLIED,
-        "FAULT when the source address leaves the interface",
-    ),
-    known("vrf", REFUSED, "the VRF of the instance"),
-    known("use_vmac", REFUSED, "the virtual MAC address of VRRP"),
-    known(
-        "use_vmac_addr",
-        REFUSED,
-        "virtual MAC addresses for addresses on other interfaces",
-    ),
-    known(
-        "vmac_xmit_base",
-        REFUSED,
-        "adverts leave from the interface below the virtual MAC's",
-    ),
-    known(
-        "use_ipvlan",
-        REFUSED,
-        "an ipvlan interface for the addresses",
-    ),
-    word_with_block(
-        "track_script",
-        REFUSED,
-        "scripts whose results change the priority",
-    )
-    .unread(),
-    known(
-        "track_file",
-        REFUSED,
-        "files whose numbers change the priority",
-    ),
-    known(
-        "track_process",
-        REFUSED,
-        "processes whose absence changes the priority",
-    ),
-    known(
-        "track_bfd",
-        REFUSED,
-        "BFD sessions whose loss changes the priority",
-    ),
-    known(
-        "strict_mode",
-        REFUSED,
-        "adverts and configurations against the RFC are refused",
-    ),
-    known(
-        "timer_expired_backup",
-        UNAPPLIED,
-        "a MASTER that was late by so many adverts becomes BACKUP",
-    ),
-    known(
-        "thread_timer_expired",
-        UNAPPLIED,
-        "adverts are dropped after so long a delay of the process",
-    ),
-    known(
-        "garp_extra_if",
-        UNAPPLIED,
-        "time between gratuitous ARPs on other interfaces",
-    ),
-    known(
-        "vmac_garp_intvl",
-        UNAPPLIED,
-        "an older name of garp_extra_if",
-    ),
-    known(
-        "owner_ignore_adverts",
-        UNAPPLIED,
-        "the owner of the addresses ignores adverts",
-    ),
-    known(
-        "kernel_rx_buf_size",
-        UNAPPLIED,
-        "receive buffer for adverts",
-    ),
-    known("debug", UNAPPLIED, "more is logged"),
-    known(
-        "notify_priority_changes",
-        UNAPPLIED,
-        "changes of priority are written to the pipes, too",
-    ),
-    known("smtp_alert", UNAPPLIED, "mail about this instance"),
-    known(
-        "lvs_sync_daemon_interface",
-        UNAPPLIED,
-        "the interface of IPVS's synchronisation",
-    ),
-    known("native_ipv6", IRRELEVANT, "addresses are IPv6's"),
-    known(
-        "linkbeat_use_polling",
-        UNAPPLIED,
-        "the link is polled instead of watched",
-    ),
-];

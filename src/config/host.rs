@@ -1,0 +1,112 @@
+//! What stands outside of `global_defs` and concerns the process and the interfaces of the host.
+
+use std::time::Duration;
+
+use super::{
+    defaults,
+    diagnostic::{Draft, Drafts},
+    global::pause,
+    keyword::{Keyword, Table, WITH_BLOCK, block, line},
+    model::{GarpGroup, LinkPoll, Linkbeat, UpDownDelay},
+    read::{self, interface},
+    source::quoted,
+    tree::Stmt,
+    walk::walk,
+};
+
+pub(super) static GARP_GROUP: Table<GarpGroup> = Table {
+    block: "garp_group",
+    keywords: &[GARP_GROUP_KEYWORDS],
+};
+
+static GARP_GROUP_KEYWORDS: &[Keyword<GarpGroup>] = &[
+    line(
+        "garp_interval",
+        WITH_BLOCK,
+        "pause between two gratuitous ARPs",
+    )
+    .time(&defaults::GARP_INTERVAL)
+    .read(|group, stmt, drafts| group.garp_interval = Some(pause(stmt, drafts))),
+    line(
+        "gna_interval",
+        WITH_BLOCK,
+        "pause between two unsolicited neighbour advertisements",
+    )
+    .time(&defaults::GARP_INTERVAL)
+    .read(|group, stmt, drafts| group.gna_interval = Some(pause(stmt, drafts))),
+    line("interface", WITH_BLOCK, "the interface that is paced").read(|group, stmt, drafts| {
+        let name = stmt.one(drafts).and_then(|word| interface(word, drafts));
+        group.interfaces.extend(name);
+    }),
+    block(
+        "interfaces",
+        WITH_BLOCK,
+        "the interfaces that are paced together, one a line",
+    )
+    .read(|group, stmt, drafts| {
+        for entry in stmt.body() {
+            entry.no_more(0, drafts);
+            group.interfaces.extend(interface(&entry.keyword, drafts));
+        }
+    }),
+];
+
+/// Reads a `garp_group` block.
+pub(super) fn garp_group(stmt: &Stmt, drafts: &mut Drafts) -> Option<GarpGroup> {
+    stmt.no_more(0, drafts);
+    let mut group = GarpGroup::default();
+    walk(&mut group, stmt.body(), &GARP_GROUP, drafts);
+    if group.interfaces.is_empty() {
+        let message = "a garp_group without an interface is ignored";
+        drafts.push(Draft::warning(stmt.keyword.span, message));
+        return None;
+    }
+    Some(group)
+}
+
+/// Reads `interface_up_down_delays`: `INTERFACE DOWN [UP]`, one a line.
+pub(super) fn up_down_delays(list: &mut Vec<UpDownDelay>, stmt: &Stmt, drafts: &mut Drafts) {
+    stmt.no_more(0, drafts);
+    for entry in stmt.body() {
+        let Some(interface) = interface(&entry.keyword, drafts) else {
+            continue;
+        };
+        let limits = &defaults::UP_DOWN_DELAY;
+        let time = |word, drafts: &mut Drafts| read::time(word, "a delay", limits, drafts);
+        let Some(down) = entry.first(drafts).and_then(|word| time(word, drafts)) else {
+            continue;
+        };
+        entry.no_more(2, drafts);
+        let up = entry.args.get(1).and_then(|word| time(word, drafts));
+        if list.iter().any(|known| known.interface == interface) {
+            let message = format!("{} has its delays already", quoted(&interface));
+            drafts.push(Draft::warning(entry.keyword.span, message));
+            continue;
+        }
+        list.push(UpDownDelay {
+            interface,
+            down,
+            up: up.unwrap_or(Duration::ZERO),
+        });
+    }
+}
+
+/// Reads `linkbeat_interfaces`: `INTERFACE [MII|ETHTOOL|IOCTL]`, one a line.
+pub(super) fn linkbeats(list: &mut Vec<Linkbeat>, stmt: &Stmt, drafts: &mut Drafts) {
+    stmt.no_more(0, drafts);
+    for entry in stmt.body() {
+        let Some(interface) = interface(&entry.keyword, drafts) else {
+            continue;
+        };
+        entry.no_more(1, drafts);
+        let by = entry.args.first().and_then(|word| {
+            let found = LinkPoll::WORDS.iter().position(|known| *known == word.text);
+            if found.is_none() {
+                let message = format!("{} is no way to poll a link", quoted(&word.text));
+                drafts.push(Draft::warning(word.span, message).hint("MII, ETHTOOL or IOCTL"));
+            }
+            found.map(|at| LinkPoll::ALL[at])
+        });
+        list.push(Linkbeat { interface, by });
+    }
+}
