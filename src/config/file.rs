@@ -13,11 +13,12 @@ use super::{
         APPLIED, IRRELEVANT, Keyword, REFUSED, Table, UNAPPLIED, block, known, word,
         word_with_block,
     },
-    model::{Config, Match},
+    model::{Config, Match, Ssl},
     overlap,
     server::{ServerDraft, Surroundings},
     settings::SettingsDraft,
     source::quoted,
+    ssl,
     vrrp::InstanceDraft,
 };
 use crate::lvs::Scheduler;
@@ -29,6 +30,7 @@ pub(super) struct FileDraft {
     instances: Vec<InstanceDraft>,
     groups: Groups,
     servers: Vec<ServerDraft>,
+    ssl: Option<Ssl>,
     settings: SettingsDraft,
 }
 
@@ -75,6 +77,19 @@ static KEYWORDS: &[Keyword<FileDraft>] = &[
         if let Some(group) = Group::read(stmt, drafts) {
             draft.groups.add(group, drafts);
         }
+    }),
+    block(
+        "SSL",
+        UNAPPLIED,
+        "keys and certificates for checks over TLS",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
+        if draft.ssl.is_some() {
+            let message = "`SSL` is given again; the last one counts";
+            drafts.push(Draft::warning(stmt.keyword.span, message));
+        }
+        draft.ssl = Some(ssl::read(stmt, drafts));
     }),
     block("xvs", APPLIED, "settings that keepalived has no word for")
         .only_here()
@@ -146,11 +161,6 @@ static KNOWN: &[Keyword<FileDraft>] = &[
         "garp_group",
         UNAPPLIED,
         "interfaces that share the pacing of gratuitous ARP",
-    ),
-    known(
-        "SSL",
-        UNAPPLIED,
-        "keys and certificates for checks over TLS",
     ),
     known("net_namespace", REFUSED, "the network namespace to run in"),
     known(
@@ -248,7 +258,7 @@ impl FileDraft {
             servers.extend(server.map(|server| (span, server)));
         }
         self.groups.unused(drafts);
-        overlap::conflicts(&servers, drafts);
+        overlap::conflicts(&mut servers, drafts);
         let mut virtual_servers: Vec<_> = servers.into_iter().map(|(_, server)| server).collect();
         let matches = virtual_servers.iter().flat_map(|server| &server.matches);
         let taken = matches.filter_map(|one| match *one {
@@ -267,6 +277,7 @@ impl FileDraft {
             global: self.global.global,
             vrrp_instances,
             virtual_servers,
+            ssl: self.ssl.unwrap_or_default(),
             timeouts,
             settings,
         }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{
-    address, auth, checker, file, global, keyword::Facts, server, settings, tree::Braces, vrrp,
+    address, auth, checker, file, global, keyword::Facts, server, settings, ssl, tree::Braces, vrrp,
 };
 
 /// Every keyword with the block that it stands in.
@@ -15,6 +15,7 @@ pub(super) fn keywords() -> impl Iterator<Item = (&'static str, &'static Facts)>
         .chain(address::facts())
         .chain(server::facts())
         .chain(checker::facts())
+        .chain(ssl::facts())
         .chain(settings::facts())
 }
 

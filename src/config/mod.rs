@@ -42,6 +42,7 @@ mod server;
 mod settings;
 mod similar;
 mod source;
+mod ssl;
 mod support;
 #[cfg(test)]
 mod tests;
@@ -58,10 +59,13 @@ pub use self::{
     effective::effective,
     grammar::explain,
     model::{
-        AddressSet, Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs,
-        Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange,
-        RealServer, Settings, SorryServer, Timeout, Timeouts, TrackInterface, Transport,
-        UnicastPeer, VirtualAddress, VirtualServer, VirtualServerKey, VrrpInstance, VrrpVersion,
+        AddressSet, Authentication, CheckKind, Checker, Config, Connection, DnsCheck, DnsType,
+        FileCheck, FileWeight, Garp, Global, HttpCheck, HttpUrl, HttpVersion, InitialState, Ipvs,
+        Mail, MarkRule, MaskedByte, Match, MiscCheck, NotifyEvent, NotifyScript, PageRegex,
+        Passphrase, Password, Persistence, PortRange, RealServer, RegexOption, Script, Settings,
+        SmtpCheck, SorryServer, Ssl, StatusRange, Timeout, Timeouts, Tls, TrackInterface,
+        Transport, UdpCheck, UdpReply, UnicastPeer, VirtualAddress, VirtualServer,
+        VirtualServerKey, VrrpInstance, VrrpVersion,
     },
     request::{Host, Request, Unreadable},
 };

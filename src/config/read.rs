@@ -6,7 +6,7 @@ use super::{
     defaults::{self, Limits, TimeLimits},
     diagnostic::{Draft, Drafts},
     lexer::Word,
-    model::{NotifyEvent, NotifyScript},
+    model::{NotifyEvent, NotifyScript, Script},
     source::{Span, quoted},
     support::{self, judge},
     tree::Stmt,
@@ -109,6 +109,21 @@ impl Stmt {
 
     /// A script with its user and group, for the model.
     pub(super) fn script(&self, event: NotifyEvent, drafts: &mut Drafts) -> Option<NotifyScript> {
+        let Script {
+            command,
+            user,
+            group,
+        } = self.command(drafts)?;
+        Some(NotifyScript {
+            event,
+            command,
+            user,
+            group,
+        })
+    }
+
+    /// A command with its user and group.
+    pub(super) fn command(&self, drafts: &mut Drafts) -> Option<Script> {
         let first = self.first(drafts)?;
         let text = String::from_utf8_lossy(&self.tail.0);
         let Some(words) = value::script_words(&text) else {
@@ -129,8 +144,7 @@ impl Stmt {
             drafts.push(Draft::error(first.span, "the command is empty"));
             return None;
         };
-        Some(NotifyScript {
-            event,
+        Some(Script {
             command,
             user,
             group,

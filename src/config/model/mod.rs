@@ -1,6 +1,7 @@
 //! The configuration as the rest of the program sees it: typed, in units, with every default and
 //! every inheritance resolved.
 
+mod checker;
 mod server;
 mod settings;
 mod vrrp;
@@ -8,9 +9,13 @@ mod vrrp;
 use std::time::Duration;
 
 pub use self::{
+    checker::{
+        CheckKind, Checker, Connection, DnsCheck, DnsType, FileCheck, FileWeight, HttpCheck,
+        HttpUrl, HttpVersion, MaskedByte, MiscCheck, PageRegex, Passphrase, RegexOption, Script,
+        SmtpCheck, Ssl, StatusRange, Tls, UdpCheck, UdpReply,
+    },
     server::{
-        CheckKind, Checker, Match, Persistence, RealServer, SorryServer, VirtualServer,
-        VirtualServerKey,
+        Match, Persistence, RealServer, SorryServer, VirtualServer, VirtualServerKey,
     },
     settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
     vrrp::{
@@ -29,6 +34,8 @@ pub struct Config {
     pub vrrp_instances: Vec<VrrpInstance>,
     /// `virtual_server` blocks, in the order of the file.
     pub virtual_servers: Vec<VirtualServer>,
+    /// `SSL`: what checks over TLS show of themselves.
+    pub ssl: Ssl,
     /// How long connections may idle: `lvs_timeouts` and `xvs { timeouts { ... } }`.
     pub timeouts: Timeouts,
     /// `xvs`: what keepalived has no keyword for.
