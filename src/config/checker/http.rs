@@ -8,7 +8,9 @@ use super::{
         diagnostic::{Draft, Drafts},
         keyword::{BOOLEAN, Given, Keyword, NO_VALUE, Table, WITH_BLOCK, block, line, lines},
         lexer::Word,
-        model::{Connection, HttpCheck, HttpUrl, HttpVersion, PageRegex, RegexOption, StatusRange, Tls},
+        model::{
+            Connection, HttpCheck, HttpUrl, HttpVersion, PageRegex, RegexOption, StatusRange, Tls,
+        },
         read,
         source::{Span, quoted},
         tree::Stmt,
@@ -85,11 +87,14 @@ pub(super) static KEYWORDS: &[Keyword<Block<HttpDraft>>] = &[
             let said = stmt.boolean(drafts);
             draft.own.enable_sni = said.unwrap_or(draft.own.enable_sni);
         }),
-    line("sni_name", WITH_BLOCK, "the name that TLS says; keepalived 2.4").read(
-        |draft, stmt, drafts| {
-            draft.own.sni_name = stmt.text(drafts);
-        },
-    ),
+    line(
+        "sni_name",
+        WITH_BLOCK,
+        "the name that TLS says; keepalived 2.4",
+    )
+    .read(|draft, stmt, drafts| {
+        draft.own.sni_name = stmt.text(drafts);
+    }),
     line(
         "fast_recovery",
         WITH_BLOCK,
@@ -191,7 +196,10 @@ impl UrlDraft {
 
 /// `200` or `200-299`
 fn status_range(word: &Word, drafts: &mut Drafts) -> Option<StatusRange> {
-    let (first, last) = word.text.split_once('-').unwrap_or((&word.text, &word.text));
+    let (first, last) = word
+        .text
+        .split_once('-')
+        .unwrap_or((&word.text, &word.text));
     let code = |text: &str| {
         let code = text.parse().ok();
         code.filter(|code| defaults::STATUS_CODE.range.contains(&i64::from(*code)))

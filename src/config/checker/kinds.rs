@@ -167,7 +167,9 @@ static SMTP: &[Keyword<Block<SmtpDraft>>] = &[
 /// `SMTP_CHECK`
 pub(in super::super) fn smtp(stmt: &Stmt, drafts: &mut Drafts) -> CheckerDraft {
     Block::read(stmt, &SMTP_TABLE, drafts).checker(stmt, |own| Kind::Smtp {
-        helo_name: own.helo_name.unwrap_or_else(|| defaults::HELO_NAME.to_owned()),
+        helo_name: own
+            .helo_name
+            .unwrap_or_else(|| defaults::HELO_NAME.to_owned()),
         hosts: own.hosts,
     })
 }
@@ -209,7 +211,8 @@ static DNS: &[Keyword<Block<DnsDraft>>] = &[
                 Some(record) => draft.own.record = record,
                 None => {
                     let counts = draft.own.record.name();
-                    let message = format!("type {} is unknown; {counts} counts", quoted(&word.text));
+                    let message =
+                        format!("type {} is unknown; {counts} counts", quoted(&word.text));
                     let hint = DnsType::ALL.map(DnsType::name).join(", ");
                     drafts.push(Draft::warning(word.span, message).hint(hint));
                 }
@@ -378,7 +381,9 @@ impl UdpDraft {
             }
             return;
         }
-        let most = self.max_length.map_or(defaults::MAX_REPLY_LENGTH, |(most, _)| most);
+        let most = self
+            .max_length
+            .map_or(defaults::MAX_REPLY_LENGTH, |(most, _)| most);
         if let Some((least, span)) = self.min_length.filter(|(least, _)| *least > most) {
             let message = format!(
                 "the check always fails: min_reply_length {least} is above max_reply_length {most}"
@@ -417,27 +422,39 @@ static UDP: &[Keyword<Block<UdpDraft>>] = &[
             hexadecimal(stmt, true, drafts)
         };
     }),
-    line("min_reply_length", WITH_BLOCK, "the shortest answer, in bytes")
-        .number(&defaults::REPLY_LENGTH)
-        .default(Value::Number(0))
-        .read(|draft, stmt, drafts| {
-            let length = stmt.number(drafts);
-            draft.own.min_length = length.map(|length| (length, stmt.keyword.span));
-        }),
-    line("max_reply_length", WITH_BLOCK, "the longest answer, in bytes")
-        .number(&defaults::REPLY_LENGTH)
-        .default(Value::Number(defaults::MAX_REPLY_LENGTH as u32))
-        .read(|draft, stmt, drafts| {
-            let length = stmt.number(drafts);
-            draft.own.max_length = length.map(|length| (length, stmt.keyword.span));
-        }),
+    line(
+        "min_reply_length",
+        WITH_BLOCK,
+        "the shortest answer, in bytes",
+    )
+    .number(&defaults::REPLY_LENGTH)
+    .default(Value::Number(0))
+    .read(|draft, stmt, drafts| {
+        let length = stmt.number(drafts);
+        draft.own.min_length = length.map(|length| (length, stmt.keyword.span));
+    }),
+    line(
+        "max_reply_length",
+        WITH_BLOCK,
+        "the longest answer, in bytes",
+    )
+    .number(&defaults::REPLY_LENGTH)
+    .default(Value::Number(defaults::MAX_REPLY_LENGTH as u32))
+    .read(|draft, stmt, drafts| {
+        let length = stmt.number(drafts);
+        draft.own.max_length = length.map(|length| (length, stmt.keyword.span));
+    }),
 ];
 
 /// Bytes in hexadecimal: digits in pairs, of which a blank ends one early; `x` is any digit where that is allowed.
 fn hexadecimal(stmt: &Given<'_>, wild: bool, drafts: &mut Drafts) -> Option<Vec<MaskedByte>> {
     let first = stmt.first(drafts)?;
     let mut bytes = Vec::new();
-    for word in stmt.args.iter().flat_map(|word| word.text.split_whitespace()) {
+    for word in stmt
+        .args
+        .iter()
+        .flat_map(|word| word.text.split_whitespace())
+    {
         let mut digits = word.chars();
         while let Some(high) = digits.next() {
             // A digit alone is the lower half.
@@ -486,9 +503,11 @@ static BFD_TABLE: Table<Block<Option<String>>> = Table {
 };
 
 static BFD: &[Keyword<Block<Option<String>>>] =
-    &[line("name", WITH_BLOCK, "the name of the bfd_instance").read(|draft, stmt, drafts| {
-        draft.own = stmt.text(drafts);
-    })];
+    &[
+        line("name", WITH_BLOCK, "the name of the bfd_instance").read(|draft, stmt, drafts| {
+            draft.own = stmt.text(drafts);
+        }),
+    ];
 
 /// `BFD_CHECK`; `None` without a name.
 pub(in super::super) fn bfd(stmt: &Stmt, drafts: &mut Drafts) -> Option<CheckerDraft> {

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::addr::Endpoint;
 
-pub(super) use self::kinds::{bfd, dns, facts, file, http_get, misc, ping, smtp, ssl_get, tcp, udp};
+pub(super) use self::kinds::{
+    bfd, dns, facts, file, http_get, misc, ping, smtp, ssl_get, tcp, udp,
+};
 
 /// What checkers inherit: checker, then real server, then virtual server, then the default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -143,10 +145,7 @@ struct ConnectionDraft {
 impl ConnectionDraft {
     /// `real` is the real server with the port that it was written with.
     fn finish(self, real: Endpoint, timing: &Timing, drafts: &mut Drafts) -> Connection {
-        let to = Endpoint::new(
-            self.ip.unwrap_or(real.addr),
-            self.port.unwrap_or(real.port),
-        );
+        let to = Endpoint::new(self.ip.unwrap_or(real.addr), self.port.unwrap_or(real.port));
         let bindto = self.bindto.filter(|At { value, span }| {
             let fits = value.is_ipv4() == to.addr.is_ipv4();
             if !fits {

@@ -14,9 +14,7 @@ pub use self::{
         HttpUrl, HttpVersion, MaskedByte, MiscCheck, PageRegex, Passphrase, RegexOption, Script,
         SmtpCheck, Ssl, StatusRange, Tls, UdpCheck, UdpReply,
     },
-    server::{
-        Match, Persistence, RealServer, SorryServer, VirtualServer, VirtualServerKey,
-    },
+    server::{Match, Persistence, RealServer, SorryServer, VirtualServer, VirtualServerKey},
     settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
     vrrp::{
         Authentication, Garp, InitialState, Password, TrackInterface, Transport, UnicastPeer,

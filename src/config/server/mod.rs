@@ -340,7 +340,8 @@ impl ServerDraft {
         let reals = server.real_servers.iter();
         let weights = reals.map(|real| u64::from(real.weight)).sum();
         if weights == 0 {
-            let message = format!("virtual_server {name} gives no connection away: every weight is 0");
+            let message =
+                format!("virtual_server {name} gives no connection away: every weight is 0");
             drafts.push(Draft::warning(self.span, message));
         }
         (server.quorum, server.hysteresis) = self.quorum(weights, drafts);
@@ -415,7 +416,9 @@ impl ServerDraft {
         if matches.iter().any(own) {
             let name = quoted(&group.value);
             let addr = real.addr.value;
-            let message = format!("the {other} entries of {name} are left out: real_server {addr} is {family}");
+            let message = format!(
+                "the {other} entries of {name} are left out: real_server {addr} is {family}"
+            );
             let hint = "a group of both families needs TUN";
             drafts.push(Draft::warning(group.span, message).hint(hint));
             matches.retain(own);
@@ -483,7 +486,8 @@ impl ServerDraft {
     fn ha_suspend(&self, server: &VirtualServer, drafts: &mut Drafts) -> bool {
         let fits = server.takes_addresses();
         if let Some(span) = self.ha_suspend.filter(|_| !fits) {
-            let message = "`ha_suspend` is ignored: a mark has no address that could be on this box";
+            let message =
+                "`ha_suspend` is ignored: a mark has no address that could be on this box";
             drafts.push(Draft::warning(span, message));
         }
         fits && self.ha_suspend.is_some()
@@ -626,7 +630,10 @@ impl Frame {
         let mut others = self.families.iter();
         let other = others.find(|other| !tunnel && **other != own);
         if let Some(other) = other {
-            let message = format!("{what} {} is left out: it cannot take {other} packets", at.value);
+            let message = format!(
+                "{what} {} is left out: it cannot take {other} packets",
+                at.value
+            );
             let hint = format!("{} needs one family; TUN does not", lb_kind.name());
             drafts.push(Draft::warning(at.span, message).hint(hint));
         }
@@ -673,8 +680,9 @@ impl RealDraft {
         let said = self.port.filter(|port| port.value != 0);
         let high = self.uthreshold;
         if let Some(At { value: low, span }) = self.lthreshold.filter(|low| low.value > high) {
-            let message =
-                format!("real_server {endpoint} is left out: lthreshold {low} is above uthreshold {high}");
+            let message = format!(
+                "real_server {endpoint} is left out: lthreshold {low} is above uthreshold {high}"
+            );
             drafts.push(Draft::warning(span, message).hint("IPVS takes no such real server"));
             return None;
         }

@@ -4,8 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
-        checker,
-        defaults,
+        checker, defaults,
         diagnostic::{Draft, Drafts},
         keyword::{
             APPLIED, BOOLEAN, Given, IRRELEVANT, Keyword, NO_VALUE, REFUSED, UNAPPLIED, Value,
@@ -231,7 +230,8 @@ fn set_persistence(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Draft
     let seconds = value::integer(&word.text).filter(|read| limits.range.contains(&read.value));
     let Some(seconds) = seconds.and_then(|read| u64::try_from(read.value).ok()) else {
         let time = quoted(&word.text);
-        let message = format!("persistence_timeout {time} is left out: nothing is persistent by it");
+        let message =
+            format!("persistence_timeout {time} is left out: nothing is persistent by it");
         drafts.push(Draft::warning(word.span, message).hint(limits.to_string()));
         return;
     };
@@ -259,7 +259,9 @@ fn set_flag(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
         }
         _ => {
             let family = name.split('-').next().unwrap_or_default();
-            let message = format!("`{name}` has no effect: it is for `lb_algo {family}`, which it must follow");
+            let message = format!(
+                "`{name}` has no effect: it is for `lb_algo {family}`, which it must follow"
+            );
             drafts.push(Draft::warning(span, message));
         }
     }
