@@ -91,6 +91,20 @@ pub const CONNECT_TIMEOUT: Duration = secs(5);
 pub const RETRY: u32 = 1;
 /// `delay_before_retry`: 1 s (man).
 pub const DELAY_BEFORE_RETRY: Duration = secs(1);
+/// `delay_before_retry` of `HTTP_GET` and `SSL_GET`: 3 s (man).
+pub const HTTP_DELAY_BEFORE_RETRY: Duration = secs(3);
+/// `retry` of `DNS_CHECK`: 3 (man).
+pub const DNS_RETRY: u32 = 3;
+/// `retry` of `MISC_CHECK`: 0 (man).
+pub const MISC_RETRY: u32 = 0;
+/// `status_code`: what HTTP calls successful (man; RFC 9110 §15.3).
+pub const STATUS_CODES: RangeInclusive<u16> = 200..=299;
+/// `helo_name` of `SMTP_CHECK` (keepalived).
+pub const HELO_NAME: &str = "smtpchecker.keepalived.org";
+/// `name` of `DNS_CHECK`: the root (man).
+pub const DNS_NAME: &str = ".";
+/// `max_reply_length` of `UDP_CHECK`: 255 bytes (man).
+pub const MAX_REPLY_LENGTH: u16 = 255;
 
 // --- xvs ---
 // The idle times of connections stand with their names: `model::Timeout`.
@@ -174,9 +188,17 @@ pub(super) const DEBUG: Limits = limits(0..=4, "keepalived");
 pub(super) const RS_WEIGHT: Limits = limits(0..=2_147_483_647, "IPVS");
 pub(super) const VS_WEIGHT: Limits = limits(1..=2_147_483_647, "IPVS");
 pub(super) const THRESHOLD: Limits = limits(0..=4_294_967_295, "IPVS");
-pub(super) const QUORUMS: Limits = limits(1..=2_147_483_647, "keepalived");
-pub(super) const HYSTERESES: Limits = limits(0..=2_147_483_647, "keepalived");
+pub(super) const QUORUMS: Limits = limits(1..=4_294_967_295, "keepalived");
+pub(super) const HYSTERESES: Limits = limits(0..=4_294_967_295, "keepalived");
 pub(super) const RETRIES: Limits = limits(0..=4_294_967_295, "keepalived");
+/// Of the packets of a check, which may have none.
+pub(super) const CHECK_MARK: Limits = limits(0..=4_294_967_295, "SO_MARK; 0 = none");
+pub(super) const FILE_CHECK_WEIGHT: Limits = limits(-2_147_483_647..=2_147_483_647, "keepalived");
+pub(super) const MISC_TIMEOUT: Limits = limits(0..=4_294, "whole seconds; 0 = delay_loop");
+pub(super) const STATUS_CODE: Limits = limits(100..=599, "RFC 9110 §15");
+pub(super) const REPLY_LENGTH: Limits = limits(0..=65_535, "RFC 768");
+pub(super) const PAGE_OFFSET: Limits = limits(0..=i64::MAX, "bytes");
+pub(super) const REGEX_STACK: Limits = limits(1..=i64::MAX, "bytes");
 pub(super) const SCOPE: Limits = limits(0..=255, "rtnetlink(7)");
 /// A packet without a mark has mark 0.
 pub(super) const MARK: Limits = limits(1..=4_294_967_295, "0 = no mark");
@@ -234,5 +256,8 @@ pub(super) const PROCESS_DELAY: TimeLimits = times(1, 3_600 * SECOND, "keepalive
 pub(super) const BFD_INTERVALS: TimeLimits = times(1_000, 4_294_967_000, "RFC 5880 §4.1");
 pub(super) const BFD_IDLE: TimeLimits = times(SECOND, 4_294_967_000, "RFC 5880 §6.8.3");
 pub(super) const SMTP_TIMEOUT: TimeLimits = times(0, LONGEST, "keepalived");
-pub(super) const CHECK_INTERVAL: TimeLimits = times(1, LONGEST, "keepalived");
-pub(super) const CHECK_DELAY: TimeLimits = times(0, LONGEST, "keepalived");
+pub(super) const CHECK_TIMEOUT: TimeLimits = times(1, LONGEST, "keepalived");
+/// Ten years; keepalived counts on until 584,942 of them are over.
+const TEN_YEARS: u64 = 315_360_000 * SECOND;
+pub(super) const CHECK_INTERVAL: TimeLimits = times(1, TEN_YEARS, "ten years");
+pub(super) const CHECK_DELAY: TimeLimits = times(0, TEN_YEARS, "ten years");

@@ -247,10 +247,12 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
         sync_groups,
         vrrp_instances: _,
         virtual_servers: _,
+        ssl,
         timeouts,
         settings,
     } = old;
     start.plain_values(process.plain().into_iter(), new.process.plain().into_iter());
+    live.other("SSL", (ssl, &new.ssl));
     live.other("timeouts", (timeouts, &new.timeouts));
     live.other(
         "static_ipaddress",
@@ -575,7 +577,11 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
         lb_algo,
         lb_kind: _,
         persistence,
+        persistence_engine,
         alpha: _,
+        ha_suspend,
+        smtp_alert,
+        snmp_name,
         omega,
         quorum,
         hysteresis,
@@ -605,6 +611,10 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
             }) => format!("{} s /{granularity}", timeout.as_secs()),
         },
     );
+    what.other(
+        "persistence_engine",
+        (persistence_engine, &new.persistence_engine),
+    );
     what.plain("quorum", (quorum, &new.quorum));
     what.plain("hysteresis", (hysteresis, &new.hysteresis));
     what.value(
@@ -619,6 +629,9 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
         },
     );
     what.flag("omega", (*omega, new.omega));
+    what.flag("ha_suspend", (*ha_suspend, new.ha_suspend));
+    what.other("smtp_alert", (smtp_alert, &new.smtp_alert));
+    what.other("snmp_name", (snmp_name, &new.snmp_name));
     what.other("quorum_up, quorum_down", (notify, &new.notify));
     what.0
 }
@@ -631,6 +644,8 @@ fn real_keywords(old: &RealServer, new: &RealServer) -> Vec<Keyword> {
         inhibit_on_failure,
         uthreshold,
         lthreshold,
+        smtp_alert,
+        snmp_name,
         notify,
         checkers,
     } = old;
@@ -643,6 +658,8 @@ fn real_keywords(old: &RealServer, new: &RealServer) -> Vec<Keyword> {
     );
     what.plain("uthreshold", (uthreshold, &new.uthreshold));
     what.plain("lthreshold", (lthreshold, &new.lthreshold));
+    what.other("smtp_alert", (smtp_alert, &new.smtp_alert));
+    what.other("snmp_name", (snmp_name, &new.snmp_name));
     what.other("notify_up, notify_down", (notify, &new.notify));
     what.other("its checks", (checkers, &new.checkers));
     what.0

@@ -13,13 +13,13 @@ use super::{
     group::{Group, Groups},
     host,
     keyword::{
-        APPLIED, BY_VALUE, Keyword, NO_IPVS, REFUSED, Table, UNAPPLIED, Value, block, known,
+        APPLIED, BY_VALUE, Keyword, NO_IPVS, REFUSED, Table, UNAPPLIED, Value, block,
         plain_keywords,
     },
     lint,
     model::{
-        BfdInstance, Config, GarpGroup, Linkbeat, Match, Process, Route, TrackFile, TrackGroup,
-        TrackProcess, UpDownDelay, VrrpScript,
+        BfdInstance, Config, GarpGroup, Linkbeat, Match, Process, Route, Ssl, TrackFile,
+        TrackGroup, TrackProcess, UpDownDelay, VrrpScript,
     },
     overlap,
     read::At,
@@ -27,6 +27,7 @@ use super::{
     server::{ServerDraft, Surroundings},
     settings::SettingsDraft,
     source::quoted,
+    ssl,
     support::{Support, judge_missing},
     sync_group::{self, SyncGroupDraft},
     tracking::{self, Known, Named, Watchable},
@@ -42,6 +43,7 @@ pub(super) struct FileDraft {
     instances: Vec<InstanceDraft>,
     groups: Groups,
     servers: Vec<ServerDraft>,
+    ssl: Option<Ssl>,
     settings: SettingsDraft,
     process: Process,
     static_addresses: Vec<Entry>,
@@ -60,7 +62,7 @@ pub(super) struct FileDraft {
 
 pub(super) static TABLE: Table<FileDraft> = Table {
     block: "",
-    keywords: &[KEYWORDS, AROUND, PROCESS, KNOWN],
+    keywords: &[KEYWORDS, AROUND, PROCESS],
 };
 
 static KEYWORDS: &[Keyword<FileDraft>] = &[
@@ -101,6 +103,19 @@ static KEYWORDS: &[Keyword<FileDraft>] = &[
         if let Some(group) = Group::read(stmt, drafts) {
             draft.groups.add(group, drafts);
         }
+    }),
+    block(
+        "SSL",
+        UNAPPLIED,
+        "keys and certificates for checks over TLS",
+    )
+    .only_here()
+    .read(|draft, stmt, drafts| {
+        if draft.ssl.is_some() {
+            let message = "`SSL` is given again; the last one counts";
+            drafts.push(Draft::warning(stmt.keyword.span, message));
+        }
+        draft.ssl = Some(ssl::read(stmt, drafts));
     }),
     block("xvs", APPLIED, "settings that keepalived has no word for")
         .only_here()
@@ -335,13 +350,6 @@ plain_keywords! { static PROCESS: FileDraft [process];
     "linkbeat_use_polling": LINKS_ARE_TOLD, "links are polled instead of watched", flag() => linkbeat_use_polling;
 }
 
-/// Keywords that the model has no place for.
-static KNOWN: &[Keyword<FileDraft>] = &[known(
-    "SSL",
-    UNAPPLIED,
-    "keys and certificates for checks over TLS",
-)];
-
 impl FileDraft {
     /// Two instances with the same address on the same interface would take it from each other.
     fn conflicting_addresses(&self, drafts: &mut Drafts) {
@@ -464,7 +472,7 @@ impl FileDraft {
             servers.extend(server.map(|server| (span, server)));
         }
         self.groups.unused(drafts);
-        overlap::conflicts(&servers, drafts);
+        overlap::conflicts(&mut servers, drafts);
         let mut virtual_servers: Vec<_> = servers.into_iter().map(|(_, server)| server).collect();
         let matches = virtual_servers.iter().flat_map(|server| &server.matches);
         let taken = matches.filter_map(|one| match *one {
@@ -508,6 +516,7 @@ impl FileDraft {
             sync_groups,
             vrrp_instances,
             virtual_servers,
+            ssl: self.ssl.unwrap_or_default(),
             timeouts,
             settings,
         }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{
     address, auth, bfd, checker, file, global, host,
     keyword::{Facts, KeywordDoc},
-    routes, server, settings, sync_group, tracking,
+    routes, server, settings, ssl, sync_group, tracking,
     tree::Braces,
     vrrp,
 };
@@ -26,6 +26,7 @@ pub(super) fn keywords() -> impl Iterator<Item = (&'static str, &'static Facts)>
         .chain(host::GARP_GROUP.facts())
         .chain(server::facts())
         .chain(checker::facts())
+        .chain(ssl::facts())
         .chain(settings::facts())
 }
 

@@ -6,7 +6,7 @@ use super::{
     defaults,
     diagnostic::{Draft, Drafts},
     model::{AddressSet, Match},
-    read::{self, At, family},
+    read::At,
     similar::similar,
     source::{Span, quoted},
     tree::Stmt,
@@ -29,8 +29,6 @@ pub(super) struct Group {
     entries: Vec<Entry>,
     /// The families that its entries name.
     families: Vec<Family>,
-    /// Whether something in it could not be read.
-    broken: bool,
     used: bool,
 }
 
@@ -43,7 +41,6 @@ impl Group {
             span: stmt.keyword.span,
             entries: Vec::new(),
             families: Vec::new(),
-            broken: false,
             used: false,
         };
         let mut seen = HashSet::new();
@@ -52,7 +49,7 @@ impl Group {
             let span = line.keyword.span;
             if line.block.is_some() {
                 let message = "a list of addresses and marks, one a line, has no blocks";
-                drafts.push(Draft::error(span, message));
+                drafts.push(Draft::warning(span, message).hint("the block is skipped"));
             }
             let read = if line.keyword.text == "fwmark" {
                 mark(line, drafts)
@@ -60,7 +57,6 @@ impl Group {
                 addresses(line, drafts)
             };
             let Some(entry) = read else {
-                group.broken = true;
                 continue;
             };
             if !seen.insert(entry) {
@@ -78,15 +74,14 @@ impl Group {
             group.entries.push(entry);
         }
         if let Some(span) = bare_mark.filter(|_| group.families.len() > 1) {
-            let message = "a mark in a group of both families needs its own";
-            drafts.push(Draft::error(span, message).hint("`fwmark N inet` or `fwmark N inet6`"));
+            let message = "a mark in a group of both families needs its own: that of ip_family or of \
+                           the real servers counts, else inet";
+            drafts.push(Draft::warning(span, message).hint("`fwmark N inet` or `fwmark N inet6`"));
         }
-        if group.entries.is_empty() && !group.broken {
-            let message = format!(
-                "virtual_server_group {} has no entries",
-                quoted(&group.name)
-            );
-            drafts.push(Draft::error(group.span, message));
+        if group.entries.is_empty() {
+            let name = quoted(&group.name);
+            let message = format!("virtual_server_group {name} has no entries: it is left out");
+            drafts.push(Draft::warning(group.span, message));
         }
         Some(group)
     }
@@ -105,11 +100,12 @@ impl Group {
 pub(super) struct Groups(BTreeMap<String, Group>);
 
 impl Groups {
-    /// Adds a group, whose name must be new.
+    /// Adds a group, unless there is one of its name.
     pub(super) fn add(&mut self, group: Group, drafts: &mut Drafts) {
         if self.0.contains_key(&group.name) {
-            let message = format!("a second virtual_server_group {}", quoted(&group.name));
-            drafts.push(Draft::error(group.span, message));
+            let name = quoted(&group.name);
+            let message = format!("a second virtual_server_group {name}: the first one counts");
+            drafts.push(Draft::warning(group.span, message));
         } else {
             self.0.insert(group.name.clone(), group);
         }
@@ -125,8 +121,10 @@ impl Groups {
         drafts: &mut Drafts,
     ) -> Option<Vec<Match>> {
         let Some(group) = self.0.get_mut(&name.value) else {
-            let message = format!("there is no virtual_server_group {}", quoted(&name.value));
-            let draft = Draft::error(name.span, message);
+            let group = quoted(&name.value);
+            let message =
+                format!("virtual_server is left out: there is no virtual_server_group {group}");
+            let draft = Draft::warning(name.span, message);
             let names = self.0.keys().map(String::as_str);
             drafts.push(match similar(&name.value, names) {
                 Some(meant) => draft.hint(format!("did you mean `{meant}`?")),
@@ -138,8 +136,9 @@ impl Groups {
         if let Some(said) = said
             && let Some(other) = group.families.iter().find(|f| **f != said.value)
         {
-            let message = format!("ip_family {}: the group has {other}", said.value.name());
-            drafts.push(Draft::error(said.span, message));
+            let name = said.value.name();
+            let message = format!("ip_family {name} is left out: the group has {other}");
+            drafts.push(Draft::warning(said.span, message));
         }
         let family = group.family().unwrap_or(guessed);
         let mut matches: Vec<Match> = Vec::with_capacity(group.entries.len());
@@ -154,7 +153,13 @@ impl Groups {
                 matches.push(one);
             }
         }
-        (!matches.is_empty()).then_some(matches)
+        if matches.is_empty() {
+            let group = quoted(&name.value);
+            let message = format!("virtual_server is left out: its group {group} has no entries");
+            drafts.push(Draft::warning(name.span, message));
+            return None;
+        }
+        Some(matches)
     }
 
     /// Names the groups that no virtual server has.
@@ -170,12 +175,21 @@ impl Groups {
 fn mark(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
     let word = line.first(drafts)?;
     line.no_more(2, drafts);
-    let mark = read::number(word, "fwmark", &defaults::MARK, drafts)?;
+    let Some(mark) = word.text.parse().ok().filter(|mark| *mark != 0) else {
+        let message = format!("the entry is left out: {} is no mark", quoted(&word.text));
+        drafts.push(Draft::warning(word.span, message).hint(defaults::MARK.to_string()));
+        return None;
+    };
     let Some(word) = line.args.get(1) else {
         return Some(Entry::Mark(mark));
     };
-    let family = family(word, drafts)?;
-    Some(Entry::Whole(Match::Mark { mark, family }))
+    let mut families = [Family::V4, Family::V6].into_iter();
+    let family = families.find(|family| family.name() == word.text);
+    if family.is_none() {
+        let message = format!("the entry is left out: {} is no family", quoted(&word.text));
+        drafts.push(Draft::warning(word.span, message).hint("inet or inet6"));
+    }
+    family.map(|family| Entry::Whole(Match::Mark { mark, family }))
 }
 
 /// `ADDR [PORT]`, `ADDR-N [PORT]`, `ADDR-ADDR [PORT]` or `ADDR/LEN [PORT]`
@@ -191,22 +205,24 @@ fn addresses(line: &Stmt, drafts: &mut Drafts) -> Option<Entry> {
     let set = match set {
         Ok(set) => set,
         Err(why) => {
-            let message = format!("{}: {why}", quoted(&word.text));
+            let message = format!("the entry is left out: {}: {why}", quoted(&word.text));
             let hint = "ADDRESS, ADDRESS/LENGTH, FIRST-LAST or `fwmark N`, one a line";
-            drafts.push(Draft::error(word.span, message).hint(hint));
+            drafts.push(Draft::warning(word.span, message).hint(hint));
             return None;
         }
     };
     let port = match line.args.first() {
-        // As a number it would be read as its start.
-        Some(word) if word.text.contains('-') => {
-            let message = format!("{} is not a port", quoted(&word.text));
-            let hint = "a port a line; port 0 is every port";
-            drafts.push(Draft::error(word.span, message).hint(hint));
-            return None;
-        }
-        Some(word) => read::number(word, "port", &defaults::PORT_OR_ANY, drafts)?,
         None => 0,
+        Some(word) => {
+            let port = word.text.parse().ok();
+            if port.is_none() {
+                let port = quoted(&word.text);
+                let message = format!("the entry is left out: {port} is no port");
+                let hint = format!("one port a line; {}", defaults::PORT_OR_ANY);
+                drafts.push(Draft::warning(word.span, message).hint(hint));
+            }
+            port?
+        }
     };
     Some(Entry::Whole(match set {
         AddressSet::Range { first, last } => Match::Range { first, last, port },

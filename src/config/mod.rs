@@ -46,6 +46,7 @@ mod server;
 mod settings;
 mod similar;
 mod source;
+mod ssl;
 mod support;
 mod sync_group;
 #[cfg(test)]
@@ -66,13 +67,15 @@ pub use self::{
     keyword::{KeywordDoc, Shape},
     model::{
         AddressSet, Alerts, AntiReplay, AuthHmac, Authentication, BfdInstance, CheckKind, Checker,
-        Config, Cpus, ExtraGarp, Files, Further, Garp, GarpGroup, Global, HmacKey, HmacMode,
-        HostTools, InitFile, InitialState, Ipvs, LinkPoll, Linkbeat, Mail, MarkRule, Match,
-        NotifyEvent, NotifyScript, OptionValue, Owner, ParamMatch, Password, Persistence,
-        PortRange, Process, Processes, RealServer, Route, RouteKind, RouteOption, Rule, RxBufs,
-        Script, Scripts, Settings, SorryServer, SyncDaemon, SyncGroup, Timeout, Timeouts,
-        TrackFile, TrackGroup, TrackInterface, TrackProcess, Tracked, Trackers, Transport, Umask,
-        UnicastPeer, UpDownDelay, VirtualAddress, VirtualServer, VirtualServerKey, Vmac,
+        Config, Connection, Cpus, DnsCheck, DnsType, ExtraGarp, FileCheck, FileWeight, Files,
+        Further, Garp, GarpGroup, Global, HmacKey, HmacMode, HostTools, HttpCheck, HttpUrl,
+        HttpVersion, InitFile, InitialState, Ipvs, LinkPoll, Linkbeat, Mail, MarkRule, MaskedByte,
+        Match, MiscCheck, NotifyEvent, NotifyScript, OptionValue, Owner, PageRegex, ParamMatch,
+        Passphrase, Password, Persistence, PortRange, Process, Processes, RealServer, RegexOption,
+        Route, RouteKind, RouteOption, Rule, RxBufs, Script, Scripts, Settings, SmtpCheck,
+        SorryServer, Ssl, StatusRange, SyncDaemon, SyncGroup, Timeout, Timeouts, Tls, TrackFile,
+        TrackGroup, TrackInterface, TrackProcess, Tracked, Trackers, Transport, UdpCheck, UdpReply,
+        Umask, UnicastPeer, UpDownDelay, VirtualAddress, VirtualServer, VirtualServerKey, Vmac,
         VrrpInstance, VrrpScript, VrrpVersion, VrrpWide,
     },
     request::{Host, Request, Unreadable},

@@ -1,9 +1,6 @@
 //! Whether two virtual servers want the same packets.
 
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use super::{
     diagnostic::{Draft, Drafts},
@@ -22,23 +19,56 @@ struct Interval {
     one: Match,
 }
 
-/// Reports virtual servers that take what an earlier one takes already, each once.
-pub(super) fn conflicts(servers: &[(Span, VirtualServer)], drafts: &mut Drafts) {
-    let mut reported = HashSet::new();
+/// Reports virtual servers that take what an earlier one takes already, each once. One that says the same of the same
+/// real servers is dropped: in IPVS it is that earlier one. Where they differ, IPVS has the real servers of both in
+/// one, each set up as the first that names it.
+pub(super) fn conflicts(servers: &mut Vec<(Span, VirtualServer)>, drafts: &mut Drafts) {
+    let reported = reported(servers, drafts);
+    let mut index = 0;
+    servers.retain(|_| {
+        index += 1;
+        reported.get(&(index - 1)) != Some(&Verdict::Repeated)
+    });
+}
+
+/// What becomes of a virtual server that takes what an earlier one takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It says what the earlier one says.
+    Repeated,
+    Conflicting,
+}
+
+/// The virtual servers that are reported.
+fn reported(servers: &[(Span, VirtualServer)], drafts: &mut Drafts) -> HashMap<usize, Verdict> {
+    let mut reported = HashMap::new();
     let mut report = |first: usize, second: usize, one: Match, other: Match| {
         let (first, second) = (first.min(second), first.max(second));
-        if first == second || !reported.insert(second) {
+        if first == second || reported.contains_key(&second) {
             return;
         }
         let (span, server) = &servers[second];
+        let earlier = &servers[first].1;
         let name = server.name();
-        let message = if one == other && servers[first].1.name() == name {
-            format!("a second virtual_server {name}")
+        if server.matches == earlier.matches
+            && (&server.real_servers, &server.sorry_server)
+                == (&earlier.real_servers, &earlier.sorry_server)
+        {
+            reported.insert(second, Verdict::Repeated);
+            let message = format!("a second virtual_server {name}: the first one counts");
+            drafts.push(Draft::warning(*span, message));
+            return;
+        }
+        reported.insert(second, Verdict::Conflicting);
+        let mut draft = if one == other && earlier.name() == name {
+            let message = format!("a second virtual_server {name}, with other real servers");
+            Draft::error(*span, message).hint("put all of them into the first")
         } else {
-            let earlier = servers[first].1.name();
-            format!("virtual_server {name} takes what virtual_server {earlier} takes already")
+            let earlier = earlier.name();
+            let message =
+                format!("virtual_server {name} takes what virtual_server {earlier} takes already");
+            Draft::error(*span, message)
         };
-        let mut draft = Draft::error(*span, message);
         if one != other {
             draft = draft.hint(format!("{one} and {other} overlap"));
         }
@@ -76,10 +106,13 @@ pub(super) fn conflicts(servers: &[(Span, VirtualServer)], drafts: &mut Drafts) 
         }
         furthest = Some(interval);
     }
+    reported
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use proptest::{collection::vec, prelude::*};
 
     use super::*;

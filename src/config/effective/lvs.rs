@@ -1,7 +1,7 @@
 //! Virtual servers and what is in them.
 
 use super::{Out, Secs, word};
-use crate::config::model::{CheckKind, Checker, Match, RealServer, VirtualServer};
+use crate::config::model::{Match, RealServer, VirtualServer};
 use crate::lvs::Scheduler;
 
 impl Out {
@@ -47,8 +47,12 @@ impl Out {
                 persistence.granularity
             ));
         }
+        self.said("persistence_engine", server.persistence_engine.as_deref());
         self.flag(server.alpha, "alpha");
         self.flag(server.omega, "omega");
+        self.flag(server.ha_suspend, "ha_suspend");
+        self.boolean("smtp_alert", server.smtp_alert);
+        self.said("snmp_name", server.snmp_name.as_deref());
         self.line(format!("quorum {}", server.quorum));
         self.line(format!("hysteresis {}", server.hysteresis));
         if let Some(sorry) = server.sorry_server {
@@ -76,6 +80,8 @@ impl Out {
         if real.lthreshold != 0 {
             self.line(format!("lthreshold {}", real.lthreshold));
         }
+        self.boolean("smtp_alert", real.smtp_alert);
+        self.said("snmp_name", real.snmp_name.as_deref());
         self.scripts(&real.notify);
         for checker in &real.checkers {
             self.checker(checker);
@@ -83,33 +89,9 @@ impl Out {
         self.close();
     }
 
-    pub(super) fn checker(&mut self, checker: &Checker) {
-        self.open(match checker.kind {
-            CheckKind::Tcp => "TCP_CHECK",
-        });
-        self.line(format!("connect_ip {}", checker.connect.addr));
-        self.line(format!("connect_port {}", checker.connect.port));
-        if let Some(addr) = checker.bindto {
-            self.line(format!("bindto {addr}"));
+    fn boolean(&mut self, keyword: &str, said: Option<bool>) {
+        if let Some(said) = said {
+            self.line(format!("{keyword} {}", if said { "on" } else { "off" }));
         }
-        if checker.bind_port != 0 {
-            self.line(format!("bind_port {}", checker.bind_port));
-        }
-        self.line(format!("connect_timeout {}", Secs(checker.connect_timeout)));
-        self.line(format!("retry {}", checker.retry));
-        self.line(format!(
-            "delay_before_retry {}",
-            Secs(checker.delay_before_retry)
-        ));
-        if let Some(warmup) = checker.warmup {
-            self.line(format!("warmup {}", Secs(warmup)));
-        }
-        self.line(format!("delay_loop {}", Secs(checker.delay_loop)));
-        self.line(if checker.alpha {
-            "alpha on"
-        } else {
-            "alpha off"
-        });
-        self.close();
     }
 }

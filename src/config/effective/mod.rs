@@ -2,6 +2,7 @@
 //! nothing inherited, the password masked.
 
 mod around;
+mod checker;
 mod global;
 mod lvs;
 mod vrrp;
@@ -11,7 +12,7 @@ use std::{
     fmt::{self, Display, Formatter, Write},
 };
 
-use super::model::{Config, HmacKey, Password, Plain, Script, Secs};
+use super::model::{Config, HmacKey, Passphrase, Password, Plain, Script, Secs};
 
 /// Whether the writer shows passwords.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,15 @@ pub(super) enum Secrets {
 }
 
 impl Secrets {
+    /// The password of a key as it is written.
+    fn passphrase(self, password: &Passphrase) -> String {
+        match (self, password) {
+            (Self::Masked, _) => "****".to_owned(),
+            #[cfg(test)]
+            (Self::Shown, password) => word(password.text()),
+        }
+    }
+
     /// A password as it is written; masked, all look alike whatever their length.
     fn shown(self, password: &Password) -> String {
         match (self, password) {
@@ -70,6 +80,7 @@ pub(super) fn written(config: &Config, secrets: Secrets) -> String {
     out.global(&config.global, &config.timeouts);
     out.settings(&config.settings, &config.timeouts);
     out.around(config);
+    out.ssl(&config.ssl);
     for instance in &config.vrrp_instances {
         out.instance(instance);
     }

@@ -2,6 +2,7 @@
 //! every inheritance resolved.
 
 mod bfd;
+mod checker;
 mod global;
 mod host;
 mod plain;
@@ -13,6 +14,11 @@ mod vrrp;
 
 pub use self::{
     bfd::BfdInstance,
+    checker::{
+        CheckKind, Checker, Connection, DnsCheck, DnsType, FileCheck, FileWeight, HttpCheck,
+        HttpUrl, HttpVersion, MaskedByte, MiscCheck, PageRegex, Passphrase, RegexOption, SmtpCheck,
+        Ssl, StatusRange, Tls, UdpCheck, UdpReply,
+    },
     global::{
         Alerts, Cpus, Files, Global, HostTools, Mail, Owner, Processes, RxBufs, Scripts,
         SyncDaemon, Umask, VrrpWide,
@@ -20,10 +26,7 @@ pub use self::{
     host::{GarpGroup, LinkPoll, Linkbeat, Process, UpDownDelay},
     plain::Script,
     routes::{OptionValue, Route, RouteKind, RouteOption, Rule},
-    server::{
-        CheckKind, Checker, Match, Persistence, RealServer, SorryServer, VirtualServer,
-        VirtualServerKey,
-    },
+    server::{Match, Persistence, RealServer, SorryServer, VirtualServer, VirtualServerKey},
     settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
     tracking::{
         InitFile, ParamMatch, SyncGroup, TrackFile, TrackGroup, TrackProcess, Tracked, Trackers,
@@ -72,6 +75,8 @@ pub struct Config {
     pub vrrp_instances: Vec<VrrpInstance>,
     /// `virtual_server` blocks, in the order of the file.
     pub virtual_servers: Vec<VirtualServer>,
+    /// `SSL`: what checks over TLS show of themselves.
+    pub ssl: Ssl,
     /// How long connections may idle: `lvs_timeouts` and `xvs { timeouts { ... } }`.
     pub timeouts: Timeouts,
     /// `xvs`: what keepalived has no keyword for.

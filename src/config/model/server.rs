@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use super::NotifyScript;
+use super::{Checker, NotifyScript};
 use crate::{
     addr::{Endpoint, Family, IpPrefix, L4Proto},
     lvs::{LbKind, Scheduler},
@@ -139,12 +139,20 @@ pub struct VirtualServer {
     pub lb_kind: LbKind,
     /// Persistence; default none.
     pub persistence: Option<Persistence>,
+    /// `persistence_engine`: by what of a packet's content clients are told apart (keepalived: `sip`). Default none.
+    pub persistence_engine: Option<String>,
     /// `alpha`: whether real servers are down until a check passes. Default false.
     pub alpha: bool,
+    /// `ha_suspend`: whether checks rest while none of its addresses is on this box; not with marks. Default false.
+    pub ha_suspend: bool,
+    /// `smtp_alert`: whether there is mail about its quorum. `None`: as `global_defs` says, else no.
+    pub smtp_alert: Option<bool>,
+    /// `snmp_name`: its name in SNMP. Default none.
+    pub snmp_name: Option<String>,
     /// `omega`: whether `notify_down` and `quorum_down` run at shutdown. Default false.
     pub omega: bool,
     /// `quorum`: weight alive that makes the virtual server up. At least 1, at most the sum of
-    /// the weights; default [`defaults::QUORUM`](super::defaults::QUORUM).
+    /// the weights where these are not all 0; default [`defaults::QUORUM`](super::defaults::QUORUM).
     pub quorum: u32,
     /// `hysteresis`: how far beyond the quorum it must go to change. Less than the quorum;
     /// default [`defaults::HYSTERESIS`](super::defaults::HYSTERESIS).
@@ -219,42 +227,12 @@ pub struct RealServer {
     /// `lthreshold`: connections below which it gets new ones again, at most `uthreshold`.
     /// Default 0: three quarters of `uthreshold`.
     pub lthreshold: u32,
+    /// `smtp_alert`: whether there is mail about it. `None`: as the virtual server or `global_defs` says, else yes.
+    pub smtp_alert: Option<bool>,
+    /// `snmp_name`: its name in SNMP. Default none.
+    pub snmp_name: Option<String>,
     /// `notify_up`, `notify_down`: scripts.
     pub notify: Vec<NotifyScript>,
     /// The checkers; it is up when none of them has failed. None: always up.
     pub checkers: Vec<Checker>,
-}
-
-/// What a checker does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// `TCP_CHECK`: a connection is established.
-    Tcp,
-}
-
-/// A health check of one real server.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Checker {
-    /// What it does.
-    pub kind: CheckKind,
-    /// `connect_ip` and `connect_port`. Default the real server's.
-    pub connect: Endpoint,
-    /// `bindto`: its source address. Default the kernel's choice.
-    pub bindto: Option<IpAddr>,
-    /// `bind_port`: its source port; 0, the default, is the kernel's choice.
-    pub bind_port: u16,
-    /// `connect_timeout`. Default [`defaults::CONNECT_TIMEOUT`](super::defaults::CONNECT_TIMEOUT).
-    pub connect_timeout: Duration,
-    /// `retry`: failures that are forgiven before the one that counts. Default
-    /// [`defaults::RETRY`](super::defaults::RETRY).
-    pub retry: u32,
-    /// `delay_before_retry`. Default [`defaults::DELAY_BEFORE_RETRY`](super::defaults::DELAY_BEFORE_RETRY).
-    pub delay_before_retry: Duration,
-    /// `warmup`: the first run comes after a random part of it. `None`, not said: the checker's
-    /// own default, at most 1 s (keepalived: `delay_loop`).
-    pub warmup: Option<Duration>,
-    /// `delay_loop`: from the end of one run to the next. Default the virtual server's.
-    pub delay_loop: Duration,
-    /// `alpha`: whether it counts as failed until it has passed. Default false.
-    pub alpha: bool,
 }

@@ -2,16 +2,17 @@
 
 mod rules;
 
-use std::{collections::HashSet, net::IpAddr, time::Duration};
+use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    checker::{CheckerDraft, HasTiming, Timing, TimingRules},
+    checker::{CheckerDraft, HasTiming, Outer, Timing, TimingRules},
     defaults,
     diagnostic::{Draft, Drafts},
     group::Groups,
     keyword::{Facts, Table},
+    lexer::Word,
     model::{Match, NotifyScript, Persistence, RealServer, SorryServer, VirtualServer},
-    read::{self, At},
+    read::At,
     source::{Span, quoted},
     tree::Stmt,
     value,
@@ -24,12 +25,23 @@ use crate::{
 
 static TABLE: Table<ServerDraft> = Table {
     block: "virtual_server",
-    keywords: &[rules::SERVER, TimingRules::ALL, rules::SERVER_KNOWN],
+    keywords: &[
+        rules::SERVER,
+        TimingRules::<_, true>::CHECKS,
+        TimingRules::<_, true>::CONNECT,
+        rules::SERVER_KNOWN,
+    ],
 };
 
 static REAL_TABLE: Table<RealDraft> = Table {
     block: "real_server",
-    keywords: &[rules::REAL, TimingRules::ALL, rules::REFUSED_CHECKERS],
+    keywords: &[
+        rules::REAL,
+        TimingRules::<_, true>::CHECKS,
+        TimingRules::<_, true>::CONNECT,
+        TimingRules::<_, true>::ALPHA,
+        rules::REFUSED_CHECKERS,
+    ],
 };
 
 /// The keywords of both blocks.
@@ -57,11 +69,17 @@ pub(super) struct ServerDraft {
     family: Option<At<Family>>,
     protocol: Option<At<L4Proto>>,
     lb_algo: Option<Scheduler>,
-    flags: Vec<At<String>>,
+    /// Flags of the scheduler.
+    flags: Flags,
     ops: Option<Span>,
     lb_kind: Option<LbKind>,
     persistence_timeout: Option<Duration>,
     granularity: Option<At<String>>,
+    persistence_engine: Option<String>,
+    ha_suspend: Option<Span>,
+    virtualhost: Option<Arc<str>>,
+    smtp_alert: Option<bool>,
+    snmp_name: Option<String>,
     omega: bool,
     quorum: Option<At<u32>>,
     hysteresis: Option<At<u32>>,
@@ -75,6 +93,15 @@ pub(super) struct ServerDraft {
     real_servers: Vec<RealDraft>,
 }
 
+/// What the flags of a scheduler ask for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags {
+    port: bool,
+    fallback: bool,
+    /// The last of `flag-1` and `flag-2`, which stand for whatever the scheduler makes of them.
+    numbered: Option<Span>,
+}
+
 /// A real server while it is read.
 #[derive(Debug)]
 struct RealDraft {
@@ -85,6 +112,9 @@ struct RealDraft {
     inhibit_on_failure: Option<bool>,
     uthreshold: u32,
     lthreshold: Option<At<u32>>,
+    virtualhost: Option<Arc<str>>,
+    smtp_alert: Option<bool>,
+    snmp_name: Option<String>,
     timing: Timing,
     notify: Vec<NotifyScript>,
     checkers: Vec<CheckerDraft>,
@@ -117,26 +147,54 @@ struct Frame {
     port: u16,
 }
 
-/// `ADDR [PORT]`, the words behind `virtual_server` and `real_server`.
+/// `ADDR [PORT]`, the words behind `virtual_server`, `real_server` and `sorry_server`. `None` for what cannot be read:
+/// the whole of it is left out, as keepalived does.
 fn endpoint(stmt: &Stmt, drafts: &mut Drafts) -> Option<(At<IpAddr>, Option<At<u16>>)> {
     let word = stmt.first(drafts)?;
     stmt.no_more(2, drafts);
-    let value = read::address(word, drafts)?;
-    let addr = At {
-        value,
-        span: word.span,
+    let keyword = &stmt.keyword.text;
+    // keepalived reads a range or a network as its first address.
+    let first = word.text.split(['-', '/']).next().unwrap_or_default();
+    let addr = match value::address(first) {
+        Ok(value) => {
+            if first.len() < word.text.len() {
+                let message = format!("{} is one address here: {value} counts", quoted(&word.text));
+                let hint = "ranges and networks stand in a virtual_server_group";
+                drafts.push(Draft::warning(word.span, message).hint(hint));
+            }
+            At {
+                value,
+                span: word.span,
+            }
+        }
+        Err(why) => {
+            let message = format!("{keyword} is left out: {} is {why}", quoted(&word.text));
+            drafts.push(Draft::warning(word.span, message).hint("ADDRESS [PORT]"));
+            return None;
+        }
     };
     let Some(word) = stmt.args.get(1) else {
         return Some((addr, None));
     };
-    let value = read::number(word, "port", &defaults::PORT_OR_ANY, drafts)?;
-    Some((
-        addr,
-        Some(At {
-            value,
-            span: word.span,
-        }),
-    ))
+    Some((addr, Some(port(word, keyword, drafts)?)))
+}
+
+/// A port, 0 for any; `None` leaves out what it belongs to.
+fn port(word: &Word, what: &str, drafts: &mut Drafts) -> Option<At<u16>> {
+    let span = word.span;
+    let read = value::integer(&word.text);
+    let port = read.and_then(|read| Some((u16::try_from(read.value).ok()?, read.junk)));
+    let Some((value, junk)) = port else {
+        let message = format!("{what} is left out: {} is no port", quoted(&word.text));
+        let hint = defaults::PORT_OR_ANY.to_string();
+        drafts.push(Draft::warning(span, message).hint(hint));
+        return None;
+    };
+    if !junk.is_empty() {
+        let message = format!("the port {} is read as {value}", quoted(&word.text));
+        drafts.push(Draft::warning(span, message));
+    }
+    Some(At { value, span })
 }
 
 impl Head {
@@ -144,13 +202,6 @@ impl Head {
         let first = stmt.first(drafts)?;
         let named = matches!(first.text.as_str(), "fwmark" | "group");
         if !named {
-            let single = value::address(&first.text).is_ok();
-            if !single && value::addresses(&first.text).is_ok() {
-                let message = format!("{} is not one address", quoted(&first.text));
-                let hint = "ranges and networks stand in a virtual_server_group";
-                drafts.push(Draft::error(first.span, message).hint(hint));
-                return None;
-            }
             let (addr, port) = endpoint(stmt, drafts)?;
             let port = port.unwrap_or(At {
                 value: 0,
@@ -170,7 +221,14 @@ impl Head {
                 span: word.span,
             }));
         }
-        read::number(word, "fwmark", &defaults::MARK, drafts).map(Self::Mark)
+        let mark = word.text.parse().ok().filter(|mark| *mark != 0);
+        if mark.is_none() {
+            let mark = quoted(&word.text);
+            let message = format!("virtual_server is left out: {mark} is no mark");
+            let hint = defaults::MARK.to_string();
+            drafts.push(Draft::warning(word.span, message).hint(hint));
+        }
+        mark.map(Self::Mark)
     }
 }
 
@@ -183,11 +241,16 @@ impl ServerDraft {
             family: None,
             protocol: None,
             lb_algo: None,
-            flags: Vec::new(),
+            flags: Flags::default(),
             ops: None,
             lb_kind: None,
             persistence_timeout: None,
             granularity: None,
+            persistence_engine: None,
+            ha_suspend: None,
+            virtualhost: None,
+            smtp_alert: None,
+            snmp_name: None,
             omega: false,
             quorum: None,
             hysteresis: None,
@@ -229,6 +292,10 @@ impl ServerDraft {
             lb_algo: defaults::LB_ALGO,
             lb_kind: defaults::LB_KIND,
             persistence: None,
+            persistence_engine: self.persistence_engine.take(),
+            ha_suspend: false,
+            smtp_alert: self.smtp_alert,
+            snmp_name: self.snmp_name.take(),
             alpha: self.timing.alpha.unwrap_or_default(),
             omega: self.omega,
             quorum: defaults::QUORUM,
@@ -247,12 +314,15 @@ impl ServerDraft {
             .unwrap_or(defaults::LB_KIND);
         self.flag(&mut server.lb_algo, drafts);
         server.ops = self.ops(&server, drafts);
+        server.ha_suspend = self.ha_suspend(&server, drafts);
         server.persistence = self.persistence(&server, drafts);
         let frame = Frame::new(&server);
         let mut seen = HashSet::new();
         for draft in std::mem::take(&mut self.real_servers) {
             let span = draft.addr.span;
-            let real = draft.finish(&self, &frame, drafts);
+            let Some(real) = draft.finish(&self, &frame, drafts) else {
+                continue;
+            };
             if seen.insert(real.endpoint) {
                 server.real_servers.push(real);
             } else {
@@ -269,6 +339,11 @@ impl ServerDraft {
         server.sorry_server = self.sorry_server(&frame, drafts);
         let reals = server.real_servers.iter();
         let weights = reals.map(|real| u64::from(real.weight)).sum();
+        if weights == 0 {
+            let message =
+                format!("virtual_server {name} gives no connection away: every weight is 0");
+            drafts.push(Draft::warning(self.span, message));
+        }
         (server.quorum, server.hysteresis) = self.quorum(weights, drafts);
         Some(server)
     }
@@ -280,8 +355,9 @@ impl ServerDraft {
             Head::Address(addr, port) => {
                 let own = Family::of(*addr);
                 if let Some(said) = self.family.filter(|said| said.value != own) {
-                    let message = format!("ip_family {}: {addr} is {own}", said.value.name());
-                    drafts.push(Draft::error(said.span, message));
+                    let said_name = said.value.name();
+                    let message = format!("ip_family {said_name} is left out: {addr} is {own}");
+                    drafts.push(Draft::warning(said.span, message));
                 }
                 vec![Match::Address(Endpoint::new(*addr, port.value))]
             }
@@ -289,7 +365,10 @@ impl ServerDraft {
                 mark: *mark,
                 family: guessed,
             }],
-            Head::Group(name) => around.groups.matches(name, self.family, guessed, drafts)?,
+            Head::Group(name) => {
+                let matches = around.groups.matches(name, self.family, guessed, drafts)?;
+                self.within_one_family(name, matches, drafts)
+            }
         };
         for one in &matches {
             if let Match::Mark { mark, family } = *one
@@ -303,17 +382,48 @@ impl ServerDraft {
         Some(matches)
     }
 
+    /// The first real server that can take one family only.
+    fn bound(&self) -> Option<&RealDraft> {
+        let kind = self.lb_kind.unwrap_or(defaults::LB_KIND);
+        let tunnel = |kind| matches!(kind, LbKind::Tun(_));
+        let mut reals = self.real_servers.iter();
+        reals.find(|real| !tunnel(real.lb_kind.unwrap_or(kind)))
+    }
+
     /// What a mark of no family is for: what is said, else what the first real server is that
     /// cannot be of another family, as keepalived guesses it.
     fn guessed_family(&self) -> Family {
-        let kind = self.lb_kind.unwrap_or(defaults::LB_KIND);
-        let tunnel = |kind| matches!(kind, LbKind::Tun(_));
-        let mut bound = self.real_servers.iter();
-        let bound = bound.find(|real| !tunnel(real.lb_kind.unwrap_or(kind)));
-        let family = self.family.map(|said| said.value);
-        family
-            .or_else(|| bound.map(|real| Family::of(real.addr.value)))
+        let said = self.family.map(|said| said.value);
+        said.or_else(|| self.bound().map(|real| Family::of(real.addr.value)))
             .unwrap_or(Family::V4)
+    }
+
+    /// Leaves out the entries of a group that its real servers cannot take, which IPVS has without any.
+    fn within_one_family(
+        &self,
+        group: &At<String>,
+        mut matches: Vec<Match>,
+        drafts: &mut Drafts,
+    ) -> Vec<Match> {
+        let Some(real) = self.bound() else {
+            return matches;
+        };
+        let family = Family::of(real.addr.value);
+        let own = |one: &Match| one.family() == family;
+        let Some(other) = matches.iter().find(|one| !own(one)).map(Match::family) else {
+            return matches;
+        };
+        if matches.iter().any(own) {
+            let name = quoted(&group.value);
+            let addr = real.addr.value;
+            let message = format!(
+                "the {other} entries of {name} are left out: real_server {addr} is {family}"
+            );
+            let hint = "a group of both families needs TUN";
+            drafts.push(Draft::warning(group.span, message).hint(hint));
+            matches.retain(own);
+        }
+        matches
     }
 
     /// The protocol of its addresses.
@@ -346,25 +456,17 @@ impl ServerDraft {
         value
     }
 
-    /// Sets the flags that the scheduler looks at; says which of them it does not.
+    /// Sets the flags that the scheduler looks at.
     fn flag(&self, lb_algo: &mut Scheduler, drafts: &mut Drafts) {
-        let algo = lb_algo.name();
-        for At { value: name, span } in &self.flags {
-            let fits = match name.split_once('-') {
-                Some(("flag", number)) => number != "3",
-                Some((family, _)) => family == algo,
-                None => false,
-            };
-            match lb_algo {
-                Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback, .. } if fits => {
-                    match name.as_str() {
-                        "sh-port" | "mh-port" | "flag-2" => *port = true,
-                        _ => *fallback = true,
-                    }
-                }
-                _ => {
-                    let message = format!("`{name}` has no effect with `lb_algo {algo}`");
-                    drafts.push(Draft::warning(*span, message));
+        let name = lb_algo.name();
+        match lb_algo {
+            Scheduler::Sh { port, fallback } | Scheduler::Mh { port, fallback, .. } => {
+                (*port, *fallback) = (self.flags.port, self.flags.fallback);
+            }
+            _ => {
+                if let Some(span) = self.flags.numbered {
+                    let message = format!("the flag has no effect with `lb_algo {name}`");
+                    drafts.push(Draft::warning(span, message));
                 }
             }
         }
@@ -380,9 +482,37 @@ impl ServerDraft {
         fits && self.ops.is_some()
     }
 
+    /// Whether checks rest while its addresses are elsewhere.
+    fn ha_suspend(&self, server: &VirtualServer, drafts: &mut Drafts) -> bool {
+        let fits = server.takes_addresses();
+        if let Some(span) = self.ha_suspend.filter(|_| !fits) {
+            let message =
+                "`ha_suspend` is ignored: a mark has no address that could be on this box";
+            drafts.push(Draft::warning(span, message));
+        }
+        fits && self.ha_suspend.is_some()
+    }
+
     fn persistence(&self, server: &VirtualServer, drafts: &mut Drafts) -> Option<Persistence> {
+        // With both families the longer address; what is longer than an address is all of it.
+        let families = server.matches.iter().map(Match::family);
+        let whole = families.max().unwrap_or(Family::V4).bits();
+        let granularity = self.granularity.as_ref().and_then(|said| {
+            let read = value::mask_length(&said.value, whole);
+            if let Err(why) = &read {
+                let message = format!("{} is not a granularity", quoted(&said.value));
+                // IPVS takes any mask, and takes clients together by it.
+                let mask = whole == Family::V4.bits() && said.value.contains('.');
+                drafts.push(if mask {
+                    Draft::error(said.span, message).hint(why)
+                } else {
+                    Draft::warning(said.span, format!("{message}; it is left out")).hint(why)
+                });
+            }
+            read.ok()
+        });
         let forced = server.matches.iter().any(|one| one.port() == Some(0));
-        let said = self.persistence_timeout.is_some() || self.granularity.is_some();
+        let said = self.persistence_timeout.is_some() || granularity.is_some();
         if forced && !said {
             let seconds = defaults::PERSISTENCE_TIMEOUT.as_secs();
             let message = format!("a virtual server on every port is persistent, for {seconds} s");
@@ -393,17 +523,6 @@ impl ServerDraft {
             };
             drafts.push(Draft::warning(span, message));
         }
-        // With both families the longer address; what is longer than an address is all of it.
-        let families = server.matches.iter().map(Match::family);
-        let whole = families.max().unwrap_or(Family::V4).bits();
-        let granularity = self.granularity.as_ref().and_then(|said| {
-            let read = value::mask_length(&said.value, whole);
-            if let Err(why) = &read {
-                let message = format!("{} is not a granularity", quoted(&said.value));
-                drafts.push(Draft::error(said.span, message).hint(why));
-            }
-            read.ok()
-        });
         (forced || said).then(|| Persistence {
             timeout: self
                 .persistence_timeout
@@ -422,7 +541,9 @@ impl ServerDraft {
             return None;
         };
         let lb_kind = self.sorry_kind.map_or(frame.lb_kind, |kind| kind.value);
-        frame.judge_family("sorry_server", addr, lb_kind, drafts);
+        if !frame.takes("sorry_server", addr, lb_kind, drafts) {
+            return None;
+        }
         let port = frame.allowed_port(port, lb_kind, drafts);
         Some(SorryServer {
             endpoint: Endpoint::new(addr.value, port),
@@ -448,6 +569,13 @@ impl ServerDraft {
             let message = format!("hysteresis {hysteresis} is not below the quorum; it is");
             hysteresis = quorum - 1;
             let message = format!("{message} {hysteresis}");
+            drafts.push(Draft::warning(span, message));
+        }
+        let needed = u64::from(quorum) + u64::from(hysteresis);
+        if let Some(At { span, .. }) = self.hysteresis.filter(|_| weights > 0 && needed > weights) {
+            let message = format!(
+                "a quorum that is lost never comes back: it takes {quorum} + {hysteresis}, and all weights are {weights}"
+            );
             drafts.push(Draft::warning(span, message));
         }
         (quorum, hysteresis)
@@ -495,16 +623,21 @@ impl Frame {
         wanted
     }
 
-    /// Only a tunnel can carry one family in the other.
-    fn judge_family(&self, what: &str, at: At<IpAddr>, lb_kind: LbKind, drafts: &mut Drafts) {
+    /// Whether it can have packets, of which only a tunnel carries one family in the other.
+    fn takes(&self, what: &str, at: At<IpAddr>, lb_kind: LbKind, drafts: &mut Drafts) -> bool {
         let own = Family::of(at.value);
         let tunnel = matches!(lb_kind, LbKind::Tun(_));
         let mut others = self.families.iter();
-        if let Some(other) = others.find(|other| !tunnel && **other != own) {
-            let message = format!("{what} {} cannot take {other} packets", at.value);
+        let other = others.find(|other| !tunnel && **other != own);
+        if let Some(other) = other {
+            let message = format!(
+                "{what} {} is left out: it cannot take {other} packets",
+                at.value
+            );
             let hint = format!("{} needs one family; TUN does not", lb_kind.name());
-            drafts.push(Draft::error(at.span, message).hint(hint));
+            drafts.push(Draft::warning(at.span, message).hint(hint));
         }
+        other.is_none()
     }
 }
 
@@ -519,6 +652,9 @@ impl RealDraft {
             inhibit_on_failure: None,
             uthreshold: 0,
             lthreshold: None,
+            virtualhost: None,
+            smtp_alert: None,
+            snmp_name: None,
             timing: Timing::default(),
             notify: Vec::new(),
             checkers: Vec::new(),
@@ -527,32 +663,49 @@ impl RealDraft {
         Some(draft)
     }
 
-    fn finish(self, server: &ServerDraft, frame: &Frame, drafts: &mut Drafts) -> RealServer {
+    /// `None` for one that gets no packets, as keepalived leaves it out or IPVS refuses it.
+    fn finish(
+        self,
+        server: &ServerDraft,
+        frame: &Frame,
+        drafts: &mut Drafts,
+    ) -> Option<RealServer> {
         let lb_kind = self.lb_kind.unwrap_or(frame.lb_kind);
-        frame.judge_family("real_server", self.addr, lb_kind, drafts);
+        if !frame.takes("real_server", self.addr, lb_kind, drafts) {
+            return None;
+        }
         let port = frame.allowed_port(self.port, lb_kind, drafts);
         let endpoint = Endpoint::new(self.addr.value, port);
         // As keepalived: a check goes to the port that was said, whatever packets go to.
         let said = self.port.filter(|port| port.value != 0);
-        let checked = Endpoint::new(self.addr.value, said.map_or(port, |said| said.value));
         let high = self.uthreshold;
         if let Some(At { value: low, span }) = self.lthreshold.filter(|low| low.value > high) {
-            let message = format!("lthreshold {low} is above uthreshold {high}");
-            drafts.push(Draft::error(span, message).hint("IPVS takes no such real server"));
+            let message = format!(
+                "real_server {endpoint} is left out: lthreshold {low} is above uthreshold {high}"
+            );
+            drafts.push(Draft::warning(span, message).hint("IPVS takes no such real server"));
+            return None;
         }
-        let timing = self.timing.or(server.timing);
-        let checkers = self.checkers.into_iter();
-        RealServer {
+        let outer = Outer {
+            real: Endpoint::new(self.addr.value, said.map_or(port, |said| said.value)),
+            timing: self.timing.or(server.timing),
+            virtualhost: self.virtualhost.as_ref().or(server.virtualhost.as_ref()),
+        };
+        let mut checkers = Vec::with_capacity(self.checkers.len());
+        for checker in self.checkers {
+            checker.finish(outer, &mut checkers, drafts);
+        }
+        Some(RealServer {
             endpoint,
             weight: self.weight.or(server.weight).unwrap_or(defaults::WEIGHT),
             lb_kind,
             inhibit_on_failure: self.inhibit_on_failure.unwrap_or(server.inhibit_on_failure),
             uthreshold: self.uthreshold,
             lthreshold: self.lthreshold.map_or(0, |low| low.value),
+            smtp_alert: self.smtp_alert,
+            snmp_name: self.snmp_name,
             notify: self.notify,
-            checkers: checkers
-                .map(|checker| checker.finish(checked, timing, drafts))
-                .collect(),
-        }
+            checkers,
+        })
     }
 }

@@ -1,11 +1,10 @@
 //! The keywords of `virtual_server` and `real_server`, one by one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
-        checker::{self, CheckerDraft},
-        defaults,
+        checker, defaults,
         diagnostic::{Draft, Drafts},
         keyword::{
             APPLIED, BOOLEAN, Given, IRRELEVANT, Keyword, NO_VALUE, REFUSED, UNAPPLIED, Value,
@@ -13,27 +12,22 @@ use super::{
         },
         lexer::Word,
         model::NotifyEvent,
-        read::{self, At, add_script, family, protocol},
+        read::{At, add_script, family},
         source::{Span, quoted},
         support::{self, Support, judge},
         tree::Stmt,
+        value,
     },
     RealDraft, ServerDraft, endpoint,
 };
-use crate::lvs::{LbKind, Scheduler, TunnelKind};
+use crate::{
+    addr::L4Proto,
+    lvs::{LbKind, Scheduler, TunnelKind},
+};
 
-fn scheduler(word: &Word, drafts: &mut Drafts) -> Option<Scheduler> {
-    let found = Scheduler::ALL.into_iter().find(|s| s.name() == word.text);
-    if found.is_none() {
-        let message = format!("{} is not a scheduler", quoted(&word.text));
-        let hint = Scheduler::ALL.map(Scheduler::name).join(", ");
-        drafts.push(Draft::error(word.span, message).hint(hint));
-    }
-    found
-}
-
-/// `lb_kind`, `lvs_method`; a tunnel may have options behind it. `None` for what is no method.
-fn lb_kind(stmt: &Stmt, drafts: &mut Drafts) -> Option<LbKind> {
+/// `lb_kind`, `lvs_method`; a tunnel may have options behind it. `counts` is what counts where it is no method, in
+/// words.
+fn lb_kind(stmt: &Stmt, counts: &str, drafts: &mut Drafts) -> Option<LbKind> {
     let word = stmt.first(drafts)?;
     let kind = match word.text.as_str() {
         "NAT" => LbKind::Nat,
@@ -44,14 +38,19 @@ fn lb_kind(stmt: &Stmt, drafts: &mut Drafts) -> Option<LbKind> {
             return Some(LbKind::Tun(tunnel.unwrap_or_default()));
         }
         _ => {
-            let message = format!("{} is not a forwarding method", quoted(&word.text));
-            drafts.push(Draft::error(word.span, message).hint("NAT, DR or TUN"));
+            let method = quoted(&word.text);
+            let message = format!("{method} is not a forwarding method: {counts} counts");
+            let hint = "NAT, DR or TUN, in capitals";
+            drafts.push(Draft::warning(word.span, message).hint(hint));
             return None;
         }
     };
     stmt.no_more(1, drafts);
     Some(kind)
 }
+
+/// What counts where the options of a tunnel are wrong.
+const PLAIN: &str = ": a tunnel without options counts";
 
 /// `type` of a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,8 +85,8 @@ impl TunnelDraft {
             let mut value = || {
                 let value = words.next();
                 if value.is_none() {
-                    let message = format!("{} needs a value", quoted(text));
-                    drafts.push(Draft::error(*span, message));
+                    let message = format!("{} needs a value{PLAIN}", quoted(text));
+                    drafts.push(Draft::warning(*span, message));
                 }
                 value
             };
@@ -99,8 +98,8 @@ impl TunnelDraft {
                         "gue" => TunnelType::Gue,
                         "gre" => TunnelType::Gre,
                         other => {
-                            let message = format!("{} is not a tunnel", quoted(other));
-                            let draft = Draft::error(word.span, message);
+                            let message = format!("{} is not a tunnel{PLAIN}", quoted(other));
+                            let draft = Draft::warning(word.span, message);
                             drafts.push(draft.hint("ipip, gue or gre"));
                             return None;
                         }
@@ -109,8 +108,15 @@ impl TunnelDraft {
                 }
                 "port" => {
                     let word = value()?;
+                    let value = word.text.parse().ok().filter(|port| *port != 0);
+                    let Some(value) = value else {
+                        let message = format!("{} is no port{PLAIN}", quoted(&word.text));
+                        let hint = defaults::PORT.to_string();
+                        drafts.push(Draft::warning(word.span, message).hint(hint));
+                        return None;
+                    };
                     draft.port = Some(At {
-                        value: read::number(word, "port", &defaults::PORT, drafts)?,
+                        value,
                         span: word.span,
                     });
                     continue;
@@ -119,9 +125,9 @@ impl TunnelDraft {
                 "csum" => Some(Checksum::Full),
                 "remcsum" => Some(Checksum::Remote),
                 _ => {
-                    let message = format!("unknown option {} of a tunnel", quoted(text));
+                    let message = format!("unknown option {} of a tunnel{PLAIN}", quoted(text));
                     let hint = "type, port, nocsum, csum or remcsum";
-                    drafts.push(Draft::error(*span, message).hint(hint));
+                    drafts.push(Draft::warning(*span, message).hint(hint));
                     return None;
                 }
             };
@@ -135,7 +141,7 @@ impl TunnelDraft {
         let checksum = self.checksum.is_some();
         let refused = match (self.kind, self.port, self.checksum) {
             (TunnelType::Gue, None, _) => {
-                let draft = Draft::error(span, "`type gue` needs a port");
+                let draft = Draft::warning(span, format!("`type gue` needs a port{PLAIN}"));
                 Some(draft.hint("`port N`: where the real server listens"))
             }
             (TunnelType::Gue, Some(port), _) => {
@@ -149,12 +155,17 @@ impl TunnelDraft {
                     checksum,
                 });
             }
-            (_, Some(port), _) => Some(Draft::error(port.span, "only `type gue` has a port")),
+            (_, Some(port), _) => {
+                let message = format!("only `type gue` has a port{PLAIN}");
+                Some(Draft::warning(port.span, message))
+            }
             (TunnelType::Ipip, None, Some(At { span, .. })) => {
-                Some(Draft::error(span, "`type ipip` has no checksum"))
+                let message = format!("`type ipip` has no checksum{PLAIN}");
+                Some(Draft::warning(span, message))
             }
             (TunnelType::Gre, None, Some(sum)) if sum.value == Checksum::Remote => {
-                Some(Draft::error(sum.span, "`remcsum` needs `type gue`"))
+                let message = format!("`remcsum` needs `type gue`{PLAIN}");
+                Some(Draft::warning(sum.span, message))
             }
             (TunnelType::Ipip, None, None) => return Some(TunnelKind::Ipip),
             (TunnelType::Gre, None, _) => return Some(TunnelKind::Gre { checksum }),
@@ -172,21 +183,88 @@ fn place(stmt: &Stmt) -> Span {
 }
 
 fn set_algo(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
+    let Some(word) = stmt.one(drafts) else {
+        return;
+    };
+    let found = Scheduler::ALL.into_iter().find(|s| s.name() == word.text);
     // A value that was said, if wrongly, is not missing as well: no second complaint.
-    let said = stmt.one(drafts).and_then(|word| scheduler(word, drafts));
-    draft.lb_algo = Some(said.unwrap_or(defaults::LB_ALGO));
+    let counts = draft.lb_algo.unwrap_or(defaults::LB_ALGO);
+    if found.is_none() {
+        let algo = quoted(&word.text);
+        let message = format!("{algo} is not a scheduler: {} counts", counts.name());
+        let hint = Scheduler::ALL.map(Scheduler::name).join(", ");
+        drafts.push(Draft::warning(word.span, message).hint(hint));
+    }
+    draft.lb_algo = Some(found.unwrap_or(counts));
 }
 
 fn set_kind(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
-    draft.lb_kind = Some(lb_kind(stmt, drafts).unwrap_or(defaults::LB_KIND));
+    let counts = draft.lb_kind.unwrap_or(defaults::LB_KIND);
+    draft.lb_kind = Some(lb_kind(stmt, counts.name(), drafts).unwrap_or(counts));
 }
 
+fn set_protocol(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
+    let Some(word) = stmt.one(drafts) else {
+        return;
+    };
+    let mut all = [L4Proto::Tcp, L4Proto::Udp, L4Proto::Sctp].into_iter();
+    let found = all.find(|protocol| word.text.eq_ignore_ascii_case(protocol.name()));
+    let counts = draft.protocol.map_or(defaults::PROTOCOL, |said| said.value);
+    if found.is_none() {
+        let message = format!("{} is not a protocol: {counts} counts", quoted(&word.text));
+        drafts.push(Draft::warning(word.span, message).hint("TCP, UDP or SCTP"));
+    }
+    draft.protocol = Some(At {
+        value: found.unwrap_or(counts),
+        span: word.span,
+    });
+}
+
+fn set_persistence(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
+    let Some(word) = stmt.args.first() else {
+        draft.persistence_timeout = Some(defaults::PERSISTENCE_TIMEOUT);
+        return;
+    };
+    stmt.no_more(1, drafts);
+    let limits = &defaults::PERSISTENCE;
+    let seconds = value::integer(&word.text).filter(|read| limits.range.contains(&read.value));
+    let Some(seconds) = seconds.and_then(|read| u64::try_from(read.value).ok()) else {
+        let time = quoted(&word.text);
+        let message =
+            format!("persistence_timeout {time} is left out: nothing is persistent by it");
+        drafts.push(Draft::warning(word.span, message).hint(limits.to_string()));
+        return;
+    };
+    draft.persistence_timeout = Some(Duration::from_secs(seconds));
+}
+
+/// A flag that is of the scheduler before it, or of whatever scheduler there is.
 fn set_flag(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
     stmt.no_more(0, drafts);
-    draft.flags.push(At {
-        value: stmt.keyword.text.clone(),
-        span: stmt.keyword.span,
-    });
+    let (name, span) = (stmt.keyword.text.as_str(), stmt.keyword.span);
+    let algo = draft.lb_algo.map_or("", Scheduler::name);
+    match name.split_once('-') {
+        Some(("flag", "3")) => {
+            let message = "`flag-3` has no effect: no scheduler looks at it";
+            drafts.push(Draft::warning(span, message));
+        }
+        Some(("flag", number)) => {
+            draft.flags.numbered = Some(span);
+            draft.flags.fallback |= number == "1";
+            draft.flags.port |= number == "2";
+        }
+        Some((family, what)) if family == algo => {
+            draft.flags.fallback |= what == "fallback";
+            draft.flags.port |= what == "port";
+        }
+        _ => {
+            let family = name.split('-').next().unwrap_or_default();
+            let message = format!(
+                "`{name}` has no effect: it is for `lb_algo {family}`, which it must follow"
+            );
+            drafts.push(Draft::warning(span, message));
+        }
+    }
 }
 
 pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
@@ -238,14 +316,9 @@ pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
     .default(Value::Word(defaults::LB_KIND.name()))
     .read(set_kind),
     line("lvs_method", APPLIED, "another name of lb_kind").read(set_kind),
-    line("protocol", APPLIED, "TCP, UDP or SCTP")
+    line("protocol", APPLIED, "TCP, UDP or SCTP, in any case")
         .default(Value::Word(defaults::PROTOCOL.name()))
-        .read(|draft, stmt, drafts| {
-            draft.protocol = Some(At {
-                value: protocol(stmt, drafts).unwrap_or(defaults::PROTOCOL),
-                span: place(stmt),
-            });
-        }),
+        .read(set_protocol),
     line(
         "ip_family",
         APPLIED,
@@ -253,10 +326,11 @@ pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
     )
     .read(|draft, stmt, drafts| {
         let read = stmt.one(drafts).and_then(|word| family(word, drafts));
-        draft.family = read.map(|value| At {
+        let read = read.map(|value| At {
             value,
             span: place(stmt),
         });
+        draft.family = read.or(draft.family);
     }),
     line(
         "persistence_timeout",
@@ -264,13 +338,7 @@ pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
         "how long a client keeps its real server; without a number 360",
     )
     .number(&defaults::PERSISTENCE)
-    .read(|draft, stmt, drafts| {
-        if stmt.args.is_empty() {
-            draft.persistence_timeout = Some(defaults::PERSISTENCE_TIMEOUT);
-        } else if let Some(seconds) = stmt.number::<u32>(drafts) {
-            draft.persistence_timeout = Some(Duration::from_secs(seconds.into()));
-        }
-    }),
+    .read(set_persistence),
     line(
         "persistence_granularity",
         APPLIED,
@@ -333,11 +401,58 @@ pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
     line(
         "inhibit_on_failure",
         APPLIED,
-        "whether failed real servers keep their place at weight 0",
+        "failed real servers keep their place at weight 0",
+    )
+    .words(NO_VALUE)
+    .read(|draft, stmt, drafts| {
+        draft.inhibit_on_failure = stmt.flag(drafts);
+    }),
+    line(
+        "alpha",
+        APPLIED,
+        "real servers are down until their checks pass",
+    )
+    .words(NO_VALUE)
+    .read(|draft, stmt, drafts| {
+        draft.timing.alpha = Some(stmt.flag(drafts));
+    }),
+    line(
+        "persistence_engine",
+        REFUSED,
+        "persistence by what packets say, like SIP's Call-ID",
+    )
+    .read(|draft, stmt, drafts| {
+        draft.persistence_engine = stmt.text(drafts);
+    }),
+    line(
+        "ha_suspend",
+        UNAPPLIED,
+        "checks rest while the address is not on this box; not with a mark",
+    )
+    .words(NO_VALUE)
+    .read(|draft, stmt, drafts| {
+        stmt.no_more(0, drafts);
+        draft.ha_suspend = Some(stmt.keyword.span);
+    }),
+    line(
+        "virtualhost",
+        UNAPPLIED,
+        "the name that HTTP checks ask for",
+    )
+    .read(|draft, stmt, drafts| {
+        draft.virtualhost = stmt.text(drafts).map(Arc::from);
+    }),
+    line(
+        "smtp_alert",
+        UNAPPLIED,
+        "whether mail about its quorum is sent; default as global_defs says, else no",
     )
     .words(BOOLEAN)
     .read(|draft, stmt, drafts| {
-        draft.inhibit_on_failure = stmt.boolean(drafts).unwrap_or_default();
+        draft.smtp_alert = stmt.boolean(drafts).or(draft.smtp_alert);
+    }),
+    line("snmp_name", IRRELEVANT, "its name in SNMP").read(|draft, stmt, drafts| {
+        draft.snmp_name = stmt.text(drafts);
     }),
     line(
         "sorry_server",
@@ -363,7 +478,7 @@ pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
         "how packets reach the sorry server",
     )
     .read(|draft, stmt, drafts| {
-        let read = lb_kind(stmt, drafts);
+        let read = lb_kind(stmt, "that of the virtual server", drafts);
         draft.sorry_kind = read.map(|value| At {
             value,
             span: stmt.keyword.span,
@@ -402,23 +517,6 @@ pub(super) static SERVER_KNOWN: &[Keyword<ServerDraft>] = &[
         IRRELEVANT,
         "the virtual server is in IPVS's table",
     ),
-    known(
-        "persistence_engine",
-        REFUSED,
-        "persistence by what packets say, like SIP's Call-ID",
-    ),
-    known(
-        "ha_suspend",
-        UNAPPLIED,
-        "checks rest while the address is not on this box",
-    ),
-    known(
-        "virtualhost",
-        UNAPPLIED,
-        "the name that HTTP checks ask for",
-    ),
-    known("smtp_alert", UNAPPLIED, "mail about this virtual server"),
-    known("snmp_name", IRRELEVANT, "its name in SNMP"),
 ];
 
 pub(super) static REAL: &[Keyword<RealDraft>] = &[
@@ -433,7 +531,7 @@ pub(super) static REAL: &[Keyword<RealDraft>] = &[
         "how packets reach it: NAT, DR or TUN",
     )
     .read(|draft, stmt, drafts| {
-        draft.lb_kind = lb_kind(stmt, drafts);
+        draft.lb_kind = lb_kind(stmt, "that of the virtual server", drafts).or(draft.lb_kind);
     }),
     line(
         "inhibit_on_failure",
@@ -442,7 +540,7 @@ pub(super) static REAL: &[Keyword<RealDraft>] = &[
     )
     .words(BOOLEAN)
     .read(|draft, stmt, drafts| {
-        draft.inhibit_on_failure = stmt.boolean(drafts);
+        draft.inhibit_on_failure = stmt.boolean(drafts).or(draft.inhibit_on_failure);
     }),
     line(
         "uthreshold",
@@ -485,9 +583,7 @@ pub(super) static REAL: &[Keyword<RealDraft>] = &[
         APPLIED,
         "up while a TCP connection can be made",
     )
-    .read(|draft, stmt, drafts| {
-        draft.checkers.push(CheckerDraft::read(stmt, drafts));
-    }),
+    .read(|draft, stmt, drafts| draft.checkers.push(checker::tcp(stmt, drafts))),
     known(
         "lb_kind",
         Support::Former("use `lvs_method`"),
@@ -498,47 +594,60 @@ pub(super) static REAL: &[Keyword<RealDraft>] = &[
         Support::Former("it needs no successor"),
         "the mask of networks behind NAT",
     ),
-    known(
+    line(
         "virtualhost",
         UNAPPLIED,
         "the name that HTTP checks ask for",
-    ),
-    known("smtp_alert", UNAPPLIED, "mail about this real server"),
-    known("snmp_name", IRRELEVANT, "its name in SNMP"),
+    )
+    .read(|draft, stmt, drafts| {
+        draft.virtualhost = stmt.text(drafts).map(Arc::from);
+    }),
+    line(
+        "smtp_alert",
+        UNAPPLIED,
+        "whether mail about it is sent; default as global_defs says, else yes",
+    )
+    .words(BOOLEAN)
+    .read(|draft, stmt, drafts| {
+        draft.smtp_alert = stmt.boolean(drafts).or(draft.smtp_alert);
+    }),
+    line("snmp_name", IRRELEVANT, "its name in SNMP").read(|draft, stmt, drafts| {
+        draft.snmp_name = stmt.text(drafts);
+    }),
 ];
 
-/// Checkers that are refused by name; their keywords are looked at all the same.
+/// Checkers that this version does not run. Their real servers would be up whatever happens, so that they are refused.
 pub(super) static REFUSED_CHECKERS: &[Keyword<RealDraft>] = &[
     block(
         "HTTP_GET",
         REFUSED,
         "up while pages come with the right status or content",
     )
-    .read(|_, stmt, drafts| checker::unread(stmt, &checker::HTTP_TABLE, drafts)),
+    .read(|draft, stmt, drafts| draft.checkers.extend(checker::http_get(stmt, drafts))),
     block("SSL_GET", REFUSED, "as HTTP_GET, over TLS")
-        .read(|_, stmt, drafts| checker::unread(stmt, &checker::SSL_TABLE, drafts)),
+        .read(|draft, stmt, drafts| draft.checkers.extend(checker::ssl_get(stmt, drafts))),
     block("SMTP_CHECK", REFUSED, "up while the mail server greets")
-        .read(|_, stmt, drafts| checker::unread(stmt, &checker::SMTP_TABLE, drafts)),
+        .read(|draft, stmt, drafts| draft.checkers.push(checker::smtp(stmt, drafts))),
     block("DNS_CHECK", REFUSED, "up while a name is answered for")
-        .read(|_, stmt, drafts| checker::unread(stmt, &checker::DNS_TABLE, drafts)),
+        .read(|draft, stmt, drafts| draft.checkers.push(checker::dns(stmt, drafts))),
     block("MISC_CHECK", REFUSED, "up while a script says so")
-        .read(|_, stmt, drafts| checker::unread(stmt, &checker::MISC_TABLE, drafts)),
+        .read(|draft, stmt, drafts| draft.checkers.extend(checker::misc(stmt, drafts))),
     block(
         "UDP_CHECK",
         REFUSED,
         "up while no ICMP error answers a datagram, or while one is answered",
     )
-    .read(|_, stmt, drafts| checker::unread(stmt, &checker::UDP_TABLE, drafts)),
+    .read(|draft, stmt, drafts| draft.checkers.push(checker::udp(stmt, drafts))),
     block("PING_CHECK", REFUSED, "up while echo requests are answered")
-        .read(|_, stmt, drafts| checker::unread(stmt, &checker::PING_TABLE, drafts)),
+        .read(|draft, stmt, drafts| draft.checkers.push(checker::ping(stmt, drafts))),
     block("BFD_CHECK", REFUSED, "up while a BFD session is")
         .only_here()
-        .read(|_, stmt, drafts| checker::unread(stmt, &checker::BFD_TABLE, drafts)),
+        .read(|draft, stmt, drafts| draft.checkers.extend(checker::bfd(stmt, drafts))),
     block(
         "FILE_CHECK",
         REFUSED,
         "up while the number in a file says so",
     )
     .only_here()
-    .read(|_, stmt, drafts| checker::unread(stmt, &checker::FILE_TABLE, drafts)),
+    .read(|draft, stmt, drafts| draft.checkers.extend(checker::file(stmt, drafts))),
 ];

@@ -183,8 +183,76 @@ virtual_server 10.0.0.9 80 {
             warmup 6
             delay_loop 5
             alpha
+            log_all_failures
+            bind_if eth0
+            fwmark 9
         }
+        HTTP_GET {
+            virtualhost a.example
+            http_protocol 1.1
+            fast_recovery
+            url {
+                path /
+                digest 00112233445566778899aabbccddeeff
+                status_code 200-299 301
+                virtualhost b.example
+                regex \"o[kK]\"
+                regex_no_match
+                regex_options caseless dotall
+                regex_min_offset 1
+                regex_max_offset 9
+                regex_stack 1 2
+                tls_compliant
+            }
+        }
+        SSL_GET {
+            enable_sni
+            sni_name c.example
+            url {
+                path /
+            }
+        }
+        SMTP_CHECK {
+            helo_name d.example
+        }
+        DNS_CHECK {
+            type A
+            name e.example
+        }
+        MISC_CHECK {
+            misc_path /bin/a
+            user nobody nogroup
+            misc_timeout 3
+            misc_dynamic
+        }
+        UDP_CHECK {
+            payload 00
+            require_reply 0x
+            min_reply_length 1
+            max_reply_length 2
+        }
+        PING_CHECK {
+        }
+        BFD_CHECK {
+            name B
+        }
+        FILE_CHECK {
+            track_file F
+            weight 3 reverse
+        }
+        smtp_alert
+        snmp_name rs
     }
+    persistence_engine sip
+    ha_suspend
+    smtp_alert
+    snmp_name vs
+}
+SSL {
+    password hidden
+    ca /a
+    certificate /b
+    key /c
 }
 ";
 
@@ -212,7 +280,12 @@ fn applied(block: &str, keyword: &str) -> bool {
         return true;
     }
     let mut named = keywords().filter(|(own, facts)| *own == block && facts.name == keyword);
-    named.any(|(_, facts)| matches!(facts.fate, Support::Applied | Support::ByValue))
+    named.any(|(_, facts)| {
+        matches!(
+            facts.fate,
+            Support::Applied | Support::ByValue | Support::WithBlock
+        )
+    })
 }
 
 /// Every finding of `text`, in one string.

@@ -1,7 +1,7 @@
 //! Virtual servers: what they take, how packets get to real servers, and what each rule says.
 
 use super::{
-    super::{Match, Severity, VirtualServer, parse},
+    super::{Checker, Match, Severity, VirtualServer, parse},
     config, said, server,
 };
 use crate::{
@@ -24,6 +24,11 @@ const MARKS: &str =
 
 fn first(text: &str) -> VirtualServer {
     config(text).virtual_servers.remove(0)
+}
+
+/// The port that a check connects to.
+fn port_of(checker: &Checker) -> u16 {
+    checker.kind.connection().unwrap().to.port
 }
 
 /// The line of a message without its place.
@@ -276,7 +281,7 @@ fn every_port_means_persistence() {
     let vs = first(&text);
     assert_eq!(vs.persistence.unwrap().timeout.as_secs(), 360);
     let real = &vs.real_servers[0];
-    assert_eq!((real.endpoint.port, real.checkers[0].connect.port), (0, 80));
+    assert_eq!((real.endpoint.port, port_of(&real.checkers[0])), (0, 80));
     let text = text.replace("lb_kind DR", "lb_kind NAT\npersistence_timeout 9");
     assert_eq!(said(&text), NOTHING);
     assert_eq!(first(&text).real_servers[0].endpoint.port, 80);
@@ -291,10 +296,7 @@ fn every_port_means_persistence() {
 fn a_check_goes_to_the_port_that_was_said() {
     let text = server("", "TCP_CHECK {\n}").replace("10.0.0.1 80", "10.0.0.1 8080");
     let real = &first(&text).real_servers[0];
-    assert_eq!(
-        (real.endpoint.port, real.checkers[0].connect.port),
-        (80, 8080)
-    );
+    assert_eq!((real.endpoint.port, port_of(&real.checkers[0])), (80, 8080));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Tests of the whole way from bytes to the model.
 
+mod any_checker;
 mod applied;
+mod checkers;
 mod differences;
+mod legacy;
 mod lvs;
 mod robust;
 mod round_trip;

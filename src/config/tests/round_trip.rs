@@ -13,41 +13,42 @@ use proptest::{
 };
 
 use super::super::{
-    AddressSet, Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Ipvs, Mail,
-    MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer,
-    Settings, SorryServer, Timeout, Timeouts, TrackInterface, Transport, UnicastPeer,
-    VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
+    AddressSet, Authentication, Config, Garp, Global, InitialState, Ipvs, Mail, MarkRule, Match,
+    NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer, Settings, SorryServer,
+    Timeout, Timeouts, TrackInterface, Transport, UnicastPeer, VirtualAddress, VirtualServer,
+    VrrpInstance, VrrpVersion,
     effective::{Secrets, written},
     parse,
 };
+use super::any_checker::{checker, ssl};
 use crate::{
     addr::{Endpoint, Family, IpPrefix, L4Proto},
     lvs::{LbKind, MaglevSize, Scheduler, TunnelKind},
 };
 
-fn secs(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+pub(super) fn secs(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_secs)
 }
 
-fn micros(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+pub(super) fn micros(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
     range.prop_map(Duration::from_micros)
 }
 
 /// Text with everything that needs quotes, but for the quote itself, which no word can hold.
-fn text() -> impl Strategy<Value = String> {
+pub(super) fn text() -> impl Strategy<Value = String> {
     "[a-z0-9 #!{}@.$'é中-]{0,12}".prop_filter("a variable", |text| !text.contains('$'))
 }
 
-fn name() -> impl Strategy<Value = String> {
+pub(super) fn name() -> impl Strategy<Value = String> {
     "[a-z][a-z0-9]{1,8}"
 }
 
-fn addr() -> impl Strategy<Value = Ipv4Addr> {
+pub(super) fn addr() -> impl Strategy<Value = Ipv4Addr> {
     (1..224_u8, any::<u8>(), any::<u8>(), any::<u8>())
         .prop_map(|(a, b, c, d)| Ipv4Addr::new(a, b, c, d))
 }
 
-fn endpoint() -> impl Strategy<Value = Endpoint> {
+pub(super) fn endpoint() -> impl Strategy<Value = Endpoint> {
     (addr(), 1..=u16::MAX).prop_map(|(addr, port)| Endpoint::new(addr.into(), port))
 }
 
@@ -285,38 +286,6 @@ fn unique(mut list: Vec<VirtualAddress>, kind: char) -> Vec<VirtualAddress> {
     list
 }
 
-fn checker() -> impl Strategy<Value = Checker> {
-    let times = [
-        micros(1..99_999_999),
-        micros(0..99),
-        micros(0..9),
-        micros(1..9_000_000),
-    ];
-    let warm = any::<bool>();
-    (
-        endpoint(),
-        option::of(addr()),
-        any::<u16>(),
-        times,
-        any::<u32>(),
-        (any::<bool>(), warm),
-    )
-        .prop_map(
-            |(connect, bindto, bind_port, times, retry, (alpha, warm))| Checker {
-                kind: CheckKind::Tcp,
-                connect,
-                bindto: bindto.map(Into::into),
-                bind_port,
-                connect_timeout: times[0],
-                retry,
-                delay_before_retry: times[1],
-                warmup: warm.then_some(times[2]),
-                delay_loop: times[3],
-                alpha,
-            },
-        )
-}
-
 fn addr6() -> impl Strategy<Value = IpAddr> {
     // Few networks, so that neither a mapped address nor a multicast one is among them.
     (1..9_u16, any::<u64>()).prop_map(|(net, host)| {
@@ -392,22 +361,29 @@ fn matches() -> impl Strategy<Value = Vec<Match>> {
 fn real() -> impl Strategy<Value = RealServer> {
     (
         (endpoint(), 0..=2_147_483_647_u32, lb_kind()),
-        any::<(bool, u32, u32)>(),
+        (
+            any::<(bool, u32, u32)>(),
+            option::of(any::<bool>()),
+            option::of(text()),
+        ),
         script(vec![NotifyEvent::Up, NotifyEvent::Down]),
         vec(checker(), 0..3),
     )
-        .prop_map(
-            |((endpoint, weight, lb_kind), (inhibit, a, b), notify, checkers)| RealServer {
+        .prop_map(|((endpoint, weight, lb_kind), numbers, notify, checkers)| {
+            let ((inhibit, a, b), smtp_alert, snmp_name) = numbers;
+            RealServer {
                 endpoint,
                 weight,
                 lb_kind,
                 inhibit_on_failure: inhibit,
                 uthreshold: a.max(b),
                 lthreshold: a.min(b),
+                smtp_alert,
+                snmp_name,
                 notify,
                 checkers,
-            },
-        )
+            }
+        })
 }
 
 /// Makes an address one that a real server of the virtual server can have.
@@ -436,18 +412,25 @@ fn server() -> impl Strategy<Value = VirtualServer> {
         (head, micros(1..99_999_999), select(&Scheduler::ALL[..])),
         (lb_kind(), option::of(persistence)),
         (
-            any::<[bool; 5]>(),
+            any::<[bool; 6]>(),
             any::<u32>(),
             any::<u32>(),
             option::of(sorry),
+        ),
+        (
+            option::of(name()),
+            option::of(any::<bool>()),
+            option::of(text()),
         ),
         script(vec![NotifyEvent::QuorumUp, NotifyEvent::QuorumDown]),
         vec(real(), 1..4),
     )
         .prop_map(
-            |(first, (lb_kind, persistence), numbers, notify, mut real_servers)| {
+            |(first, (lb_kind, persistence), numbers, words, notify, mut real_servers)| {
+                let (persistence_engine, smtp_alert, snmp_name) = words;
                 let ((mut matches, group, protocol), delay_loop, lb_algo) = first;
-                let ([alpha, omega, ops, port, fallback], quorum, hysteresis, sorry) = numbers;
+                let ([alpha, omega, ops, port, fallback, suspend], quorum, hysteresis, sorry) =
+                    numbers;
                 if group.is_none() {
                     // Ranges and networks stand in groups.
                     let family = matches[0].family();
@@ -495,7 +478,11 @@ fn server() -> impl Strategy<Value = VirtualServer> {
                     lb_algo,
                     lb_kind,
                     persistence: persistence.or_else(|| any_port.then_some(forced)),
+                    persistence_engine,
                     alpha,
+                    ha_suspend: suspend && !addresses.is_empty(),
+                    smtp_alert,
+                    snmp_name,
                     omega,
                     quorum,
                     hysteresis: hysteresis % quorum,
@@ -609,6 +596,7 @@ proptest! {
         global in global(),
         vrrp_instances in vec(instance(), 0..3),
         mut virtual_servers in vec(server(), 0..3),
+        ssl in ssl(),
         timeouts in timeouts(),
         settings in settings(),
     ) {
@@ -620,7 +608,7 @@ proptest! {
             }
         }
         // What the parser must refuse (a VRID twice, a name twice) it still understands.
-        let config = Config { global, vrrp_instances, virtual_servers, timeouts, settings };
+        let config = Config { global, vrrp_instances, virtual_servers, ssl, timeouts, settings };
         let text = written(&config, Secrets::Shown);
         let parsed = parse("effective", text.as_bytes());
         prop_assert_eq!(&parsed.config, &config, "{}\n{}", text, parsed.report());

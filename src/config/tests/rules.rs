@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Authentication, InitialState, NotifyEvent, Password, Severity, Transport, VirtualServer,
-        VrrpInstance, parse,
+        Authentication, Checker, InitialState, NotifyEvent, Password, Severity, Transport,
+        VirtualServer, VrrpInstance, parse,
     },
     config, instance, said, server,
 };
@@ -481,9 +481,10 @@ fn numbers_of_checkers_come_from_the_innermost_that_says_them() {
         panic!("{vs:?}");
     };
     let secs = |d: Duration| d.as_secs();
+    let to = |checker: &Checker| checker.kind.connection().unwrap().clone();
     assert_eq!((first.retry, second.retry), (7, 2));
     assert_eq!(
-        (secs(first.delay_before_retry), secs(first.connect_timeout)),
+        (secs(first.delay_before_retry), secs(to(first).timeout)),
         (4, 8)
     );
     assert_eq!(
@@ -501,10 +502,10 @@ fn numbers_of_checkers_come_from_the_innermost_that_says_them() {
         Some(Duration::from_secs(6))
     );
     assert_eq!((first.alpha, second.alpha), (true, false));
-    assert_eq!(first.connect.to_string(), "10.0.0.1:80");
-    assert_eq!(second.connect.to_string(), "10.0.0.2:81");
+    assert_eq!(to(first).to.to_string(), "10.0.0.1:80");
+    assert_eq!(to(second).to.to_string(), "10.0.0.2:81");
     assert_eq!(
-        (second.bindto, second.bind_port),
+        (to(second).bindto, to(second).bind_port),
         (Some("10.0.0.3".parse().unwrap()), 9)
     );
     let plain = virtual_server("", "TCP_CHECK {\n}")
@@ -515,7 +516,7 @@ fn numbers_of_checkers_come_from_the_innermost_that_says_them() {
     assert_eq!(
         (
             secs(plain.delay_loop),
-            secs(plain.connect_timeout),
+            secs(to(&plain).timeout),
             plain.retry
         ),
         (60, 5, 1)

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Authentication, CheckKind, Checker, Config, Garp, Global, InitialState, Mail, Match,
-        Password, Persistence, RealServer, Settings, Timeouts, Transport, VirtualAddress,
-        VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
+        Authentication, CheckKind, Checker, Config, Connection, Garp, Global, InitialState, Mail,
+        Match, Password, Persistence, RealServer, Settings, Ssl, Timeouts, Transport,
+        VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
     },
     SEED,
 };
@@ -31,18 +31,24 @@ fn real(addr: &str) -> RealServer {
         inhibit_on_failure: false,
         uthreshold: 0,
         lthreshold: 0,
+        smtp_alert: None,
+        snmp_name: None,
         notify: vec![],
         checkers: vec![Checker {
-            kind: CheckKind::Tcp,
-            connect: endpoint(addr, 80),
-            bindto: None,
-            bind_port: 0,
-            connect_timeout: secs(10),
+            kind: CheckKind::Tcp(Connection {
+                to: endpoint(addr, 80),
+                bindto: None,
+                bind_port: 0,
+                bind_if: None,
+                mark: 0,
+                timeout: secs(10),
+            }),
             retry: 3,
             delay_before_retry: secs(3),
             warmup: None,
             delay_loop: secs(6),
             alpha: false,
+            log_all_failures: false,
         }],
     }
 }
@@ -117,7 +123,11 @@ fn expected() -> Config {
                 timeout: secs(50),
                 granularity: 32,
             }),
+            persistence_engine: None,
             alpha: false,
+            ha_suspend: false,
+            smtp_alert: None,
+            snmp_name: None,
             omega: false,
             quorum: 1,
             hysteresis: 0,
@@ -125,6 +135,7 @@ fn expected() -> Config {
             notify: vec![],
             real_servers: vec![real("10.0.0.137"), real("10.0.0.139")],
         }],
+        ssl: Ssl::default(),
         timeouts: Timeouts::default(),
         settings: Settings::default(),
     }

@@ -562,7 +562,9 @@ impl Service {
                 endpoint: real.endpoint,
                 weight: configured.weight,
                 inhibit: configured.inhibit_on_failure,
-                checkers: configured.checkers.iter().map(checker_settings).collect(),
+                checkers: (configured.checkers.iter())
+                    .filter_map(checker_settings)
+                    .collect(),
             })
         });
         let sorry = self.config.sorry_server.map(|sorry| check::SorryServer {
@@ -654,28 +656,32 @@ pub(super) fn way(address: IpAddr, hops: &NextHops, ports: &Ports) -> Result<Nex
     })
 }
 
-fn checker_settings(checker: &config::Checker) -> check::CheckerSettings {
-    let target = std::net::SocketAddr::new(checker.connect.addr, checker.connect.port);
-    let bind = match (checker.bindto, checker.bind_port) {
+/// What the health machine is told of a check. `None` for one that this version does not run, which a configuration is
+/// refused for.
+fn checker_settings(checker: &config::Checker) -> Option<check::CheckerSettings> {
+    let config::CheckKind::Tcp(connection) = &checker.kind else {
+        return None;
+    };
+    let target = std::net::SocketAddr::new(connection.to.addr, connection.to.port);
+    let bind = match (connection.bindto, connection.bind_port) {
         (Some(addr), port) => Some(std::net::SocketAddr::new(addr, port)),
         (None, 0) => None,
         (None, port) => Some(std::net::SocketAddr::new(unspecified(target.ip()), port)),
     };
-    let config::CheckKind::Tcp = checker.kind;
-    check::CheckerSettings {
+    Some(check::CheckerSettings {
         probe: check::Probe::Tcp(check::TcpProbe {
             target,
             bind,
-            timeout: checker.connect_timeout,
-            mark: None,
+            timeout: connection.timeout,
+            mark: (connection.mark != 0).then_some(connection.mark),
         }),
         retry: checker.retry,
         delay_before_retry: checker.delay_before_retry,
         delay_loop: checker.delay_loop,
         warmup: checker.warmup,
         alpha: checker.alpha,
-        log_all_failures: false,
-    }
+        log_all_failures: checker.log_all_failures,
+    })
 }
 
 fn unspecified(like: IpAddr) -> IpAddr {
