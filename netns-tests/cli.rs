@@ -47,6 +47,9 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
+/// Lines that are warned about: a word of keepalived 1.x.
+const ODD: &str = "global_defs {\n    lvs_id A\n}\n";
+
 fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -144,7 +147,7 @@ fn printed(output: &Output) -> String {
 fn strict() {
     let lan = Lan::new();
     let file = lan.as_ref().join("odd.conf");
-    let odd = service(80, "lb_algo rr", &[1]) + "no_such_word\n";
+    let odd = service(80, "lb_algo rr", &[1]) + ODD;
     write(&file, &odd);
     let name = file.to_str().expect("the path is UTF-8");
     for (arguments, status) in [
@@ -248,7 +251,7 @@ fn for_programs() {
     let lan = Lan::new();
     let file = lan.as_ref().join("json.conf");
     let text = vrrp("MASTER", 150).replace("1111", "S3cr3t");
-    write(&file, &(text.clone() + "no_such_word\n"));
+    write(&file, &(text.clone() + ODD));
     let name = file.to_str().expect("the path is UTF-8");
     let check = || {
         let arguments = ["check", "-f", name, "--json", "--effective", "--diff", name];
@@ -269,7 +272,7 @@ fn for_programs() {
     let finding = &json["diagnostics"][0];
     assert_eq!(finding["severity"], "warning", "{json}");
     assert_eq!(finding["file"], name);
-    assert_eq!(finding["line"], text.lines().count() + 1);
+    assert_eq!(finding["line"], text.lines().count() + 2);
     assert!(
         json["effective"]
             .as_str()

@@ -176,3 +176,32 @@ pub(super) struct ConfigFile {
     #[arg(default_value = DEFAULT_CONFIG)]
     pub(super) file: PathBuf,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keepalived_s_options_are_run_s_too() {
+        let words = "xvs run -f /k.conf -nlDdG -S 0 -P --io af-packet --socket /s";
+        let parsed = Arguments::try_parse_from(words.split(' '));
+        let parsed = parsed.unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(parsed.socket.to_str(), Some("/s"));
+        let Command::Run(run) = parsed.command else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(run.config.file.to_str(), Some("/k.conf"));
+        assert!(run.keepalived.dont_fork && run.keepalived.dump_conf);
+    }
+
+    #[test]
+    fn addresses_of_connections_are_read_with_and_without_port() {
+        let vip = |text: &str| parse_vip(text).ok();
+        let address = |text: &str| text.parse().unwrap();
+        assert_eq!(vip("10.0.0.1"), Some((address("10.0.0.1"), None)));
+        assert_eq!(vip("10.0.0.1:80"), Some((address("10.0.0.1"), Some(80))));
+        assert_eq!(vip("[fd00::1]:80"), Some((address("fd00::1"), Some(80))));
+        assert_eq!(vip("fd00::1"), Some((address("fd00::1"), None)));
+        assert_eq!(vip("web"), None);
+    }
+}

@@ -340,7 +340,7 @@ mod tests {
             strict: true,
             ..source.clone()
         };
-        let odd = format!("{GOOD}no_such_word\n");
+        let odd = format!("{GOOD}global_defs {{\nlvs_id A\n}}\n");
         for (source, text, host, line) in [
             (
                 &source,

@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(refusal(&both, |_| ()), None);
         let errors = refusal("virtual_server 10.0.0.9 x {\n}\n", |_| ());
         assert_eq!(errors.unwrap(), "the configuration has errors");
-        let odd = format!("{both}no_such_word\n");
+        let odd = format!("{both}global_defs {{\nlvs_id A\n}}\n");
         assert_eq!(refusal(&odd, |_| ()), None);
         let strict = refusal(&odd, |source| source.strict = true);
         assert!(strict.unwrap().contains("--strict"));

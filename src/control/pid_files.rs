@@ -129,7 +129,7 @@ mod tests {
             let me = fs::read_link("/proc/thread-self").unwrap();
             let id = me.file_name().unwrap().to_str().unwrap().to_owned();
             told.send(id).unwrap();
-            drop(stop.recv());
+            let _ = stop.recv();
         });
         let id = named.recv().unwrap();
         fs::write(&path, &id).unwrap();
