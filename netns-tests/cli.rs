@@ -8,7 +8,7 @@ use crate::{
         config::{seed, service, vrrp},
         lan::{Lan, VIP},
         secs,
-        xvs::{Engine, Xvs, write, xvs},
+        xvs::{Engine, PROGRAM, Xvs, write, xvs},
     },
 };
 
@@ -35,8 +35,20 @@ pub(crate) fn tests() -> Vec<Test> {
             instances_are_shown,
         ),
         Test::new("cli::a_second_run_on_the_same_box_is_refused", second_run),
+        Test::new("cli::warnings_refuse_if_that_is_asked_for", strict),
+        Test::new("cli::a_check_needs_neither_root_nor_interfaces", as_nobody),
+        Test::new(
+            "cli::a_check_of_this_host_names_what_it_lacks",
+            on_this_host,
+        ),
+        Test::new("cli::what_a_reload_would_change_is_shown", differences),
+        Test::new("cli::a_check_is_there_for_programs", for_programs),
+        Test::new("cli::a_keyword_is_explained", explained),
     ]
 }
+
+/// Lines that are warned about: a word of keepalived 1.x.
+const ODD: &str = "global_defs {\n    lvs_id A\n}\n";
 
 fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -54,13 +66,18 @@ fn wrong_configuration() {
         format!("{name}:{}:", before.matches('\n').count() + 1)
     });
     let socket = lan.as_ref().join("s").display().to_string();
-    for arguments in [
-        vec!["check", "-f", name],
-        vec!["run", "-f", name, "--socket", &socket],
+    for (arguments, status) in [
+        (vec!["check", "-f", name], 1),
+        (vec!["run", "-f", name, "-t"], 1),
+        (vec!["run", "-f", name, "--socket", &socket], 2),
     ] {
         let output = xvs(&lan.lb1, &arguments);
         let said = errors(&output);
-        assert_eq!(output.status.code(), Some(1), "xvs {arguments:?}: {said}");
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "xvs {arguments:?}: {said}"
+        );
         for place in &places {
             let line = said.lines().find(|line| line.starts_with(place));
             let line = line.unwrap_or_else(|| panic!("nothing about {place} in\n{said}"));
@@ -79,6 +96,7 @@ fn unreadable() {
     for (arguments, word) in [
         (&["check", "-f", missing][..], missing),
         (&["run", "-f", missing], missing),
+        (&["run", "-f", missing, "--config-test"], missing),
         (&["no-such-word"], "no-such-word"),
     ] {
         let output = xvs(&lan.lb1, arguments);
@@ -110,8 +128,179 @@ fn seed_is_checked() {
             .any(|line| line.starts_with(&place) && line.contains(remark));
         assert!(told, "nothing about {remark} in\n{said}");
     }
-    let effective = String::from_utf8_lossy(&output.stdout);
+    let verdict = said.lines().last().unwrap_or_default();
+    assert!(verdict.ends_with("; would start"), "{said}");
+    assert!(output.stdout.is_empty(), "nothing was asked for");
+    let output = xvs(&lan.lb1, &["check", "-f", name, "--effective"]);
+    let effective = printed(&output);
     assert!(effective.contains("10.0.0.148"), "{effective}");
+    // What was printed is a configuration, and there is nothing to say about it.
+    write(&file, &effective);
+    let output = xvs(&lan.lb1, &["check", "-f", name, "--effective"]);
+    assert_eq!(printed(&output), effective);
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn strict() {
+    let lan = Lan::new();
+    let file = lan.as_ref().join("odd.conf");
+    let odd = service(80, "lb_algo rr", &[1]) + ODD;
+    write(&file, &odd);
+    let name = file.to_str().expect("the path is UTF-8");
+    for (arguments, status) in [
+        (&["check", "-f", name][..], 0),
+        (&["check", "-f", name, "--strict"], 1),
+        (&["run", "-f", name, "--strict"], 2),
+        (&["run", "-f", name, "-t", "--strict"], 1),
+        (&["run", "-f", name, "-t"], 0),
+    ] {
+        let output = xvs(&lan.lb1, arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{arguments:?}: {output:?}"
+        );
+        assert_eq!(
+            status == 0,
+            !errors(&output).contains("--strict"),
+            "{output:?}"
+        );
+    }
+    // Nor is it taken over by one that runs.
+    let good = service(80, "lb_algo rr", &[1]);
+    lan.hold_vip();
+    let arguments = [Engine::AfPacket.arguments(), &["--strict"]].concat();
+    let lb = Xvs::start_with(&lan, &lan.lb1, &good, &arguments);
+    lb.wait_until_ready();
+    lb.write(&odd);
+    let output = lb.ask(&["reload"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(errors(&output).contains("--strict"), "{output:?}");
+    lb.stop();
+}
+
+fn as_nobody() {
+    let lan = Lan::new();
+    let file = lan.as_ref().join("elsewhere.conf");
+    let text = vrrp("MASTER", 150).replace("eth0", "bond7")
+        + "vrrp_instance VI_2 {\n interface bond7\n virtual_router_id 9\n virtual_ipaddress {\n 10.1.0.1\n }\n}\n";
+    write(&file, &text);
+    let name = file.to_str().expect("the path is UTF-8");
+    // The folders that lead to the program and to the file are not nobody's to enter: the capabilities are gone, the
+    // user stays.
+    let arguments = ["--bounding-set=-all", "--inh-caps=-all", PROGRAM];
+    let output = lan.lb1.output(
+        "setpriv",
+        &[&arguments[..], &["check", "-f", name]].concat(),
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(errors(&output).contains("; would start"), "{output:?}");
+}
+
+fn on_this_host() {
+    let lan = Lan::new();
+    let file = lan.as_ref().join("host.conf");
+    let name = file.to_str().expect("the path is UTF-8");
+    let check = |text: &str| {
+        write(&file, text);
+        let output = xvs(&lan.lb1, &["check", "-f", name, "--on-this-host"]);
+        (output.status.code(), errors(&output))
+    };
+    let (status, said) = check(&vrrp("MASTER", 150));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!said.contains("eth0"), "all is well: {said}");
+    let (status, said) = check(&vrrp("MASTER", 150).replace("eth0", "eth7"));
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("error: vrrp_instance VI_1: eth7 does not exist"),
+        "{said}"
+    );
+    let (status, said) = check(&vrrp("MASTER", 150).replace("10.0.0.148", "192.0.2.7"));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(
+        said.contains("note: vrrp_instance VI_1: 192.0.2.7 is in no network of eth0"),
+        "{said}"
+    );
+    lan.lb1.ip("link set eth0 down");
+    let (status, said) = check(&vrrp("MASTER", 150));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("eth0 is down"), "{said}");
+}
+
+fn differences() {
+    let lan = Lan::new();
+    let [old, new] = ["old", "new"].map(|name| lan.as_ref().join(name));
+    write(&old, &service(80, "lb_algo rr", &[1, 1]));
+    write(&new, &service(80, "lb_algo rr", &[1, 7]));
+    let [old, new] = [&old, &new].map(|file| file.to_str().expect("the path is UTF-8"));
+    let output = xvs(&lan.lb1, &["check", "-f", new, "--diff", old]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let changes = printed(&output);
+    assert_eq!(changes.lines().count(), 1, "{changes}");
+    assert!(changes.contains("weight 7 (was 1)"), "{changes}");
+    let output = xvs(&lan.lb1, &["check", "-f", new, "--diff", new]);
+    assert_eq!(printed(&output), "nothing is different\n");
+    let output = xvs(&lan.lb1, &["check", "-f", new, "--diff", "/no/such/file"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+fn for_programs() {
+    let lan = Lan::new();
+    let file = lan.as_ref().join("json.conf");
+    let text = vrrp("MASTER", 150).replace("1111", "S3cr3t");
+    write(&file, &(text.clone() + ODD));
+    let name = file.to_str().expect("the path is UTF-8");
+    let check = || {
+        let arguments = ["check", "-f", name, "--json", "--effective", "--diff", name];
+        let output = xvs(&lan.lb1, &arguments);
+        let text = printed(&output);
+        assert!(
+            output.stderr.is_empty() && !text.contains("S3cr3t"),
+            "{output:?}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        (output.status.code(), json)
+    };
+    let (status, json) = check();
+    assert_eq!(status, Some(0), "{json}");
+    assert_eq!(json["would_start"], true);
+    assert_eq!((&json["errors"], &json["warnings"]), (&0.into(), &1.into()));
+    let finding = &json["diagnostics"][0];
+    assert_eq!(finding["severity"], "warning", "{json}");
+    assert_eq!(finding["file"], name);
+    assert_eq!(finding["line"], text.lines().count() + 2);
+    assert!(
+        json["effective"]
+            .as_str()
+            .is_some_and(|text| text.contains("vrrp_instance VI_1"))
+    );
+    assert_eq!(json["changes"], serde_json::json!([]));
+    write(
+        &file,
+        &text.replace("virtual_router_id 51", "virtual_router_id 0"),
+    );
+    let output = xvs(&lan.lb1, &["check", "-f", name, "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let json: serde_json::Value = serde_json::from_str(&printed(&output)).expect("it is JSON");
+    assert_eq!(json["would_start"], false);
+    assert_eq!(json["reason"], "the configuration has errors");
+}
+
+fn explained() {
+    let lan = Lan::new();
+    let output = xvs(&lan.lb1, &["check", "--explain", "advert_int"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = printed(&output);
+    assert!(
+        said.starts_with("advert_int in vrrp_instance: ") && said.contains("default 1 s"),
+        "{said}"
+    );
+    let output = xvs(&lan.lb1, &["check", "--explain", "no_such_word"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
 }
 
 fn engine_is_said() {

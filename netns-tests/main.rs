@@ -6,6 +6,7 @@
 //!
 //! With the argument `demo` nothing is tested: it shows what xvs does, for `scripts/demo`.
 
+mod as_keepalived;
 mod cli;
 mod crash;
 mod demo;
@@ -118,6 +119,7 @@ fn main() -> ExitCode {
         crash::tests(),
         surroundings::tests(),
         cli::tests(),
+        as_keepalived::tests(),
         throughput::tests(),
         sctp::tests(),
         paths::tests(),

@@ -23,7 +23,7 @@
 //! dataplane    PacketIo (AF_XDP, AF_PACKET, in memory), workers, publishing       -> balance wire addr stats time sys
 //! control      the mio loop, a folder a room: engine (loop, reload), forwarding,
 //!              checks, VRRP, control socket                                       -> all of the above
-//! cli          run, check, list, vrrp, reload, cleanup                            -> config control stats
+//! cli          run, check, list, vrrp, reload, cleanup; keepalived's options      -> config control stats
 //! ```
 //!
 //! Pure layers (time, addr, lvs, wire, stats, balance, vrrp, check, config) see no clock, no file

@@ -11,7 +11,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{wait_for, wait_until};
+use super::{
+    host::{run, tool},
+    wait_for, wait_until,
+};
 
 /// Lines of a log that are shown when a test fails.
 const TAIL: usize = 60;
@@ -146,6 +149,13 @@ pub(crate) fn has_ended(process: u32) -> bool {
         let state = status.rsplit(") ").next();
         state.is_some_and(|state| state.starts_with('Z'))
     })
+}
+
+/// A signal by its number, the real-time ones of the C library too, to one process.
+pub(crate) fn signal(process: u32, number: i32) {
+    // The crate knows no real-time signals.
+    let arguments = [format!("kill -{number} {process}")];
+    run(tool("sh").arg("-c").args(arguments));
 }
 
 /// SIGKILL to one process.

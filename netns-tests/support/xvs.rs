@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The built program.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_xvs");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_xvs");
 
 /// How long a box may take from its start to MASTER when nobody else speaks: three intervals,
 /// the skew of the lowest priority, and the start of the program on a busy machine.

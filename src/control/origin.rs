@@ -32,6 +32,11 @@ impl Origin {
         Self { id, ..self }
     }
 
+    /// Another file, with all else alike.
+    pub fn with_file(self, file: PathBuf) -> Self {
+        Self { file, ..self }
+    }
+
     /// The file.
     pub fn file(&self) -> &Path {
         &self.file

@@ -78,7 +78,8 @@ impl fmt::Display for State {
     }
 }
 
-/// What an instance has counted since it was added. keepalived shows these in its statistics.
+/// What an instance has counted since it was added, or since it was told to count anew. keepalived shows these in its
+/// statistics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Adverts accepted.

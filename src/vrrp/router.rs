@@ -294,6 +294,14 @@ impl Router {
         })
     }
 
+    /// Sets the counters of all instances to zero.
+    pub fn clear_counters(&mut self) {
+        for instance in self.instances.values_mut() {
+            instance.counters = Counters::default();
+        }
+        self.strays = Counters::default();
+    }
+
     /// All instances, in the order they were added.
     pub fn instances(&self) -> impl Iterator<Item = InstanceId> + '_ {
         self.instances.keys().copied()

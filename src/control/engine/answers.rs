@@ -92,7 +92,7 @@ impl Engine {
         })
     }
 
-    fn list(&self) -> ServiceList {
+    pub(super) fn list(&self) -> ServiceList {
         let Some(data_plane) = self.forwarding.data_plane() else {
             return ServiceList::default();
         };

@@ -127,10 +127,12 @@ impl Engine {
         } else {
             self.reloaders.extend(asker);
         }
+        self.herald.reloading(clock::now());
         let file = self.reload.file().display().to_string();
         self.say(format_args!("reload: reading {file}"));
         if let Err(error) = self.reload.begin(&self.config) {
             self.refuse(error.into());
+            self.herald.reloaded();
         }
     }
 
@@ -146,6 +148,7 @@ impl Engine {
                 None
             }
         };
+        self.herald.reloaded();
         if self.reload.retire(replaced) {
             self.reloaders.append(&mut self.next_reloaders);
             self.begin_reload(None);

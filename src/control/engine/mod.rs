@@ -8,10 +8,13 @@
 
 mod answers;
 mod apply;
+mod herald;
 mod reload;
+mod signals;
 mod start;
 mod token;
 
+pub use self::{herald::Started, signals::number as signal_number};
 pub(super) use start::lock_path;
 
 use std::{
@@ -24,21 +27,22 @@ use std::{
 
 use hdrhistogram::Histogram;
 use mio::{Events, Poll, Registry};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_mio::v1_0::Signals;
 
-use self::{reload::Reload, token::Part};
+use self::{herald::Herald, reload::Reload, token::Part};
 use super::{
     admin::{AdminSocket, Ticket, enquiries::Enquiries},
     checks::Checks,
+    dump::Dumps,
     forwarding::{
         Forwarding, View, Voice,
         data_plane::{IoWish, XdpWish, raise_limits},
         placement::CpuList,
     },
+    load::Source,
     lock_file::LockFile,
-    log::Log,
-    origin::Origin,
+    log::{self, Log},
+    pid_files::PidFiles,
     repeats::{Repeats, Reports},
     vrrp::{Env, Vrrp, last_will},
 };
@@ -50,6 +54,7 @@ use crate::{
         limits,
         monitor::{self, Monitor},
         netlink::Netlink,
+        notify::Manager,
     },
     time::Instant,
 };
@@ -65,9 +70,15 @@ const HOUSEKEEPING: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The configuration, to be read anew for a reload.
-    pub origin: Origin,
-    /// The control socket; a lock file is beside it.
+    pub source: Source,
+    /// The control socket; a lock file is beside it, and what signals ask for is written there.
     pub socket: PathBuf,
+    /// Files to hold the process id while it runs, mode 0644. Default none.
+    pub pid_files: Vec<PathBuf>,
+    /// Whether SIGINT does nothing, for a debugger. Default false.
+    pub ignore_sigint: bool,
+    /// Lines that the log begins with: what there is to say about the configuration.
+    pub remarks: Vec<String>,
     /// How packets are to come and go.
     pub io: IoWish,
     /// How far to go with XDP.
@@ -83,16 +94,16 @@ pub struct Options {
     pub busy_poll: bool,
     /// How long a worker without packets goes on looking before it sleeps.
     pub spin: Duration,
+    /// What to say, and where to.
+    pub log: log::Options,
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. `started` is called once it elects and forwards; before that, it is a
+/// failed start if this returns.
 ///
 /// # Errors
 /// A sentence: what could not be set up, or what ended while it ran.
-pub fn run(config: Config, options: &Options) -> Result<(), String> {
-    if let Some(why) = config.is_useless() {
-        return Err(why.to_owned());
-    }
+pub fn run(config: Config, options: &Options, started: Started) -> Result<(), String> {
     let mut log = Log::new();
     if let Some(folder) = options.socket.parent() {
         std::fs::create_dir_all(folder)
@@ -109,10 +120,22 @@ pub fn run(config: Config, options: &Options) -> Result<(), String> {
         log.line(clock::wall(), note);
     }
     let lock = start::lock(&lock_path(&options.socket))?;
+    let _pid_files = PidFiles::write(&options.pid_files)?;
+    let manager = Manager::from_env().unwrap_or_else(|error| {
+        log.line(
+            clock::wall(),
+            format_args!("the service manager is not told anything: NOTIFY_SOCKET: {error}"),
+        );
+        None
+    });
+    for line in &options.remarks {
+        log.line(clock::wall(), line);
+    }
     // Before any thread and any large memory: the guardian is a copy of this process.
     let guardian = Guardian::spawn(last_will::execute)
         .map_err(|error| format!("starting the guardian: {error}"))?;
-    Engine::start(config, options, log, guardian, lock)?.run()
+    let herald = Herald::new(clock::now(), manager, started);
+    Engine::start(config, options, log, guardian, lock, herald)?.run()
 }
 
 struct Engine {
@@ -130,6 +153,8 @@ struct Engine {
     forwarding: Forwarding,
     checks: Checks,
     reload: Reload,
+    dumps: Dumps,
+    herald: Herald,
     /// Who has asked for the reload that is under way.
     reloaders: Vec<Ticket>,
     /// Who has asked for one more while it is.
@@ -218,6 +243,7 @@ impl Engine {
         }
         let more = more | self.notified | self.drive_checks(now, wall);
         self.drive_reload(now, wall);
+        self.drive_dumps();
         self.finish_to_open(now, wall);
         self.drive_enquiries(now);
         if self.admin_timeout().is_some_and(|at| at <= now) {
@@ -231,11 +257,31 @@ impl Engine {
             self.files_at = now + HOUSEKEEPING;
             self.keep_files(now, wall);
             self.make_up_for(now, wall);
+            self.tell_status();
         }
         let interfaces: BTreeSet<u32> = self.vrrp.vip_interfaces().collect();
         let ((forwarding, checks), mut view) = parts(self, now, wall);
         forwarding.drive((checks.health(), &interfaces), &mut view);
+        self.tell_state(now);
         more
+    }
+
+    /// Tells whoever waits for it that it has started, and the watchdog that the loop turns.
+    fn tell_state(&mut self, now: Instant) {
+        if self.herald.is_waited_for() && self.forwarding.is_ready() {
+            self.herald.ready();
+            self.tell_status();
+        }
+        self.herald.handle_timeout(now);
+    }
+
+    /// Tells how it goes.
+    fn tell_status(&mut self) {
+        let (masters, instances) = self.vrrp.masters();
+        let servers = self.config.virtual_servers.len();
+        self.herald.status(format!(
+            "MASTER of {masters} of {instances} VRRP instances, {servers} virtual servers"
+        ));
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -246,6 +292,7 @@ impl Engine {
             self.forwarding.poll_timeout(now),
             self.admin_timeout(),
             self.enquiries.poll_timeout(),
+            self.herald.poll_timeout(),
             Some(self.files_at),
         ];
         next.into_iter().flatten().min().map(|at| at - now)
@@ -325,17 +372,6 @@ impl Engine {
         // Otherwise it is told at the next occasion, and looked for one every second.
         if told.is_ok() {
             self.will = will;
-        }
-    }
-
-    fn handle_signals(&mut self) {
-        let pending: Vec<i32> = self.signals.pending().collect();
-        for signal in pending {
-            match signal {
-                SIGTERM | SIGINT => self.stopping = true,
-                SIGHUP => self.begin_reload(None),
-                _ => self.say("SIGUSR1, SIGUSR2: use `xvs list --json` and `xvs vrrp --json`"),
-            }
         }
     }
 
@@ -449,6 +485,7 @@ impl Engine {
     /// Gives way to other routers, takes the addresses off, stops the workers, detaches the program.
     fn stop(mut self) -> Result<(), String> {
         let (now, wall) = (clock::now(), clock::wall());
+        self.herald.stopping();
         self.say("stopping");
         self.vrrp.stop(now);
         self.carry_out(now, wall);

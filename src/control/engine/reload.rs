@@ -7,10 +7,8 @@ use std::{
     thread,
 };
 
-use crate::{
-    config::{self, Config, Diff},
-    control::origin::Origin,
-};
+use super::super::load::Source;
+use crate::config::{self, Config, Diff};
 
 /// A configuration that may be applied.
 #[derive(Debug)]
@@ -53,7 +51,7 @@ struct Reading {
 
 /// The reader of the configuration file.
 pub(super) struct Reload {
-    origin: Origin,
+    source: Source,
     call: Call,
     reading: Option<Reading>,
     /// It was asked for while one was under way, which may have read the file before it was changed.
@@ -61,10 +59,10 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Reads from `origin` when it is told to; `call` tells the control thread that something was read.
-    pub(super) const fn new(origin: Origin, call: Call) -> Self {
+    /// Reads `source` when it is told to; `call` tells the control thread that something was read.
+    pub(super) const fn new(source: Source, call: Call) -> Self {
         Self {
-            origin,
+            source,
             call,
             reading: None,
             again: false,
@@ -73,7 +71,7 @@ impl Reload {
 
     /// The file.
     pub(super) fn file(&self) -> &Path {
-        self.origin.file()
+        self.source.file()
     }
 
     /// Whether the file is being read.
@@ -92,14 +90,14 @@ impl Reload {
         }
         let (sender, outcome) = mpsc::channel();
         let (replaced, retired) = mpsc::channel::<Arc<Config>>();
-        let (origin, call, running) = (
-            self.origin.clone(),
+        let (source, call, running) = (
+            self.source.clone(),
             Arc::clone(&self.call),
             Arc::clone(running),
         );
         let read = move || {
             // Nobody listens any more when the daemon stops.
-            let _ = sender.send(read(&origin, &running));
+            let _ = sender.send(read(&source, &running));
             drop(running);
             call();
             drop(retired.recv());
@@ -137,21 +135,18 @@ impl Reload {
     }
 }
 
-fn read(origin: &Origin, running: &Config) -> Result<Fresh, Refusal> {
-    let parsed = origin
-        .read()
-        .map_err(|error| format!("{}: {error}", origin.file().display()))?;
+fn read(source: &Source, running: &Config) -> Result<Fresh, Refusal> {
+    let parsed = source.read();
+    let parsed = parsed.map_err(|error| format!("{}: {error}", source.file().display()))?;
     let findings: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
-    if parsed.has_errors() {
+    if let Some(why) = source.refusal(&parsed) {
+        let lines = findings.into_iter().chain([why.clone()]);
         return Err(Refusal {
-            lines: findings,
-            report: parsed.report(),
+            lines: lines.collect(),
+            report: format!("{}{why}\n", parsed.report()),
         });
     }
     let config = Arc::new(parsed.config);
-    if let Some(why) = config.is_useless() {
-        return Err(why.to_owned().into());
-    }
     let diff = config::diff(running, &config);
     Ok(Fresh {
         config,
@@ -178,7 +173,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("xvs-reload-{}-{name}", std::process::id()));
         let (sender, called) = channel();
         let call = move || sender.send(()).unwrap_or_default();
-        (Reload::new(Origin::new(file), Arc::new(call)), called)
+        (Reload::new(Source::of(file), Arc::new(call)), called)
     }
 
     fn outcome(reload: &mut Reload, called: &Receiver<()>) -> Result<Fresh, Refusal> {

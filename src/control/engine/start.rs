@@ -10,13 +10,12 @@ use std::{
 
 use hdrhistogram::Histogram;
 use mio::{Interest, Poll, unix::SourceFd};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook_mio::v1_0::Signals;
 
 use super::{
     super::{
         admin::{AdminSocket, enquiries::Enquiries},
         checks::Checks,
+        dump::Dumps,
         forwarding::Forwarding,
         lock_file::LockFile,
         log::Log,
@@ -24,7 +23,9 @@ use super::{
         vrrp::Vrrp,
     },
     Engine, HOUSEKEEPING, Options,
+    herald::Herald,
     reload::Reload,
+    signals,
     token::Part,
 };
 use crate::{
@@ -84,6 +85,7 @@ impl Engine {
         mut log: Log,
         guardian: Guardian,
         lock: InstanceLock,
+        herald: Herald,
     ) -> Result<Self, String> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -91,8 +93,7 @@ impl Engine {
         };
         let poll = Poll::new().map_err(failed("creating the poll"))?;
         let registry = poll.registry();
-        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])
-            .map_err(failed("catching signals"))?;
+        let mut signals = signals::catch().map_err(failed("catching signals"))?;
         registry
             .register(&mut signals, Part::Signals.token(), Interest::READABLE)
             .map_err(failed("catching signals"))?;
@@ -130,7 +131,8 @@ impl Engine {
         let admin = AdminSocket::open(&options.socket, registry, Part::Admin.first())
             .map_err(|error| format!("{}: {error}", options.socket.display()))?;
         let call = Arc::clone(&waker);
-        let call = Arc::new(move || drop(call.wake()));
+        let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(call.wake()));
+        let folder = options.socket.parent().unwrap_or(Path::new("."));
         let mut engine = Self {
             poll,
             signals,
@@ -144,7 +146,9 @@ impl Engine {
             vrrp: Vrrp::new(vrrp_registry, Part::Vrrp.first()),
             forwarding: Forwarding::new(now),
             checks: Checks::new(probe_registry, Part::Checks.first()),
-            reload: Reload::new(options.origin.clone(), call),
+            dumps: Dumps::new(folder.to_owned(), Arc::clone(&call)),
+            reload: Reload::new(options.source.clone(), call),
+            herald,
             reloaders: Vec::new(),
             next_reloaders: Vec::new(),
             admin: Some(admin),

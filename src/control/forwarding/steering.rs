@@ -2,7 +2,7 @@
 
 use rapidhash::RapidHashSet;
 
-use super::{Forwarding, STEER_AGAIN, Steering, Voice};
+use super::{Forwarding, STEER_AGAIN, Steering, Voice, data_plane::DataPlane};
 use crate::sys::steer::{Reconciled, Steered};
 
 impl Forwarding {
@@ -72,6 +72,17 @@ impl Forwarding {
                 _ => Steering::Again(voice.now + STEER_AGAIN),
             };
         }
+    }
+
+    /// Whether packets of what is configured reach the workers, or there is nothing to forward: every worker has a
+    /// table, and the kernel was told what to steer.
+    pub(in crate::control) fn is_ready(&self) -> bool {
+        let opened = |data_plane: &DataPlane| {
+            data_plane.is_adopted() && self.steering != Steering::AfterAdoption
+        };
+        self.data_plane
+            .as_ref()
+            .map_or_else(|| self.services.is_empty(), opened)
     }
 
     /// What the kernel refused to steer, or to leave to the host; it is tried again all the time.

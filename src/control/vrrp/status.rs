@@ -37,6 +37,18 @@ impl Vrrp {
         (adverts, places)
     }
 
+    /// Sets what instances have counted to zero.
+    pub(in crate::control) fn clear_counters(&mut self) {
+        self.router.clear_counters();
+    }
+
+    /// How many instances are MASTER, and how many there are.
+    pub(in crate::control) fn masters(&self) -> (usize, usize) {
+        let all = self.instances.keys();
+        let masters = all.filter(|id| self.is_master(**id)).count();
+        (masters, self.instances.len())
+    }
+
     /// The instances, for `xvs vrrp`.
     pub(in crate::control) fn status(&self, now: Instant, wall: SystemTime) -> Vec<InstanceStatus> {
         let instances = self.instances.iter();
@@ -88,6 +100,7 @@ fn counters(counters: &Counters) -> Vec<NamedCount> {
         ("released-master", counters.released_master),
         ("priority-zero-received", counters.priority_zero_received),
         ("priority-zero-sent", counters.priority_zero_sent),
+        ("address-list-mismatches", counters.address_list_mismatches),
         ("late-adverts", counters.late_adverts),
         ("garp-sets", counters.garp_sets),
     ];

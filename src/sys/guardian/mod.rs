@@ -28,7 +28,7 @@ use std::{
 };
 
 use self::state::{Reader, Writer};
-use crate::sys::{clock, limits};
+use crate::sys::{clock, limits, signals};
 
 /// The engine's end. Dropping it without [`goodbye`](Self::goodbye) counts as a death.
 #[derive(Debug)]
@@ -179,7 +179,8 @@ fn guard(watch: Watch, on_death: impl FnOnce(&[u8])) -> io::Result<()> {
 
 /// Makes this process one of its own.
 fn settle(watch: &Watch) -> io::Result<()> {
-    for signal in IGNORED {
+    let real_time = [signals::json(), signals::clear_statistics()];
+    for signal in IGNORED.into_iter().chain(real_time) {
         // SAFETY: SIG_IGN installs no handler, so no code of ours runs in signal context.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
@@ -261,7 +262,8 @@ fn engine_said_goodbye(watch: &Watch) -> bool {
     }
 }
 
-fn threads() -> io::Result<usize> {
+/// How many threads this process has.
+pub(super) fn threads() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 

@@ -3,7 +3,13 @@
 //! What cannot be written (the reader has stopped or gone, the disk is full) is lost, and counted: that
 //! is said as soon as something can be written again.
 
+mod options;
+
 use std::{fmt::Display, io, io::Write as _, time::SystemTime};
+
+pub use self::options::{
+    Destination, Facility, Ident, Level, LocalFacility, Options, SYSLOG_SOCKET,
+};
 
 use crate::sys::log_output::{LogOutput, MAX_LINE};
 

@@ -1,0 +1,168 @@
+//! Who is told what becomes of the daemon: the service manager, and whoever waits for its start.
+
+use crate::{sys::notify::Manager, time::Instant};
+
+/// Called once, when the daemon does what it is for.
+pub type Started = Box<dyn FnOnce()>;
+
+/// Tells them.
+pub(super) struct Herald {
+    manager: Option<Manager>,
+    started: Option<Started>,
+    /// The last line about how it goes.
+    status: String,
+    /// When the manager is next told that the loop turns.
+    watchdog_at: Option<Instant>,
+}
+
+impl Herald {
+    /// Has something to tell to `manager` and `started`.
+    pub(super) fn new(now: Instant, manager: Option<Manager>, started: Started) -> Self {
+        let watchdog = manager.as_ref().and_then(Manager::watchdog);
+        Self {
+            manager,
+            started: Some(started),
+            status: String::new(),
+            watchdog_at: watchdog.map(|_| now),
+        }
+    }
+
+    /// Whether nobody was told yet that it has started.
+    pub(super) const fn is_waited_for(&self) -> bool {
+        self.started.is_some()
+    }
+
+    /// It does what it is for.
+    pub(super) fn ready(&mut self) {
+        if let Some(started) = self.started.take() {
+            started();
+        }
+        self.tell("READY=1\n");
+    }
+
+    /// It reads its configuration anew.
+    pub(super) fn reloading(&self, now: Instant) {
+        let at = now.as_nanos() / 1_000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={at}\n"));
+    }
+
+    /// A reload is over, however it went. Before the start is told, that is told instead.
+    pub(super) fn reloaded(&self) {
+        if !self.is_waited_for() {
+            self.tell("READY=1\n");
+        }
+    }
+
+    /// It is told to stop.
+    pub(super) fn stopping(&self) {
+        self.tell("STOPPING=1\n");
+    }
+
+    /// How it goes, in a line.
+    pub(super) fn status(&mut self, status: String) {
+        if self.status != status {
+            self.tell(&format!("STATUS={status}\n"));
+            self.status = status;
+        }
+    }
+
+    /// The loop turns.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let watchdog = self.manager.as_ref().and_then(Manager::watchdog);
+        if let (Some(at), Some(period)) = (self.watchdog_at, watchdog)
+            && at <= now
+        {
+            self.watchdog_at = Some(now + period / 2);
+            self.tell("WATCHDOG=1\n");
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do next.
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        self.watchdog_at
+    }
+
+    fn tell(&self, lines: &str) {
+        if let Some(manager) = &self.manager {
+            // A manager that is behind or gone has no use for it: the watchdog's next word comes soon.
+            let _ = manager.tell(lines);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        ffi::OsStr,
+        os::{
+            linux::net::SocketAddrExt,
+            unix::net::{SocketAddr, UnixDatagram},
+        },
+        rc::Rc,
+        time::Duration,
+    };
+
+    use super::*;
+
+    fn listener(name: &str) -> (UnixDatagram, Manager) {
+        let name = format!("xvs-herald-{}-{name}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixDatagram::bind_addr(&address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let watchdog = Some(Duration::from_secs(10));
+        let manager = Manager::at(OsStr::new(&format!("@{name}")), watchdog).unwrap();
+        (listener, manager)
+    }
+
+    fn heard(listener: &UnixDatagram) -> Vec<String> {
+        let mut room = [0; 256];
+        let mut all = Vec::new();
+        while let Ok(count) = listener.recv(&mut room) {
+            all.push(String::from_utf8_lossy(&room[..count]).into_owned());
+        }
+        all
+    }
+
+    #[test]
+    fn a_service_manager_hears_of_a_life() {
+        let (listener, manager) = listener("life");
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let calls = Rc::new(Cell::new(0));
+        let call = Rc::clone(&calls);
+        let started = Box::new(move || call.set(call.get() + 1));
+        let mut herald = Herald::new(at(1), Some(manager), started);
+        herald.reloaded();
+        assert_eq!(heard(&listener), [""; 0], "it has not started");
+        herald.ready();
+        herald.status("1 virtual server".into());
+        herald.status("1 virtual server".into());
+        herald.reloading(at(2));
+        herald.reloaded();
+        herald.stopping();
+        assert_eq!(calls.get(), 1);
+        assert_eq!(
+            heard(&listener),
+            [
+                "READY=1\n",
+                "STATUS=1 virtual server\n",
+                "RELOADING=1\nMONOTONIC_USEC=2000000\n",
+                "READY=1\n",
+                "STOPPING=1\n",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_watchdog_hears_from_it_twice_in_its_time() {
+        let (listener, manager) = listener("watchdog");
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let mut herald = Herald::new(at(1), Some(manager), Box::new(|| ()));
+        herald.handle_timeout(at(1));
+        assert_eq!(herald.poll_timeout(), Some(at(6)));
+        herald.handle_timeout(at(5));
+        assert_eq!(heard(&listener), ["WATCHDOG=1\n"]);
+        herald.handle_timeout(at(6));
+        assert_eq!(heard(&listener), ["WATCHDOG=1\n"]);
+    }
+}
