@@ -110,7 +110,7 @@ impl Stmt {
     /// A script with its user and group, for the model.
     pub(super) fn script(&self, event: NotifyEvent, drafts: &mut Drafts) -> Option<NotifyScript> {
         let first = self.first(drafts)?;
-        let text = String::from_utf8_lossy(&self.tail.0);
+        let text = self.tail();
         let Some(words) = value::script_words(&text) else {
             let message = "a quote of the command is not closed";
             drafts.push(Draft::error(first.span, message));

@@ -18,6 +18,17 @@ pub(super) fn is_type(word: &str) -> bool {
 /// Where a line that names something like a password stops being fit to show, however the line
 /// was meant: misspelt, in a block that was skipped, or cut by a brace.
 pub(super) fn secret_after(line: &[u8]) -> Option<usize> {
+    let after = named_after(line)?;
+    // What is listed for a line with a password may be passwords.
+    let listed = line.trim_ascii_start().starts_with(b"~LST");
+    let list = line.iter().position(|byte| *byte == b',');
+    Some(
+        list.filter(|_| listed)
+            .map_or(after, |list| after.min(list)),
+    )
+}
+
+fn named_after(line: &[u8]) -> Option<usize> {
     let mut from = 0;
     let mut type_follows = false;
     for word in line.split(|byte| !byte.is_ascii_graphic() || matches!(byte, b'{' | b'}')) {
@@ -56,6 +67,8 @@ mod tests {
             ("auth_type secret", "auth_type "),
             ("auth_typ SIMPLE", "auth_typ SIMPLE"),
             ("interface eth0", "interface eth0"),
+            ("~LST(p, a, b) auth_pass $p", "~LST(p"),
+            ("~LST(p, a, b) weight $p", "~LST(p, a, b) weight $p"),
         ] {
             let after = secret_after(line.as_bytes()).unwrap_or(line.len());
             assert_eq!(&line[..after], shown, "{line}");

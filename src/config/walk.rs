@@ -45,7 +45,7 @@ fn unknown<'a>(stmt: &Stmt, names: impl Iterator<Item = &'a str>, drafts: &mut D
     } else {
         format!("unknown keyword {}", quoted(&keyword.text))
     };
-    let mut draft = Draft::error(keyword.span, message);
+    let mut draft = Draft::warning(keyword.span, message);
     if let Some(meant) = similar(&keyword.text, names) {
         draft = draft.hint(format!("did you mean `{meant}`?"));
     } else if stmt.block.is_some() {
@@ -59,13 +59,13 @@ fn shape_fits(shape: Shape, stmt: &Stmt, drafts: &mut Drafts) -> bool {
     match (shape, stmt.block.is_some()) {
         (Shape::Block, false) => {
             let message = format!("`{}` lacks its `{{`", keyword.text);
-            drafts.push(Draft::error(keyword.span, message));
+            drafts.push(Draft::warning(keyword.span, message));
             false
         }
         (Shape::Line | Shape::Lines, true) => {
             let message = format!("`{}` takes no block", keyword.text);
             let hint = "the block is skipped";
-            drafts.push(Draft::error(keyword.span, message).hint(hint));
+            drafts.push(Draft::warning(keyword.span, message).hint(hint));
             true
         }
         _ => true,

@@ -2,6 +2,7 @@
 
 mod applied;
 mod differences;
+mod language;
 mod lvs;
 mod robust;
 mod round_trip;
