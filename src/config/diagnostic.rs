@@ -106,6 +106,8 @@ impl Draft {
 /// Findings that are shown: what nobody would read, and what would take a file of closing braces
 /// a minute to place.
 const MOST: usize = 500;
+/// The same on one line.
+const MOST_ON_LINE: usize = 50;
 
 /// Every finding of a run, in the order of discovery, and the places that no finding may show.
 #[derive(Debug, Default)]
@@ -157,6 +159,17 @@ impl Drafts {
         self.found.retain(|draft| {
             let (place, _) = source.written(draft.span);
             said.insert((place, draft.message.clone()))
+        });
+        let mut line = None;
+        let mut on_line = 0;
+        self.found.retain_mut(|draft| {
+            let own = source.line_of(source.written(draft.span).0);
+            on_line = if line == Some(own) { on_line + 1 } else { 1 };
+            line = Some(own);
+            if on_line == MOST_ON_LINE {
+                draft.hint = Some("the rest of the line is not reported".to_owned());
+            }
+            on_line <= MOST_ON_LINE
         });
         if self.found.len() > MOST {
             self.found.truncate(MOST);

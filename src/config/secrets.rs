@@ -28,13 +28,18 @@ pub(super) fn secret_after(line: &[u8]) -> Option<usize> {
     )
 }
 
+/// Bytes of words that may be misspelt names of a password.
+const LIKELY: std::ops::RangeInclusive<usize> = 4..=64;
+
 fn named_after(line: &[u8]) -> Option<usize> {
     let mut from = 0;
     let mut type_follows = false;
     for word in line.split(|byte| !byte.is_ascii_graphic() || matches!(byte, b'{' | b'}')) {
         let text = String::from_utf8_lossy(word).to_ascii_lowercase();
+        // Comparing costs the product of the lengths, and no other word comes near.
+        let comparable = LIKELY.contains(&text.len());
         let distance = |name| strsim::osa_distance(&text, name);
-        let names_type = distance("auth_type") < distance("auth_pass").min(4);
+        let names_type = comparable && distance("auth_type") < distance("auth_pass").min(4);
         if type_follows && !text.is_empty() {
             // A password in the place of the type, or behind it.
             let shown = if is_type(&text) { word.len() } else { 0 };
@@ -42,7 +47,9 @@ fn named_after(line: &[u8]) -> Option<usize> {
         }
         if names_type {
             type_follows = true;
-        } else if text.contains("pass") || strsim::jaro_winkler(&text, "auth_pass") > 0.85 {
+        } else if text.contains("pass")
+            || comparable && strsim::jaro_winkler(&text, "auth_pass") > 0.85
+        {
             let name = word.iter().position(|byte| *byte == b'=');
             return Some(from + name.unwrap_or(word.len()));
         }

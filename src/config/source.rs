@@ -298,6 +298,11 @@ impl Source {
         &text[wide(span.start).min(end)..end]
     }
 
+    /// The line on which a span starts, for comparing.
+    pub(super) fn line_of(&self, span: Span) -> (FileId, usize) {
+        (span.file, self.file(span.file).line_index(wide(span.start)))
+    }
+
     /// Where a span starts in the file that it is written in.
     pub(super) fn place(&self, span: Span) -> Place {
         let (span, _) = self.written(span);

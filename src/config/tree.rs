@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded_and_reported_once() {
-        let text = "a{".repeat(100_000) + &"}".repeat(100_000) + "z";
+        let text = "a{\n".repeat(100_000) + &"}\n".repeat(100_000) + "z";
         let (tree, said) = run(&text);
         assert!(tree.ends_with(";z"), "{tree}");
         assert_eq!(said.len(), 1, "{said:?}");

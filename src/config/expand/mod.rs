@@ -24,7 +24,7 @@ use super::{
 
 /// Most that expansion may make of a configuration: bytes, with something for each line and replacement. The
 /// manual's example of 65,024 instances takes two thirds of it.
-const MOST_WORK: usize = 64 << 20;
+const MOST_WORK: usize = 96 << 20;
 /// Deepest nesting of definitions of several lines and repetitions.
 const MAX_DEPTH: usize = 32;
 /// Longest line that keepalived reads whole, in bytes.
@@ -172,7 +172,7 @@ impl Expander<'_> {
     fn work(&mut self, amount: usize, line: &Text) {
         let before = self.is_exhausted();
         self.worked = self.worked.saturating_add(amount);
-        if self.is_exhausted() && !before {
+        if !before && self.is_exhausted() {
             let message = "definitions and repetitions make more than is read; the rest is dropped";
             let hint = format!("{} MiB", MOST_WORK >> 20);
             let place = line.place(0, line.len());
@@ -191,6 +191,10 @@ impl Expander<'_> {
             let message =
                 format!("more than {MAX_DEPTH} definitions stand for one another; dropped");
             self.drafts.push(Draft::error(place, message));
+            // As deep as that, there may be twice as many at each depth: this was one too many.
+            self.worked = usize::MAX;
+        }
+        if self.is_exhausted() {
             return;
         }
         let bytes = text.bytes();

@@ -160,7 +160,7 @@ fn what_a_setting_cannot_be_is_said_with_the_range() {
 }
 
 #[test]
-fn unknown_words_are_errors_with_a_guess() {
+fn unknown_words_are_reported_with_a_guess() {
     for (line, message, hint) in [
         (
             "worker 3",
@@ -187,7 +187,6 @@ fn unknown_words_are_errors_with_a_guess() {
         let error = parsed.diagnostics.iter().find(|d| d.message == message);
         let error = error.unwrap_or_else(|| panic!("{}", parsed.report()));
         assert_eq!(error.hint.as_deref(), Some(hint));
-        assert!(parsed.has_errors());
     }
 }
 
