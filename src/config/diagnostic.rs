@@ -1,8 +1,8 @@
 //! What is said about a configuration: where, how bad, what, and what to do about it.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
-use super::source::{Source, Span};
+use super::source::{Definition, Source, Span};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,6 +106,8 @@ impl Draft {
 /// Findings that are shown: what nobody would read, and what would take a file of closing braces
 /// a minute to place.
 const MOST: usize = 500;
+/// The same on one line.
+const MOST_ON_LINE: usize = 50;
 
 /// Every finding of a run, in the order of discovery, and the places that no finding may show.
 #[derive(Debug, Default)]
@@ -140,16 +142,34 @@ impl Drafts {
     pub(super) fn finish(mut self, source: &mut Source) -> Vec<Diagnostic> {
         for secret in &self.secrets {
             source.hide(*secret);
+            for place in source.all_written(*secret) {
+                source.hide(place);
+            }
         }
         for open in &self.open {
             source.reveal(*open);
+            source.reveal(source.written(*open).0);
         }
-        self.found.sort_by_key(|draft| {
-            (
-                draft.span.file,
-                draft.span.start,
-                std::cmp::Reverse(draft.severity),
-            )
+        self.found.sort_by_cached_key(|draft| {
+            let (place, _) = source.written(draft.span);
+            (source.order(place), std::cmp::Reverse(draft.severity))
+        });
+        // What a repeated line or a file included twice says is said once.
+        let mut said = HashSet::new();
+        self.found.retain(|draft| {
+            let (place, _) = source.written(draft.span);
+            said.insert((place, draft.message.clone()))
+        });
+        let mut line = None;
+        let mut on_line = 0;
+        self.found.retain_mut(|draft| {
+            let own = source.line_of(source.written(draft.span).0);
+            on_line = if line == Some(own) { on_line + 1 } else { 1 };
+            line = Some(own);
+            if on_line == MOST_ON_LINE {
+                draft.hint = Some("the rest of the line is not reported".to_owned());
+            }
+            on_line <= MOST_ON_LINE
         });
         if self.found.len() > MOST {
             self.found.truncate(MOST);
@@ -164,19 +184,34 @@ impl Drafts {
             for secret in met.chain(&own) {
                 draft.message = draft.message.replace(&source.quoted(*secret), "`****`");
             }
-            let place = source.place(draft.span);
+            let (span, definition) = source.written(draft.span);
+            let place = source.place(span);
+            let from = definition.and_then(|from| defined(from, span, source));
+            let hints = [draft.hint, from];
+            let hints: Vec<String> = hints.into_iter().flatten().collect();
             Diagnostic {
                 severity: draft.severity,
-                file: source.name(draft.span.file).to_owned(),
+                file: source.name(span.file).to_owned(),
                 line: place.line,
                 column: place.column,
-                length: source.length(draft.span),
+                length: source.length(span),
                 message: draft.message,
-                hint: draft.hint,
+                hint: (!hints.is_empty()).then(|| hints.join("; ")),
             }
         });
         placed.collect()
     }
+}
+
+/// Where the definition stands that text at `place` comes from, if it is not there.
+fn defined(from: Definition, place: Span, source: &Source) -> Option<String> {
+    let line = source.place(from.value).line;
+    if from.value.file == place.file && line == source.place(place).line {
+        return None;
+    }
+    let name = String::from_utf8_lossy(source.bytes(from.name));
+    let file = source.name(from.value.file);
+    Some(format!("from the definition of `${name}` at {file}:{line}"))
 }
 
 /// Widest part of a source line that is shown, in characters: one screen line and a half.
@@ -245,8 +280,16 @@ mod tests {
 
     #[test]
     fn every_finding_names_its_file_and_shows_its_line() {
-        let mut source = Source::new("first.conf", b"one and another\n three\n");
-        let second = source.add("second.conf", b"four\n\n auth_pass S3cr3t\n five\n");
+        let mut source = Source::new("first.conf", b"one and another\n three\n\n");
+        let second = source.add(
+            "second.conf",
+            b"four\n\n auth_pass S3cr3t\n five\n".to_vec(),
+            Some(Span {
+                file: FileId::FIRST,
+                start: 22,
+                end: 23,
+            }),
+        );
         let span = |file, start, end| Span { file, start, end };
         let mut drafts = Drafts::default();
         // `S3cr3t` in the second file has the place of `three` in the first one.

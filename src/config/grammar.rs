@@ -1,6 +1,6 @@
 //! The whole grammar: every table of keywords.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     address, auth, bfd, checker, file, global, host,
@@ -46,7 +46,12 @@ pub(super) fn braces() -> Braces {
     let outside = file::TABLE.facts().map(|(_, facts)| facts);
     let outside = outside.filter(|facts| facts.needs_brace(true));
     let outside = outside.map(|facts| facts.name);
+    let mut homes: HashMap<_, Vec<_>> = HashMap::new();
+    for (block, facts) in keywords() {
+        homes.entry(facts.name).or_default().push(block);
+    }
     Braces {
+        homes,
         outside: anywhere.iter().copied().chain(outside).collect(),
         anywhere,
         top_only: names(Facts::is_top_only),

@@ -1,12 +1,13 @@
 //! From lines to tokens: comments, quotes, escapes and braces (keepalived.conf(5)).
 //!
 //! Two passes over each line, as keepalived does it. The first removes comments, carriage
-//! returns and the backslash of `\#` and `\!`, and keeps where each remaining byte stood. The
-//! second finds words and braces in what is left.
+//! returns and the backslash of `\#` and `\!`, and keeps where each remaining byte stood; expansion may have
+//! done that already. The second finds words and braces in what is left.
+
+use std::borrow::Cow;
 
 use super::{
     diagnostic::{Draft, Drafts},
-    expand::Line,
     source::Span,
 };
 
@@ -29,70 +30,99 @@ pub(super) enum Token {
     Close(Span),
 }
 
-/// The text behind the first word of a run, comments gone, quotes and escapes untouched: scripts
-/// are read from it again by their own rule.
+/// The text behind the first word of a run, comments gone, quotes and escapes untouched, if there are any: scripts are
+/// read from it again by their own rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tail(pub(super) Vec<u8>);
 
-/// A line without comments, and where each byte stood in the line.
-struct Clean {
-    bytes: Vec<u8>,
-    origins: Vec<usize>,
+/// A line for the lexer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line<'a> {
+    pub(super) bytes: &'a [u8],
+    /// Where it stands.
+    pub(super) place: Span,
+    /// Comments and escapes are gone from it.
+    pub(super) clean: bool,
 }
 
-impl Clean {
-    fn of(line: &Line<'_>, drafts: &mut Drafts) -> Self {
+/// A line without comments.
+struct Clean<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// Where each byte stood in the line, if not where it stands now.
+    origins: Vec<usize>,
+    place: Span,
+}
+
+impl<'a> Clean<'a> {
+    fn of(line: &Line<'a>) -> Self {
         let mut clean = Self {
-            bytes: Vec::with_capacity(line.bytes.len()),
-            origins: Vec::with_capacity(line.bytes.len()),
+            bytes: Cow::Borrowed(line.bytes),
+            origins: Vec::new(),
+            place: line.place,
         };
-        let mut quote = None;
-        let mut at = 0;
-        while let Some(&byte) = line.bytes.get(at) {
-            let next = line.bytes.get(at + 1);
-            match byte {
-                b'\r' => {}
-                b'"' => {
-                    quote = if quote.is_none() { Some(at) } else { None };
-                    clean.push(byte, at);
-                }
-                b'\\' if quote.is_none() && matches!(next, Some(b'#' | b'!')) => {
-                    at += 1;
-                    clean.push(line.bytes[at], at);
-                }
-                b'#' | b'!' if quote.is_none() => break,
-                _ => clean.push(byte, at),
-            }
-            at += 1;
+        if line.clean {
+            return clean;
         }
-        if let Some(open) = quote {
-            let span = line.span(open, open + 1);
-            drafts.push(Draft::error(span, "the quote is not closed on this line"));
+        // Where the first byte vanishes; up to a comment, all of the line mostly stays.
+        let mut quoted = false;
+        for (at, byte) in line.bytes.iter().enumerate() {
+            match byte {
+                b'"' => quoted = !quoted,
+                b'#' | b'!' if !quoted => {
+                    clean.bytes = Cow::Borrowed(&line.bytes[..at]);
+                    return clean;
+                }
+                b'\r' | b'\\' => {
+                    clean.rewrite(line.bytes);
+                    return clean;
+                }
+                _ => {}
+            }
         }
         clean
     }
 
-    fn push(&mut self, byte: u8, origin: usize) {
-        self.bytes.push(byte);
-        self.origins.push(origin);
+    fn rewrite(&mut self, line: &[u8]) {
+        let mut bytes = Vec::with_capacity(line.len());
+        let (mut quoted, mut at) = (false, 0);
+        while let Some(&byte) = line.get(at) {
+            match byte {
+                b'\r' => {
+                    at += 1;
+                    continue;
+                }
+                b'"' => quoted = !quoted,
+                b'\\' if !quoted && matches!(line.get(at + 1), Some(b'#' | b'!')) => at += 1,
+                b'#' | b'!' if !quoted => break,
+                _ => {}
+            }
+            bytes.push(line[at]);
+            self.origins.push(at);
+            at += 1;
+        }
+        self.bytes = Cow::Owned(bytes);
     }
 
     /// The place of the clean bytes `from..to`, which must not be empty.
-    fn span(&self, line: &Line<'_>, from: usize, to: usize) -> Span {
-        line.span(self.origins[from], self.origins[to - 1] + 1)
+    fn span(&self, from: usize, to: usize) -> Span {
+        if self.origins.is_empty() {
+            self.place.part(from, to)
+        } else {
+            self.place
+                .part(self.origins[from], self.origins[to - 1] + 1)
+        }
     }
 }
 
-fn is_blank(byte: u8) -> bool {
+const fn is_blank(byte: u8) -> bool {
     // Vertical tab as well as what Rust calls white space, as C's isspace().
     byte.is_ascii_whitespace() || byte == 0x0b
 }
 
-/// The tokens of one line.
-pub(super) fn lex(line: &Line<'_>, drafts: &mut Drafts) -> Vec<Token> {
-    let clean = Clean::of(line, drafts);
-    let bytes = &clean.bytes;
-    let mut tokens = Vec::new();
+/// The tokens of one line, one after the other.
+pub(super) fn lex(line: &Line<'_>, drafts: &mut Drafts, mut take: impl FnMut(Token, &mut Drafts)) {
+    let clean = Clean::of(line);
+    let bytes = clean.bytes.as_ref();
     let mut words: Vec<Word> = Vec::new();
     let mut tail_from = 0;
     let mut at = 0;
@@ -100,18 +130,26 @@ pub(super) fn lex(line: &Line<'_>, drafts: &mut Drafts) -> Vec<Token> {
         if is_blank(byte) {
             at += 1;
         } else if matches!(byte, b'{' | b'}') {
-            end_run(&mut tokens, &mut words, &bytes[tail_from..at]);
-            let span = clean.span(line, at, at + 1);
-            tokens.push(if byte == b'{' {
+            if let Some(run) = end_run(&mut words, &bytes[tail_from..at]) {
+                take(run, drafts);
+            }
+            let span = clean.span(at, at + 1);
+            let brace = if byte == b'{' {
                 Token::Open(span)
             } else {
                 Token::Close(span)
-            });
+            };
+            take(brace, drafts);
             at += 1;
             tail_from = at;
         } else {
             let (text, end) = word(bytes, at);
-            let span = clean.span(line, at, end);
+            let span = clean.span(at, end);
+            if byte == b'"' && text.len() + 1 == end - at {
+                let message = "the quote is not closed on this line, with which it ends";
+                let quote = clean.span(at, at + 1);
+                drafts.push(Draft::warning(quote, message));
+            }
             words.push(utf8(text, span, drafts));
             at = end;
             if words.len() == 1 {
@@ -119,15 +157,22 @@ pub(super) fn lex(line: &Line<'_>, drafts: &mut Drafts) -> Vec<Token> {
             }
         }
     }
-    end_run(&mut tokens, &mut words, &bytes[tail_from..]);
-    tokens
+    if let Some(run) = end_run(&mut words, &bytes[tail_from..]) {
+        take(run, drafts);
+    }
 }
 
-fn end_run(tokens: &mut Vec<Token>, words: &mut Vec<Word>, tail: &[u8]) {
-    if !words.is_empty() {
-        let tail = Tail(tail.trim_ascii().to_vec());
-        tokens.push(Token::Words(std::mem::take(words), tail));
+fn end_run(words: &mut Vec<Word>, tail: &[u8]) -> Option<Token> {
+    if words.is_empty() {
+        return None;
     }
+    let special = |byte: &u8| matches!(byte, b'"' | b'\'' | b'\\');
+    let tail = if tail.iter().any(special) {
+        Tail(tail.trim_ascii().to_vec())
+    } else {
+        Tail::default()
+    };
+    Some(Token::Words(std::mem::take(words), tail))
 }
 
 /// The word that starts at `at`, without its quotes, and where it ends, with them.
@@ -140,12 +185,31 @@ fn word(bytes: &[u8], at: usize) -> (&[u8], usize) {
             None => (inner, bytes.len()),
         };
     }
-    let ends = |byte: &u8| is_blank(*byte) || matches!(byte, b'"' | b'{' | b'}');
-    let length = bytes[at..]
-        .iter()
-        .position(ends)
-        .unwrap_or(bytes.len() - at);
-    (&bytes[at..at + length], at + length)
+    let mut end = at;
+    while let Some(&byte) = bytes.get(end) {
+        if is_blank(byte) || matches!(byte, b'"' | b'}') {
+            break;
+        }
+        if byte == b'{' {
+            // `${NAME}` that nothing defines is a part of the word.
+            let behind_dollar = end > at && bytes[end - 1] == b'$';
+            match behind_dollar.then(|| name_in_braces(bytes, end)).flatten() {
+                Some(close) => end = close,
+                None => break,
+            }
+        }
+        end += 1;
+    }
+    (&bytes[at..end], end)
+}
+
+/// Where the braces that open at `open` close, if they hold a name.
+fn name_in_braces(bytes: &[u8], open: usize) -> Option<usize> {
+    let inner = &bytes[open + 1..];
+    let is_name = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
+    let length = inner.iter().take_while(is_name).count();
+    let closed = inner.get(length) == Some(&b'}');
+    (length > 0 && closed).then_some(open + 1 + length)
 }
 
 fn utf8(text: &[u8], span: Span, drafts: &mut Drafts) -> Word {
@@ -164,14 +228,24 @@ mod tests {
     use super::*;
     use crate::config::source::FileId;
 
-    /// Words joined by `,`, runs and braces apart by blanks.
-    fn shape(text: &str) -> String {
-        let mut drafts = Drafts::default();
+    fn tokens(text: &str, start: u32) -> Vec<Token> {
+        let place = Span {
+            file: FileId::FIRST,
+            start,
+            end: start + u32::try_from(text.len()).unwrap(),
+        };
         let line = Line {
             bytes: text.as_bytes(),
-            file: FileId::FIRST,
-            start: 0,
+            place,
+            clean: false,
         };
+        let mut tokens = Vec::new();
+        lex(&line, &mut Drafts::default(), |token, _| tokens.push(token));
+        tokens
+    }
+
+    /// Words joined by `,`, runs and braces apart by blanks.
+    fn shape(text: &str) -> String {
         let show = |token: &Token| match token {
             Token::Words(words, _) => {
                 let texts: Vec<&str> = words.iter().map(|w| w.text.as_str()).collect();
@@ -180,8 +254,11 @@ mod tests {
             Token::Open(_) => "{".to_owned(),
             Token::Close(_) => "}".to_owned(),
         };
-        let tokens = lex(&line, &mut drafts);
-        tokens.iter().map(show).collect::<Vec<_>>().join(" ")
+        tokens(text, 0)
+            .iter()
+            .map(show)
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     #[test]
@@ -218,14 +295,7 @@ mod tests {
 
     #[test]
     fn spans_point_into_the_line_as_it_was_written() {
-        let mut drafts = Drafts::default();
-        let text = r#"ab \#c "d e" f"#;
-        let line = Line {
-            bytes: text.as_bytes(),
-            file: FileId::FIRST,
-            start: 100,
-        };
-        let tokens = lex(&line, &mut drafts);
+        let tokens = tokens(r#"ab \#c "d e" f"#, 100);
         let Token::Words(words, tail) = &tokens[0] else {
             panic!("{tokens:?}");
         };

@@ -125,7 +125,9 @@ pub fn parse(file_name: &str, text: &[u8]) -> Parsed {
 pub fn read(request: &Request<'_>) -> Parsed {
     let mut source = Source::new(request.file, request.text);
     let mut drafts = Drafts::default();
-    let stmts = tree::build(&source, &grammar::braces(), &mut drafts);
+    let rows = expand::expand(request, &mut source, &mut drafts);
+    let stmts = tree::build(&rows, &source, &grammar::braces(), &mut drafts);
+    drop(rows);
     let mut draft = FileDraft::default();
     walk::walk(&mut draft, &stmts, &file::TABLE, &mut drafts);
     let config = draft.finish(&mut drafts);

@@ -126,7 +126,7 @@ impl Stmt {
     /// A command with its user and group.
     pub(super) fn command(&self, drafts: &mut Drafts) -> Option<Script> {
         let first = self.first(drafts)?;
-        let text = String::from_utf8_lossy(&self.tail.0);
+        let text = self.tail();
         let Some(words) = value::script_words(&text) else {
             let message = "a quote of the command is not closed";
             drafts.push(Draft::warning(first.span, message));

@@ -5,8 +5,10 @@ use std::fmt;
 /// What a configuration is read from.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
-    /// The path of the file: it names places, and relative includes count from its folder.
+    /// The path of the file: it names places.
     pub file: &'a str,
+    /// Its folder, absolute: relative includes count from it, and `${_PWD}` stands for it.
+    pub folder: &'a str,
     /// What the file holds.
     pub text: &'a [u8],
     /// What `@id` lines are kept by and `${_INSTANCE}` stands for: keepalived's `-i`, by default the host's name up to
@@ -23,6 +25,7 @@ impl<'a> Request<'a> {
     pub fn alone(file: &'a str, text: &'a [u8]) -> Self {
         Self {
             file,
+            folder: "",
             text,
             id: "",
             seed: 0,

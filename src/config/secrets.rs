@@ -18,12 +18,28 @@ pub(super) fn is_type(word: &str) -> bool {
 /// Where a line that names something like a password stops being fit to show, however the line
 /// was meant: misspelt, in a block that was skipped, or cut by a brace.
 pub(super) fn secret_after(line: &[u8]) -> Option<usize> {
+    let after = named_after(line)?;
+    // What is listed for a line with a password may be passwords.
+    let listed = line.trim_ascii_start().starts_with(b"~LST");
+    let list = line.iter().position(|byte| *byte == b',');
+    Some(
+        list.filter(|_| listed)
+            .map_or(after, |list| after.min(list)),
+    )
+}
+
+/// Bytes of words that may be misspelt names of a password.
+const LIKELY: std::ops::RangeInclusive<usize> = 4..=64;
+
+fn named_after(line: &[u8]) -> Option<usize> {
     let mut from = 0;
     let mut type_follows = false;
     for word in line.split(|byte| !byte.is_ascii_graphic() || matches!(byte, b'{' | b'}')) {
         let text = String::from_utf8_lossy(word).to_ascii_lowercase();
+        // Comparing costs the product of the lengths, and no other word comes near.
+        let comparable = LIKELY.contains(&text.len());
         let distance = |name| strsim::osa_distance(&text, name);
-        let names_type = distance("auth_type") < distance("auth_pass").min(4);
+        let names_type = comparable && distance("auth_type") < distance("auth_pass").min(4);
         if type_follows && !text.is_empty() {
             // A password in the place of the type, or behind it.
             let shown = if is_type(&text) { word.len() } else { 0 };
@@ -31,7 +47,9 @@ pub(super) fn secret_after(line: &[u8]) -> Option<usize> {
         }
         if names_type {
             type_follows = true;
-        } else if text.contains("pass") || strsim::jaro_winkler(&text, "auth_pass") > 0.85 {
+        } else if text.contains("pass")
+            || comparable && strsim::jaro_winkler(&text, "auth_pass") > 0.85
+        {
             let name = word.iter().position(|byte| *byte == b'=');
             return Some(from + name.unwrap_or(word.len()));
         }
@@ -56,6 +74,8 @@ mod tests {
             ("auth_type secret", "auth_type "),
             ("auth_typ SIMPLE", "auth_typ SIMPLE"),
             ("interface eth0", "interface eth0"),
+            ("~LST(p, a, b) auth_pass $p", "~LST(p"),
+            ("~LST(p, a, b) weight $p", "~LST(p, a, b) weight $p"),
         ] {
             let after = secret_after(line.as_bytes()).unwrap_or(line.len());
             assert_eq!(&line[..after], shown, "{line}");

@@ -3,11 +3,14 @@
 //! A line's words are one statement; a `{` on the same line or the next opens its block. What the grammar
 //! says about braces ([`Braces`]) serves only to find the one that somebody forgot.
 
-use std::collections::HashSet;
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
 
 use super::{
     diagnostic::{Draft, Drafts},
-    expand::expand,
+    expand::Row,
     lexer::{Tail, Token, Word, lex},
     source::{Source, Span, quoted},
 };
@@ -17,9 +20,20 @@ use super::{
 pub(super) struct Stmt {
     pub(super) keyword: Word,
     pub(super) args: Vec<Word>,
-    /// The line behind the keyword, for scripts.
-    pub(super) tail: Tail,
+    tail: Tail,
     pub(super) block: Option<Vec<Self>>,
+}
+
+impl Stmt {
+    /// The line behind the keyword, for scripts.
+    pub(super) fn tail(&self) -> Cow<'_, str> {
+        if self.tail.0.is_empty() {
+            let words: Vec<&str> = self.args.iter().map(|word| word.text.as_str()).collect();
+            words.join(" ").into()
+        } else {
+            String::from_utf8_lossy(&self.tail.0)
+        }
+    }
 }
 
 /// Deepest nesting of blocks. keepalived's own grammar needs four.
@@ -34,6 +48,8 @@ pub(super) struct Braces {
     pub(super) outside: HashSet<&'static str>,
     /// Keywords that only ever stand outside every block: one inside means that a `}` is missing.
     pub(super) top_only: HashSet<&'static str>,
+    /// The blocks that each keyword stands in.
+    pub(super) homes: HashMap<&'static str, Vec<&'static str>>,
 }
 
 struct Frame {
@@ -54,12 +70,15 @@ struct Builder<'a> {
     secret: bool,
     braces: &'a Braces,
     source: &'a Source,
-    drafts: &'a mut Drafts,
 }
 
-/// Reads a whole file.
-pub(super) fn build(source: &Source, braces: &Braces, drafts: &mut Drafts) -> Vec<Stmt> {
-    let lines = expand(source, drafts);
+/// Reads the lines of a configuration.
+pub(super) fn build(
+    rows: &[Row],
+    source: &Source,
+    braces: &Braces,
+    drafts: &mut Drafts,
+) -> Vec<Stmt> {
     let mut builder = Builder {
         frames: vec![Frame {
             stmts: Some(Vec::new()),
@@ -70,19 +89,19 @@ pub(super) fn build(source: &Source, braces: &Braces, drafts: &mut Drafts) -> Ve
         secret: false,
         braces,
         source,
-        drafts,
     };
-    for line in &lines {
-        let tokens = lex(line, builder.drafts);
-        for (index, token) in tokens.into_iter().enumerate() {
+    for row in rows {
+        let mut first = true;
+        lex(&row.line(source), drafts, |token, drafts| {
             match token {
-                Token::Words(words, tail) => builder.words(words, tail, index == 0),
-                Token::Open(span) => builder.open(span),
-                Token::Close(span) => builder.close(span),
+                Token::Words(words, tail) => builder.words(words, tail, first, drafts),
+                Token::Open(span) => builder.open(span, drafts),
+                Token::Close(span) => builder.close(span, drafts),
             }
-        }
+            first = false;
+        });
     }
-    builder.finish()
+    builder.finish(drafts)
 }
 
 impl Builder<'_> {
@@ -99,7 +118,7 @@ impl Builder<'_> {
     }
 
     /// Reports a keyword whose `{` has not come, and says whether there is one.
-    fn lacks_brace(&mut self) -> Option<Span> {
+    fn lacks_brace(&mut self, drafts: &mut Drafts) -> Option<Span> {
         let outside = self.frames.len() == 1;
         let stmt = self.last()?;
         let (name, span) = (stmt.keyword.text.clone(), stmt.keyword.span);
@@ -112,7 +131,7 @@ impl Builder<'_> {
             return None;
         }
         let message = format!("`{name}` lacks its `{{`");
-        self.drafts.push(Draft::error(span, message));
+        drafts.push(Draft::warning(span, message));
         Some(span)
     }
 
@@ -125,10 +144,10 @@ impl Builder<'_> {
         self.attachable = false;
     }
 
-    fn words(&mut self, words: Vec<Word>, tail: Tail, first: bool) {
+    fn words(&mut self, words: Vec<Word>, tail: Tail, first: bool, drafts: &mut Drafts) {
         if self.secret {
             for word in &words {
-                self.drafts.hide(word.span);
+                drafts.hide(word.span);
             }
         }
         self.secret = words.last().is_some_and(|word| word.text == "auth_pass");
@@ -140,8 +159,8 @@ impl Builder<'_> {
             return;
         };
         if first && self.frames.len() > 1 && self.braces.top_only.contains(keyword.text.as_str()) {
-            self.close_all_before(&keyword);
-        } else if let Some(span) = self.lacks_brace() {
+            self.close_all_before(&keyword, drafts);
+        } else if let Some(span) = self.lacks_brace(drafts) {
             self.push_frame(span);
         }
         if let Some(stmts) = self.stmts() {
@@ -156,36 +175,70 @@ impl Builder<'_> {
     }
 
     /// A keyword that cannot stand in a block: every open block should have ended before it.
-    fn close_all_before(&mut self, keyword: &Word) {
-        self.lacks_brace();
+    fn close_all_before(&mut self, keyword: &Word, drafts: &mut Drafts) {
+        self.lacks_brace(drafts);
+        self.close_before(keyword, 1, drafts);
+    }
+
+    /// Ends all blocks but the outermost `kept`, for a keyword that cannot stand in them.
+    fn close_before(&mut self, keyword: &Word, kept: usize, drafts: &mut Drafts) {
         let innermost = self.frames.last().map_or_else(Span::default, |f| f.opened);
         let line = self.source.place(innermost).line;
-        let missing = self.frames.len() - 1;
+        let missing = self.frames.len() - kept;
         let what = if missing == 1 { "a `}` is" } else { "`}`s are" };
         let message = format!("{what} missing before {}", quoted(&keyword.text));
         let hint = format!("the block opened on line {line} is not closed");
-        self.drafts
-            .push(Draft::error(keyword.span, message).hint(hint));
-        while self.frames.len() > 1 {
+        drafts.push(Draft::error(keyword.span, message).hint(hint));
+        while self.frames.len() > kept {
             self.pop();
         }
     }
 
-    fn open(&mut self, span: Span) {
+    /// How many of the outermost blocks stay open where the last statement opens its block: those around it that it
+    /// may stand in, where the innermost is one that it cannot stand in.
+    fn misplaced(&mut self) -> Option<usize> {
+        let braces = self.braces;
+        let homes = braces.homes.get(self.last()?.keyword.text.as_str())?;
+        let openers: Vec<Option<&str>> = self.openers().collect();
+        let innermost = (*openers.last()?)?;
+        if homes.contains(&innermost) || !braces.homes.contains_key(innermost) {
+            return None;
+        }
+        let fits = |opener: &Option<&str>| opener.is_some_and(|name| homes.contains(&name));
+        openers.iter().rposition(fits).map(|at| at + 2)
+    }
+
+    /// The keywords of the open blocks, outermost first; `None` for one whose content is thrown away.
+    fn openers(&self) -> impl Iterator<Item = Option<&str>> {
+        let owners = self.frames.iter().take(self.frames.len() - 1);
+        owners.map(|frame| {
+            let owner = frame.stmts.as_ref()?.last()?;
+            Some(owner.keyword.text.as_str())
+        })
+    }
+
+    fn open(&mut self, span: Span, drafts: &mut Drafts) {
         if self.too_deep > 0 {
             self.too_deep += 1;
         } else if self.frames.len() > MAX_DEPTH {
             let message = format!("more than {MAX_DEPTH} blocks in one another");
-            self.drafts.push(Draft::error(span, message));
+            drafts.push(Draft::error(span, message));
             self.too_deep = 1;
         } else if self.last().is_some() {
+            if let Some(kept) = self.misplaced()
+                && let Some(stmt) = self.stmts().and_then(Vec::pop)
+            {
+                self.close_before(&stmt.keyword, kept, drafts);
+                if let Some(stmts) = self.stmts() {
+                    stmts.push(stmt);
+                }
+            }
             self.push_frame(span);
         } else {
             let inside_dropped = self.stmts().is_none();
             if !inside_dropped {
                 let hint = "what it encloses is skipped";
-                self.drafts
-                    .push(Draft::error(span, "a `{` without a keyword").hint(hint));
+                drafts.push(Draft::warning(span, "a `{` without a keyword").hint(hint));
             }
             self.frames.push(Frame {
                 stmts: None,
@@ -195,12 +248,12 @@ impl Builder<'_> {
         }
     }
 
-    fn close(&mut self, span: Span) {
+    fn close(&mut self, span: Span, drafts: &mut Drafts) {
         if self.too_deep > 0 {
             self.too_deep -= 1;
             return;
         }
-        if self.lacks_brace().is_some()
+        if self.lacks_brace(drafts).is_some()
             && let Some(stmt) = self.last()
         {
             stmt.block = Some(Vec::new());
@@ -208,8 +261,7 @@ impl Builder<'_> {
         if self.frames.len() > 1 {
             self.pop();
         } else {
-            self.drafts
-                .push(Draft::error(span, "a `}` that closes nothing"));
+            drafts.push(Draft::warning(span, "a `}` that closes nothing"));
         }
         self.attachable = false;
     }
@@ -226,16 +278,28 @@ impl Builder<'_> {
         self.attachable = false;
     }
 
-    fn finish(mut self) -> Vec<Stmt> {
-        if self.lacks_brace().is_some()
+    fn finish(mut self, drafts: &mut Drafts) -> Vec<Stmt> {
+        if self.lacks_brace(drafts).is_some()
             && let Some(stmt) = self.last()
         {
             stmt.block = Some(Vec::new());
         }
-        let open: Vec<Span> = self.frames.iter().skip(1).map(|f| f.opened).collect();
-        for span in open {
-            self.drafts
-                .push(Draft::error(span, "the block opened here is never closed"));
+        if let Some(innermost) = self.frames.iter().skip(1).last() {
+            let message = "the block opened here is never closed";
+            let mut draft = Draft::warning(innermost.opened, message);
+            let around = self.frames.len() - 2;
+            if around > 0 {
+                let or = if around == 1 {
+                    "is the one"
+                } else {
+                    "are the ones"
+                };
+                draft = draft.hint(format!(
+                    "nor {or} around it: `}}` is missing {} times",
+                    around + 1
+                ));
+            }
+            drafts.push(draft);
         }
         while self.frames.len() > 1 {
             self.pop();
@@ -250,6 +314,7 @@ impl Builder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{expand::expand, request::Request};
 
     fn shape(stmts: &[Stmt]) -> String {
         let show = |stmt: &Stmt| {
@@ -266,11 +331,10 @@ mod tests {
     fn run(text: &str) -> (String, Vec<String>) {
         let mut source = Source::new("f", text.as_bytes());
         let mut drafts = Drafts::default();
-        let tree = shape(&build(
-            &source,
-            &crate::config::grammar::braces(),
-            &mut drafts,
-        ));
+        let request = Request::alone("f", text.as_bytes());
+        let rows = expand(&request, &mut source, &mut drafts);
+        let braces = crate::config::grammar::braces();
+        let tree = shape(&build(&rows, &source, &braces, &mut drafts));
         let said = drafts.finish(&mut source);
         (tree, said.iter().map(ToString::to_string).collect())
     }
@@ -293,17 +357,14 @@ mod tests {
     fn surplus_and_missing_closing_braces_are_reported_where_they_are() {
         assert_eq!(
             run("a {\n}\n }\nb").1,
-            ["f:3:2: error: a `}` that closes nothing"]
+            ["f:3:2: warning: a `}` that closes nothing"]
         );
         assert_eq!(run("a {\n}\n }\nb").0, "a{};b");
         let (tree, said) = run("a {\n b {\n");
         assert_eq!(tree, "a{b{}}");
         assert_eq!(
             said,
-            [
-                "f:1:3: error: the block opened here is never closed",
-                "f:2:4: error: the block opened here is never closed"
-            ]
+            ["f:2:4: warning: the block opened here is never closed"]
         );
     }
 
@@ -321,22 +382,22 @@ mod tests {
     fn a_missing_opening_brace_is_reported_and_supplied() {
         let (tree, said) = run("vrrp_instance A\n state MASTER\n}\nx");
         assert_eq!(tree, "vrrp_instance A{state MASTER};x");
-        assert_eq!(said, ["f:1:1: error: `vrrp_instance` lacks its `{`"]);
+        assert_eq!(said, ["f:1:1: warning: `vrrp_instance` lacks its `{`"]);
         let (tree, said) = run("real_server {\n TCP_CHECK\n}\nx");
         assert_eq!(tree, "real_server{TCP_CHECK{}};x");
-        assert_eq!(said, ["f:2:2: error: `TCP_CHECK` lacks its `{`"]);
+        assert_eq!(said, ["f:2:2: warning: `TCP_CHECK` lacks its `{`"]);
     }
 
     #[test]
     fn an_opening_brace_without_a_keyword_skips_what_it_encloses() {
         let (tree, said) = run("a\n{ b }\n{ c {d} }\ne");
         assert_eq!(tree, "a{b};e");
-        assert_eq!(said, ["f:3:1: error: a `{` without a keyword"]);
+        assert_eq!(said, ["f:3:1: warning: a `{` without a keyword"]);
     }
 
     #[test]
     fn nesting_is_bounded_and_reported_once() {
-        let text = "a{".repeat(100_000) + &"}".repeat(100_000) + "z";
+        let text = "a{\n".repeat(100_000) + &"}\n".repeat(100_000) + "z";
         let (tree, said) = run(&text);
         assert!(tree.ends_with(";z"), "{tree}");
         assert_eq!(said.len(), 1, "{said:?}");

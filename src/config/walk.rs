@@ -58,13 +58,13 @@ fn shape_fits(shape: Shape, stmt: &Stmt, drafts: &mut Drafts) -> bool {
     match (shape, stmt.block.is_some()) {
         (Shape::Block, false) => {
             let message = format!("`{}` lacks its `{{`", keyword.text);
-            drafts.push(Draft::error(keyword.span, message));
+            drafts.push(Draft::warning(keyword.span, message));
             false
         }
         (Shape::Line | Shape::Lines, true) => {
             let message = format!("`{}` takes no block", keyword.text);
             let hint = "the block is skipped";
-            drafts.push(Draft::error(keyword.span, message).hint(hint));
+            drafts.push(Draft::warning(keyword.span, message).hint(hint));
             true
         }
         _ => true,

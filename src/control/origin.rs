@@ -13,6 +13,8 @@ use crate::config::{self, Host, Parsed, Request, Unreadable};
 #[derive(Clone, Debug)]
 pub struct Origin {
     file: PathBuf,
+    /// Absolute, as far as the system can say where it is.
+    folder: String,
     id: String,
     seed: u64,
 }
@@ -24,7 +26,14 @@ impl Origin {
         let id = name.trim().split('.').next().unwrap_or_default().to_owned();
         // Drawn once, so that a reload does not give other random numbers than the start.
         let seed = fastrand::u64(..);
-        Self { file, id, seed }
+        let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
+        let folder = absolute.parent().map(|folder| folder.display().to_string());
+        Self {
+            file,
+            folder: folder.unwrap_or_default(),
+            id,
+            seed,
+        }
     }
 
     /// With this configuration id (keepalived's `-i`).
@@ -50,6 +59,7 @@ impl Origin {
         let text = fs::read(&self.file)?;
         Ok(config::read(&Request {
             file: &self.file.display().to_string(),
+            folder: &self.folder,
             text: &text,
             id: &self.id,
             seed: self.seed,
@@ -99,5 +109,69 @@ impl Host for ThisHost {
 
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of its own with these files, of which those named `*.sh` may be executed.
+    fn folder(name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("xvs-origin-{}-{name}", std::process::id()));
+        fs::create_dir_all(folder.join("sub")).unwrap();
+        for (name, text) in files {
+            let path = folder.join(name);
+            fs::write(&path, text).unwrap();
+            let mode = if name.ends_with(".sh") { 0o755 } else { 0o644 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_file_is_read_with_what_it_includes_and_as_this_host() {
+        let folder = folder(
+            "host",
+            &[
+                (
+                    "main",
+                    "include sub/*\n@left global_defs { router_id l }\n@^left global_defs { router_id r${_PWD} }",
+                ),
+                ("sub/b.conf", "zork2"),
+                ("sub/a.conf", "zork1"),
+                ("sub/.hidden", "zork3"),
+                ("sub/c.sh", "zork4"),
+            ],
+        );
+        let origin = Origin::new(folder.join("main"));
+        let parsed = origin.read().unwrap();
+        let said: Vec<_> = parsed
+            .diagnostics
+            .iter()
+            .map(|d| d.message.as_str())
+            .collect();
+        assert!(
+            said[0].ends_with("c.sh` is not read: it may be executed"),
+            "{said:?}"
+        );
+        assert_eq!(
+            said[1..3],
+            ["unknown keyword `zork1`", "unknown keyword `zork2`"]
+        );
+        assert_eq!(parsed.files().len(), 3, "{:?}", parsed.files());
+        let shown = folder.display().to_string();
+        assert_eq!(parsed.config.global.router_id, Some(format!("r{shown}")));
+        let left = origin.with_id("left".to_owned()).read().unwrap();
+        assert_eq!(left.config.global.router_id.as_deref(), Some("l"));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_relative_path_means_the_folder_of_the_start() {
+        let origin = Origin::new(PathBuf::from("some.conf"));
+        assert!(origin.file().is_relative());
+        let folder = std::env::current_dir().unwrap();
+        assert_eq!(origin.folder, folder.display().to_string());
     }
 }

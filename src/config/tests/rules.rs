@@ -373,7 +373,7 @@ fn what_an_instance_cannot_do_without_is_missed_by_name() {
     );
     assert_eq!(
         said("router_id"),
-        ["1:1: error: unknown keyword `router_id`"]
+        ["1:1: warning: unknown keyword `router_id`"]
     );
     assert_eq!(
         said("global_defs {\nrouter_id\n}"),
@@ -468,7 +468,7 @@ fn out_of_range_says_the_range() {
     assert_eq!(vrrp("priority 5\npriority 6").priority, 6);
     assert_eq!(
         said(&instance("dont_track_primary {\nx\n}")),
-        ["2:1: error: `dont_track_primary` takes no block"]
+        ["2:1: warning: `dont_track_primary` takes no block"]
     );
 }
 
@@ -737,9 +737,9 @@ fn keywords_of_refused_checkers_are_still_checked() {
         said(&text),
         [
             "7:1: error: `HTTP_GET` is not supported by this version",
-            "9:1: error: unknown keyword `paht`",
+            "9:1: warning: unknown keyword `paht`",
             "13:1: error: `DNS_CHECK` is not supported by this version",
-            "14:1: error: unknown keyword `nmae`",
+            "14:1: warning: unknown keyword `nmae`",
         ]
     );
 }

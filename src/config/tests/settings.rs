@@ -139,7 +139,7 @@ fn what_a_setting_cannot_be_is_said_with_the_range() {
             "timeouts {\nudp {\n}\n}",
             "3:1: error: `udp` takes no block",
         ),
-        ("timeouts 3", "2:1: error: `timeouts` lacks its `{`"),
+        ("timeouts 3", "2:1: warning: `timeouts` lacks its `{`"),
     ] {
         let found = said(&xvs(line));
         assert!(found.contains(&message.to_owned()), "{line}: {found:?}");
@@ -155,12 +155,12 @@ fn what_a_setting_cannot_be_is_said_with_the_range() {
     );
     assert_eq!(
         said("xvs\nworkers 2\n}\n"),
-        ["1:1: error: `xvs` lacks its `{`"]
+        ["1:1: warning: `xvs` lacks its `{`"]
     );
 }
 
 #[test]
-fn unknown_words_are_errors_with_a_guess() {
+fn unknown_words_are_reported_with_a_guess() {
     for (line, message, hint) in [
         (
             "worker 3",
@@ -187,7 +187,6 @@ fn unknown_words_are_errors_with_a_guess() {
         let error = parsed.diagnostics.iter().find(|d| d.message == message);
         let error = error.unwrap_or_else(|| panic!("{}", parsed.report()));
         assert_eq!(error.hint.as_deref(), Some(hint));
-        assert!(parsed.has_errors());
     }
 }
 
