@@ -6,7 +6,6 @@ mod checkers;
 mod differences;
 mod language;
 mod legacy;
-mod language;
 mod lvs;
 mod robust;
 mod round_trip;
