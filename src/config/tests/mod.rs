@@ -4,7 +4,7 @@ mod any_checker;
 mod applied;
 mod checkers;
 mod differences;
-mod legacy;
+mod legacy_lvs;
 mod lvs;
 mod robust;
 mod round_trip;
