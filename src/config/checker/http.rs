@@ -285,7 +285,7 @@ static URL_TABLE: Table<UrlDraft> = Table {
 
 static URL: &[Keyword<UrlDraft>] = &[
     line("path", WITH_BLOCK, "the page's path").read(|draft, stmt, drafts| {
-        draft.path = stmt.text(drafts).or(draft.path.take());
+        draft.path = stmt.text(drafts).or_else(|| draft.path.take());
     }),
     line(
         "digest",

@@ -407,7 +407,7 @@ static UDP: &[Keyword<Block<UdpDraft>>] = &[
     .read(|draft, stmt, drafts| {
         let bytes = hexadecimal(stmt, false, drafts);
         let plain = |bytes: Vec<MaskedByte>| bytes.iter().map(|byte| byte.value).collect();
-        draft.own.payload = bytes.map(plain).or(draft.own.payload.take());
+        draft.own.payload = bytes.map(plain).or_else(|| draft.own.payload.take());
     }),
     line(
         "require_reply",

@@ -72,7 +72,9 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
     )
     .words(BOOLEAN)
     .read(|draft, stmt, drafts| {
-        draft.timing().alpha = stmt.boolean(drafts).or(draft.timing().alpha);
+        if let Some(alpha) = stmt.boolean(drafts) {
+            draft.timing().alpha = Some(alpha);
+        }
     })];
 
     /// The rest, but for what is about connections.

@@ -94,12 +94,12 @@ pub(super) struct ServerDraft {
 }
 
 /// What the flags of a scheduler ask for.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Flags {
     port: bool,
     fallback: bool,
     /// The last of `flag-1` and `flag-2`, which stand for whatever the scheduler makes of them.
-    numbered: Option<Span>,
+    numbered: Option<At<&'static str>>,
 }
 
 /// A real server while it is read.
@@ -464,8 +464,8 @@ impl ServerDraft {
                 (*port, *fallback) = (self.flags.port, self.flags.fallback);
             }
             _ => {
-                if let Some(span) = self.flags.numbered {
-                    let message = format!("the flag has no effect with `lb_algo {name}`");
+                if let Some(At { value, span }) = self.flags.numbered {
+                    let message = format!("`{value}` has no effect with `lb_algo {name}`");
                     drafts.push(Draft::warning(span, message));
                 }
             }

@@ -249,7 +249,8 @@ fn set_flag(draft: &mut ServerDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
             drafts.push(Draft::warning(span, message));
         }
         Some(("flag", number)) => {
-            draft.flags.numbered = Some(span);
+            let value = if number == "1" { "flag-1" } else { "flag-2" };
+            draft.flags.numbered = Some(At { value, span });
             draft.flags.fallback |= number == "1";
             draft.flags.port |= number == "2";
         }

@@ -1,7 +1,7 @@
 //! Virtual servers: what they take, how packets get to real servers, and what each rule says.
 
 use super::{
-    super::{Checker, Match, Severity, VirtualServer, parse},
+    super::{Checker, Match, VirtualServer, parse},
     config, said, server,
 };
 use crate::{
@@ -54,9 +54,12 @@ fn every_scheduler_kind_and_protocol_is_applied() {
         assert_eq!(first(&text).protocol, protocol);
     }
     let found = said(&server("", "").replace("lb_algo rr", "lb_algo xx"));
-    assert_eq!(found, ["3:9: error: `xx` is not a scheduler"]);
+    assert_eq!(found, ["3:9: warning: `xx` is not a scheduler: wlc counts"]);
     let found = said(&server("", "").replace("protocol TCP", "protocol dccp"));
-    assert_eq!(found, ["5:10: error: `dccp` is not a protocol"]);
+    assert_eq!(
+        found,
+        ["5:10: warning: `dccp` is not a protocol: UDP counts"]
+    );
 }
 
 /// `port` and `fallback` of a scheduler that has flags.
@@ -72,7 +75,8 @@ const fn flags_of(scheduler: Scheduler) -> Option<(bool, bool)> {
 #[test]
 fn flags_are_for_the_schedulers_that_look_at_them() {
     let read = |algo: &str, flags: &str| {
-        let text = server(flags, "").replace("lb_algo rr", &format!("lb_algo {algo}"));
+        let algo = format!("lb_algo {algo}\n{flags}");
+        let text = server("", "").replace("lb_algo rr", &algo);
         (flags_of(first(&text).lb_algo), unplaced(&text))
     };
     for (algo, flags) in [
@@ -89,14 +93,26 @@ fn flags_are_for_the_schedulers_that_look_at_them() {
     }
     assert_eq!(read("mh", "mh-port").0, Some((true, false)));
     assert_eq!(read("sh", "sh-fallback").0, Some((false, true)));
-    for (algo, flag) in [
-        ("rr", "sh-port"),
-        ("mh", "sh-port"),
-        ("sh", "mh-fallback"),
-        ("rr", "flag-1"),
-        ("sh", "flag-3"),
+    for (algo, flag, why) in [
+        (
+            "rr",
+            "sh-port",
+            ": it is for `lb_algo sh`, which it must follow",
+        ),
+        (
+            "mh",
+            "sh-port",
+            ": it is for `lb_algo sh`, which it must follow",
+        ),
+        (
+            "sh",
+            "mh-fallback",
+            ": it is for `lb_algo mh`, which it must follow",
+        ),
+        ("rr", "flag-1", " with `lb_algo rr`"),
+        ("sh", "flag-3", ": no scheduler looks at it"),
     ] {
-        let message = format!("warning: `{flag}` has no effect with `lb_algo {algo}`");
+        let message = format!("warning: `{flag}` has no effect{why}");
         let none = (algo != "rr").then_some((false, false));
         assert_eq!(read(algo, flag), (none, vec![message]));
     }
@@ -149,27 +165,35 @@ fn tunnels_have_options() {
         (gue(6080, true), vec![remote.to_owned()])
     );
     for (options, message) in [
-        ("type", "4:13: error: `type` needs a value"),
-        ("type foo", "4:18: error: `foo` is not a tunnel"),
-        ("foo", "4:13: error: unknown option `foo` of a tunnel"),
-        ("type gue", "4:9: error: `type gue` needs a port"),
-        ("type gue port", "4:22: error: `port` needs a value"),
-        ("type gue port 0", "4:27: error: port 0 is out of range"),
-        ("port 5", "4:18: error: only `type gue` has a port"),
-        ("type gre port 5", "4:27: error: only `type gue` has a port"),
-        ("csum", "4:13: error: `type ipip` has no checksum"),
+        ("type", "4:13: warning: `type` needs a value"),
+        ("type foo", "4:18: warning: `foo` is not a tunnel"),
+        ("foo", "4:13: warning: unknown option `foo` of a tunnel"),
+        ("type gue", "4:9: warning: `type gue` needs a port"),
+        ("type gue port", "4:22: warning: `port` needs a value"),
+        ("type gue port 0", "4:27: warning: `0` is no port"),
+        ("port 5", "4:18: warning: only `type gue` has a port"),
+        (
+            "type gre port 5",
+            "4:27: warning: only `type gue` has a port",
+        ),
+        ("csum", "4:13: warning: `type ipip` has no checksum"),
         (
             "type gre remcsum",
-            "4:22: error: `remcsum` needs `type gue`",
+            "4:22: warning: `remcsum` needs `type gue`",
         ),
     ] {
         let text = server("", "").replace("lb_kind DR", &format!("lb_kind TUN {options}"));
+        let message = format!("{message}: a tunnel without options counts");
         assert_eq!(said(&text), [message], "{options}");
+        assert_eq!(first(&text).lb_kind, LbKind::Tun(TunnelKind::Ipip));
     }
     let found = said(&server("", "").replace("lb_kind DR", "lb_kind DR type ipip"));
     assert_eq!(found, ["4:12: warning: `type` is ignored"]);
     let found = said(&server("", "").replace("lb_kind DR", "lb_kind tun"));
-    assert_eq!(found, ["4:9: error: `tun` is not a forwarding method"]);
+    assert_eq!(
+        found,
+        ["4:9: warning: `tun` is not a forwarding method: NAT counts"]
+    );
 }
 
 #[test]
@@ -213,16 +237,20 @@ fn ipv6_is_forwarded_within_its_family_or_by_tunnel() {
     assert_eq!(vs.persistence.unwrap().granularity, 64);
     assert_eq!(
         said(&text.replace("granularity 64", "granularity 255.255.255.0")),
-        ["2:25: error: `255.255.255.0` is not a granularity"]
+        ["2:25: warning: `255.255.255.0` is not a granularity; it is left out"]
     );
     assert_eq!(
         said(&text.replace("granularity 64", "granularity 129")),
-        ["2:25: error: `129` is not a granularity"]
+        ["2:25: warning: `129` is not a granularity; it is left out"]
     );
     let mixed = server("", "").replace("10.0.0.1 ", "fd00::1 ");
-    let message = "6:13: error: real_server fd00::1 cannot take IPv4 packets";
-    assert_eq!(said(&mixed), [message]);
-    assert_eq!(said(&mixed.replace("lb_kind DR", "lb_kind NAT")), [message]);
+    let alone = "1:1: warning: virtual_server [10.0.0.9]:tcp:80 has no real_server; it is ignored";
+    let message = "6:13: warning: real_server fd00::1 is left out: it cannot take IPv4 packets";
+    assert_eq!(said(&mixed), [alone, message]);
+    assert_eq!(
+        said(&mixed.replace("lb_kind DR", "lb_kind NAT")),
+        [alone, message]
+    );
     assert_eq!(said(&mixed.replace("lb_kind DR", "lb_kind TUN")), NOTHING);
     let tunnel = mixed.replace(
         "real_server fd00::1 80 {",
@@ -231,7 +259,7 @@ fn ipv6_is_forwarded_within_its_family_or_by_tunnel() {
     assert_eq!(said(&tunnel), NOTHING);
     assert_eq!(
         said(&server("sorry_server fd00::5 80", "")),
-        ["2:14: error: sorry_server fd00::5 cannot take IPv4 packets"]
+        ["2:14: warning: sorry_server fd00::5 is left out: it cannot take IPv4 packets"]
     );
     assert_eq!(
         said(&server(
@@ -242,12 +270,12 @@ fn ipv6_is_forwarded_within_its_family_or_by_tunnel() {
     );
     assert_eq!(
         said(&server("ip_family inet6", "")),
-        ["2:11: error: ip_family inet6: 10.0.0.9 is IPv4"]
+        ["2:11: warning: ip_family inet6 is left out: 10.0.0.9 is IPv4"]
     );
     assert_eq!(said(&server("ip_family inet", "")), NOTHING);
     assert_eq!(
         said(&server("", "TCP_CHECK {\nbindto fd00::1\n}")),
-        ["8:8: error: bindto fd00::1 is of another family than 10.0.0.1"]
+        ["8:8: warning: bindto fd00::1 is left out: it is of another family than 10.0.0.1"]
     );
 }
 
@@ -258,14 +286,12 @@ fn thresholds_are_in_order() {
     assert_eq!((both.uthreshold, both.lthreshold), (10, 10));
     assert_eq!(real("uthreshold 10").lthreshold, 0);
     assert_eq!(said(&server("", "uthreshold 9\nlthreshold 8")), NOTHING);
-    assert_eq!(
-        said(&server("", "lthreshold 20\nuthreshold 10")),
-        ["7:12: error: lthreshold 20 is above uthreshold 10"]
-    );
-    assert_eq!(
-        said(&server("", "lthreshold 20")),
-        ["7:12: error: lthreshold 20 is above uthreshold 0"]
-    );
+    for (lines, high) in [("lthreshold 20\nuthreshold 10", 10), ("lthreshold 20", 0)] {
+        let message = format!(
+            "7:12: warning: real_server 10.0.0.1:80 is left out: lthreshold 20 is above uthreshold {high}"
+        );
+        assert_eq!(said(&server("", lines))[1], message);
+    }
 }
 
 #[test]
@@ -288,7 +314,7 @@ fn every_port_means_persistence() {
     let text = text.replace("10.0.0.1 80", "10.0.0.1");
     assert_eq!(
         said(&text),
-        ["8:1: error: the check needs a connect_port: its real server is on every port"]
+        ["8:1: warning: the check always fails: neither it nor its real server has a port"]
     );
 }
 
@@ -312,7 +338,9 @@ fn a_mark_is_a_virtual_server_of_one_family() {
     assert_eq!(read("lb_kind TUN\nip_family inet6", REAL), mark(Family::V6));
     let text = MARKS.to_owned() + &of("fwmark 3", "lb_kind NAT\nip_family inet", REAL6);
     assert!(
-        said(&text).contains(&"13:13: error: real_server fd00::1 cannot take IPv4 packets".into()),
+        said(&text).contains(
+            &"13:13: warning: real_server fd00::1 is left out: it cannot take IPv4 packets".into()
+        ),
         "{:?}",
         said(&text)
     );
@@ -328,8 +356,9 @@ fn a_mark_is_a_virtual_server_of_one_family() {
     );
     let twice = of("fwmark 3", "lb_kind NAT", REAL).repeat(2);
     assert!(
-        unplaced(&(MARKS.to_owned() + &twice))
-            .contains(&"error: a second virtual_server fwmark 3".to_owned())
+        unplaced(&(MARKS.to_owned() + &twice)).contains(
+            &"warning: a second virtual_server fwmark 3: the first one counts".to_owned()
+        )
     );
 }
 
@@ -352,27 +381,35 @@ fn a_mark_says_nothing_about_protocol_and_port() {
             "fwmark",
             "1:16: error: `virtual_server fwmark` needs a value",
         ),
-        ("fwmark 0", "1:23: error: fwmark 0 is out of range"),
+        (
+            "fwmark 0",
+            "1:23: warning: virtual_server is left out: `0` is no mark",
+        ),
         (
             "fwmark 4294967296",
-            "1:23: error: fwmark 4294967296 is out of range",
+            "1:23: warning: virtual_server is left out: `4294967296` is no mark",
         ),
-        ("fwmark x", "1:23: error: fwmark: `x` is not a number"),
+        (
+            "fwmark x",
+            "1:23: warning: virtual_server is left out: `x` is no mark",
+        ),
         ("group", "1:16: error: `virtual_server group` needs a value"),
         (
             "group G",
-            "1:22: error: there is no virtual_server_group `G`",
+            "1:22: warning: virtual_server is left out: there is no virtual_server_group `G`",
         ),
         (
             "10.0.0.0/24 80",
-            "1:16: error: `10.0.0.0/24` is not one address",
+            "1:16: warning: `10.0.0.0/24` is one address here: 10.0.0.0 counts",
         ),
         (
             "10.0.0.1-9 80",
-            "1:16: error: `10.0.0.1-9` is not one address",
+            "1:16: warning: `10.0.0.1-9` is one address here: 10.0.0.1 counts",
         ),
     ] {
-        assert_eq!(said(&of(head, "lb_kind NAT", REAL)), [message], "{head}");
+        let mut found = said(&of(head, "lb_kind NAT", REAL));
+        found.retain(|line| !line.contains("`protocol` is missing"));
+        assert_eq!(found, [message], "{head}");
     }
 }
 
@@ -455,21 +492,28 @@ fn mistakes_in_a_group_are_named() {
             "10.0.0.9-5 80",
             "`10.0.0.9-5`: the end of the range is not above its start",
         ),
-        ("10.0.0.9 70000", "port 70000 is out of range"),
-        ("10.0.0.9 x", "port: `x` is not a number"),
-        ("10.0.0.9 80-90", "`80-90` is not a port"),
-        ("fwmark", "`fwmark` needs a value"),
-        ("fwmark 0", "fwmark 0 is out of range"),
-        ("fwmark 5 foo", "`foo` is not a family"),
-        (
-            "10.0.0.9 80 {\n}",
-            "a list of addresses and marks, one a line, has no blocks",
-        ),
-        ("", "virtual_server_group `G` has no entries"),
+        ("10.0.0.9 70000", "`70000` is no port"),
+        ("10.0.0.9 x", "`x` is no port"),
+        ("10.0.0.9 80-90", "`80-90` is no port"),
+        ("fwmark 0", "`0` is no mark"),
+        ("fwmark 5 foo", "`foo` is no family"),
     ] {
-        let found = unplaced(&group(entry, "lb_kind NAT", REAL));
-        assert_eq!(found, [format!("error: {message}")], "{entry}");
+        let text = group(&format!("10.0.0.7 80\n{entry}"), "lb_kind NAT", REAL);
+        let message = format!("warning: the entry is left out: {message}");
+        assert_eq!(unplaced(&text), [message], "{entry}");
+        assert_eq!(first(&text).matches.len(), 1, "{entry}");
     }
+    assert_eq!(
+        unplaced(&group("10.0.0.9 80 {\n}", "lb_kind NAT", REAL)),
+        ["warning: a list of addresses and marks, one a line, has no blocks"]
+    );
+    assert_eq!(
+        unplaced(&group("", "lb_kind NAT", REAL)),
+        [
+            "warning: virtual_server_group `G` has no entries: it is left out",
+            "warning: virtual_server is left out: its group `G` has no entries"
+        ]
+    );
     assert_eq!(
         said(&group("10.0.0.9 80\n10.0.0.9 80", "lb_kind NAT", REAL)),
         ["3:1: warning: the entry is given again; it counts once"]
@@ -482,17 +526,18 @@ fn mistakes_in_a_group_are_named() {
         + &group("10.0.0.9 80", "lb_kind NAT", REAL);
     assert_eq!(
         said(&twice),
-        ["4:1: error: a second virtual_server_group `G`"]
+        ["4:1: warning: a second virtual_server_group `G`: the first one counts"]
     );
     let typo = group("10.0.0.9 80", "lb_kind NAT", REAL)
         .replace("_group G", "_group WEB1")
         .replace("group G", "group WEB2");
     let parsed = parse("f", typo.as_bytes());
-    let error = parsed
-        .diagnostics
-        .iter()
-        .find(|d| d.severity == Severity::Error);
-    assert_eq!(error.unwrap().hint.as_deref(), Some("did you mean `WEB1`?"));
+    let mut found = parsed.diagnostics.iter();
+    let missing = found.find(|d| d.message.contains("there is no virtual_server_group"));
+    assert_eq!(
+        missing.unwrap().hint.as_deref(),
+        Some("did you mean `WEB1`?")
+    );
 }
 
 #[test]
@@ -500,7 +545,7 @@ fn a_group_of_two_families_needs_tunnels() {
     let entries = "10.0.0.9 80\nfd00::9 80";
     assert_eq!(
         unplaced(&group(entries, "lb_kind NAT", REAL)),
-        ["error: real_server 10.0.0.1 cannot take IPv6 packets"]
+        ["warning: the IPv6 entries of `G` are left out: real_server 10.0.0.1 is IPv4"]
     );
     let text = group(entries, "lb_kind TUN\npersistence_timeout 9", REAL);
     assert_eq!(said(&text), NOTHING);
@@ -508,11 +553,12 @@ fn a_group_of_two_families_needs_tunnels() {
     let bare = format!("{entries}\nfwmark 3");
     assert!(
         unplaced(&group(&bare, "lb_kind TUN", REAL))
-            .contains(&"error: a mark in a group of both families needs its own".to_owned())
+            .iter()
+            .any(|line| line.contains("a mark in a group of both families needs its own"))
     );
     assert_eq!(
         unplaced(&group("10.0.0.9 80", "lb_kind NAT\nip_family inet6", REAL)),
-        ["error: ip_family inet6: the group has IPv4"]
+        ["warning: ip_family inet6 is left out: the group has IPv4"]
     );
     // Where the rest of the group says the family, it is the mark's.
     let marked =

@@ -5,7 +5,7 @@ mod applied;
 mod checkers;
 mod differences;
 mod language;
-mod legacy;
+mod legacy_lvs;
 mod lvs;
 mod robust;
 mod round_trip;

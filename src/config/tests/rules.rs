@@ -558,7 +558,7 @@ fn persistence_has_a_time_and_a_width() {
     );
     assert_eq!(
         said(&server("persistence_timeout 0", "")),
-        ["2:21: error: persistence_timeout 0 is out of range"]
+        ["2:21: warning: persistence_timeout `0` is left out: nothing is persistent by it"]
     );
 }
 
@@ -577,7 +577,8 @@ fn quorum_and_hysteresis_can_be_reached() {
         said(&server("quorum 9\nhysteresis 4", "weight 3")),
         [
             "2:8: warning: quorum 9 is more than all weights; it is 3",
-            "3:12: warning: hysteresis 4 is not below the quorum; it is 2"
+            "3:12: warning: hysteresis 4 is not below the quorum; it is 2",
+            "3:12: warning: a quorum that is lost never comes back: it takes 3 + 2, and all weights are 3"
         ]
     );
     assert_eq!(
@@ -629,7 +630,7 @@ fn repeated_and_missing_servers_are_reported() {
     let twice = server("", "") + &server("", "");
     assert_eq!(
         said(&twice),
-        ["10:1: error: a second virtual_server [10.0.0.9]:tcp:80"]
+        ["10:1: warning: a second virtual_server [10.0.0.9]:tcp:80: the first one counts"]
     );
     let text = "virtual_server 10.0.0.9 80 {\nlb_algo rr\nlb_kind DR\nprotocol TCP\n}";
     assert_eq!(
@@ -667,7 +668,7 @@ fn what_belongs_to_later_versions_is_understood_and_refused() {
         ),
         (
             "real_server",
-            "real_server 10.0.0.2 80 {\nHTTP_GET {\n}\n}\nreal_server",
+            "real_server 10.0.0.2 80 {\nHTTP_GET {\nurl {\npath /\n}\n}\n}\nreal_server",
             "`HTTP_GET`",
         ),
     ] {
@@ -737,6 +738,8 @@ fn keywords_of_refused_checkers_are_still_checked() {
         said(&text),
         [
             "7:1: error: `HTTP_GET` is not supported by this version",
+            "7:1: warning: HTTP_GET is left out: it has no url",
+            "8:1: warning: the url is left out: it has no path",
             "9:1: warning: unknown keyword `paht`",
             "13:1: error: `DNS_CHECK` is not supported by this version",
             "14:1: warning: unknown keyword `nmae`",

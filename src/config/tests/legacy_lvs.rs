@@ -33,13 +33,13 @@ fn values_in_the_wrong_case_are_named_and_keepalived_s_defaults_count() {
     );
     let vs = &config.virtual_servers[0];
     assert_eq!((vs.lb_kind, vs.protocol), (LbKind::Nat, L4Proto::Tcp));
-    let text = with("192.0.2.99 22", "lb_algo RR", "lb_kind DR", "protocol Tcp");
+    let text = with("192.0.2.99 80", "lb_algo RR", "lb_kind DR", "protocol Tcp");
     let (config, said) = started(&text);
     assert_eq!(said, ["2:9: warning: `RR` is not a scheduler: wlc counts"]);
     assert_eq!(config.virtual_servers[0].lb_algo, Scheduler::Wlc);
     // What was said before a wrong value goes on counting.
     let text = with(
-        "192.0.2.99 22",
+        "192.0.2.99 80",
         "lb_algo rr\nlb_algo RR",
         "lb_kind DR",
         "protocol TCP",
