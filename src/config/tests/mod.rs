@@ -2,6 +2,8 @@
 
 mod applied;
 mod differences;
+mod held;
+mod legacy;
 mod lvs;
 mod robust;
 mod round_trip;

@@ -290,7 +290,7 @@ fn bytes_that_are_not_text_do_no_harm_in_comments() {
 fn an_unknown_block_is_skipped_whole_and_reported_once() {
     let text = instance("vmac {\n a {\n b c\n }\n d\n}\npriority 42");
     let parsed = parse("f", text.as_bytes());
-    assert_eq!(lines(&parsed), ["2:1: error: unknown keyword `vmac`"]);
+    assert_eq!(lines(&parsed), ["2:1: warning: unknown keyword `vmac`"]);
     assert_eq!(parsed.config.vrrp_instances[0].priority, 42);
     assert_eq!(parsed.config.vrrp_instances[0].interface, "eth0");
 }
@@ -308,7 +308,7 @@ fn a_typo_is_answered_with_the_word_that_was_meant() {
             hint("did you mean `weight`?")
         ]
     );
-    assert_eq!(said("zzz 1"), ["1:1: error: unknown keyword `zzz`"]);
+    assert_eq!(said("zzz 1"), ["1:1: warning: unknown keyword `zzz`"]);
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn a_very_long_line_is_shown_in_part() {
     let parsed = parse("f", text.as_bytes());
     let shown = parsed.render(parsed.diagnostics.last().unwrap());
     assert!(
-        shown.contains("2:5001: error: unknown keyword `zzz`"),
+        shown.contains("2:5001: warning: unknown keyword `zzz`"),
         "{shown}"
     );
     let lines: Vec<&str> = shown.lines().collect();
