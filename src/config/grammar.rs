@@ -105,11 +105,19 @@ mod tests {
         );
         let weights = explain("weight");
         assert!(weights.len() > 1, "{weights:?}");
-        let strict = explain("vrrp_strict");
+        let vmac = explain("use_vmac");
         assert!(
-            strict[0].ends_with("; not supported by this version"),
-            "{strict:?}"
+            vmac[0].ends_with("; not supported by this version"),
+            "{vmac:?}"
         );
+        let doc = reference()
+            .find(|doc| doc.name == "vrrp_rlimit_rtime")
+            .unwrap();
+        assert_eq!(
+            (doc.block, doc.newer),
+            ("global_defs", Some("vrrp_rlimit_rttime"))
+        );
+        assert_eq!(doc.range, "2 to 4294967295 (microseconds, getrlimit(2))");
         assert_eq!(explain("vrrp_stric"), [""; 0]);
     }
 

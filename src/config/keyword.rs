@@ -64,7 +64,7 @@ enum Brace {
 
 /// What a value may be.
 #[derive(Clone, Copy)]
-enum Range {
+pub(super) enum Range {
     /// Whatever its meaning asks for.
     Free,
     /// Nothing: its presence is its value.
@@ -140,10 +140,10 @@ pub(super) struct Facts {
     pub(super) shape: Shape,
     brace: Brace,
     top_only: bool,
-    range: Range,
+    pub(super) range: Range,
     default: Option<Value>,
     /// The name that took its place.
-    newer: Option<&'static str>,
+    pub(super) newer: Option<&'static str>,
     meaning: &'static str,
 }
 

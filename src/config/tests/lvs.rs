@@ -118,7 +118,9 @@ fn flags_are_for_the_schedulers_that_look_at_them() {
     }
     assert_eq!(
         said(&server("hashed", "")),
-        ["2:1: note: `hashed` has no effect here"]
+        [
+            "2:1: note: `hashed` has no effect here: the data plane is xvs's own, not the kernel's IPVS"
+        ]
     );
 }
 

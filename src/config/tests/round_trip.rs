@@ -13,10 +13,10 @@ use proptest::{
 };
 
 use super::super::{
-    AddressSet, Authentication, Config, Garp, Global, InitialState, Ipvs, Mail, MarkRule, Match,
-    NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer, Settings, SorryServer,
-    Timeout, Timeouts, TrackInterface, Transport, UnicastPeer, VirtualAddress, VirtualServer,
-    VrrpInstance, VrrpVersion,
+    AddressSet, Authentication, Config, Further, Garp, Global, InitialState, Ipvs, Mail, MarkRule,
+    Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer, Settings,
+    SorryServer, Timeout, Timeouts, TrackInterface, Trackers, Transport, UnicastPeer,
+    VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
     effective::{Secrets, written},
     parse,
 };
@@ -84,6 +84,7 @@ fn global() -> impl Strategy<Value = Global> {
                     vrrp_startup_delay,
                     vrrp_garp_interval,
                     dynamic_interfaces,
+                    ..Global::default()
                 }
             },
         )
@@ -97,18 +98,28 @@ fn address() -> impl Strategy<Value = VirtualAddress> {
             option::of(addr()),
             option::of(addr()),
         ),
-        any::<[bool; 2]>(),
+        any::<[bool; 7]>(),
+        (option::of(any::<u32>()), option::of(name())),
     )
         .prop_map(
-            |((addr, len, dev, scope), (label, broadcast, peer), flags)| VirtualAddress {
-                prefix: IpPrefix::new(addr.into(), len).unwrap(),
-                dev,
-                scope,
-                label,
-                broadcast,
-                peer: peer.map(|peer| IpPrefix::new(peer.into(), len).unwrap()),
-                noprefixroute: flags[0],
-                no_track: flags[1],
+            |((addr, len, dev, scope), (label, broadcast, peer), flags, (lft, group))| {
+                VirtualAddress {
+                    prefix: IpPrefix::new(addr.into(), len).unwrap(),
+                    dev,
+                    scope,
+                    label,
+                    broadcast,
+                    peer: peer.map(|peer| IpPrefix::new(peer.into(), len).unwrap()),
+                    noprefixroute: flags[0],
+                    no_track: flags[1],
+                    home: flags[2],
+                    nodad: flags[3],
+                    mngtmpaddr: flags[4],
+                    autojoin: flags[5],
+                    preferred_lft: lft,
+                    use_vmac: flags[6],
+                    track_group: group,
+                }
             },
         )
 }
@@ -209,7 +220,7 @@ fn instance() -> impl Strategy<Value = VrrpInstance> {
         NotifyEvent::Deleted,
         NotifyEvent::MasterRxLowerPri,
     ];
-    let flags = any::<[bool; 7]>();
+    let flags = any::<[bool; 9]>();
     (
         (
             text(),
@@ -237,7 +248,17 @@ fn instance() -> impl Strategy<Value = VrrpInstance> {
         .prop_map(|(first, (authentication, source, transport), last)| {
             let (name, interface, virtual_router_id, priority, advert_int, delay) = first;
             let (listed, excluded, garp, track_interface, down_timer_adverts, notify, flags) = last;
-            let master = flags[0] || priority == 255;
+            // Who authenticates by AH does not start as MASTER.
+            let ah = matches!(authentication, Some(Authentication::Ah(_)));
+            let master = flags[0] && !ah || priority == 255;
+            // The weights of an owner have no effect and are dropped.
+            let track_interface = track_interface
+                .into_iter()
+                .map(|entry| TrackInterface {
+                    weight: if priority == 255 { 0 } else { entry.weight },
+                    ..entry
+                })
+                .collect();
             let preempt = flags[1] || master;
             VrrpInstance {
                 name,
@@ -274,6 +295,15 @@ fn instance() -> impl Strategy<Value = VrrpInstance> {
                 lower_prio_no_advert: flags[5],
                 higher_prio_send_advert: flags[6],
                 notify,
+                strict_mode: false,
+                accept: flags[7],
+                no_virtual_ipaddress: flags[8],
+                auth_hmac: None,
+                use_vmac: None,
+                trackers: Trackers::default(),
+                virtual_routes: vec![],
+                virtual_rules: vec![],
+                further: Further::default(),
             }
         })
 }
@@ -608,7 +638,7 @@ proptest! {
             }
         }
         // What the parser must refuse (a VRID twice, a name twice) it still understands.
-        let config = Config { global, vrrp_instances, virtual_servers, ssl, timeouts, settings };
+        let config = Config { global, vrrp_instances, virtual_servers, ssl, timeouts, settings, ..Config::default() };
         let text = written(&config, Secrets::Shown);
         let parsed = parse("effective", text.as_bytes());
         prop_assert_eq!(&parsed.config, &config, "{}\n{}", text, parsed.report());

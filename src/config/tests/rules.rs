@@ -55,11 +55,11 @@ fn state_and_priority_follow_keepalived() {
     );
     assert_eq!(
         said(&instance("state MASTER\npriority 1\nstate BACKUP")),
-        ["4:7: error: a second state that differs from the first"]
+        ["4:7: warning: a second state that differs from the first; the first one counts"]
     );
     assert_eq!(
         said(&instance("state FAULT")),
-        ["2:7: error: `FAULT` is not a state"]
+        ["2:7: warning: `FAULT` is not a state; it is taken as BACKUP"]
     );
 }
 
@@ -105,7 +105,7 @@ fn advert_int_is_rounded_to_what_the_wire_carries() {
     );
     assert_eq!(
         said(&instance("advert_int 256")),
-        ["2:12: error: advert_int 256 is out of range"]
+        ["2:12: warning: advert_int 256 is out of range"]
     );
     // Version 3 is refused, but what it would mean is understood.
     let text = instance("version 3\nadvert_int 0.255");
@@ -188,17 +188,17 @@ fn addresses_have_the_options_of_ip() {
     for (line, message) in [
         (
             "10.0.0.2 10.0.0.3",
-            "3:10: error: unknown option `10.0.0.3` of an address",
+            "3:10: warning: unknown option `10.0.0.3` of an address",
         ),
         (
             "10.0.0.2/33",
-            "3:1: error: `10.0.0.2/33`: the prefix length is out of range",
+            "3:1: warning: `10.0.0.2/33`: the prefix length is out of range",
         ),
-        ("10.0.0", "3:1: error: `10.0.0`: not an IP address"),
-        ("10.0.0.2 dev", "3:10: error: `dev` needs a value"),
+        ("10.0.0", "3:1: warning: `10.0.0`: not an IP address"),
+        ("10.0.0.2 dev", "3:10: warning: `dev` needs a value"),
         (
             "10.0.0.2 brd +",
-            "3:14: error: `+` gives no broadcast address",
+            "3:14: warning: `+` gives no broadcast address",
         ),
         (
             "10.0.0.9",
@@ -206,7 +206,7 @@ fn addresses_have_the_options_of_ip() {
         ),
         (
             "224.0.0.1",
-            "3:1: error: 224.0.0.1 cannot be the address of a host",
+            "3:1: warning: 224.0.0.1 cannot be the address of a host; it is ignored",
         ),
         (
             "::1",
@@ -214,11 +214,11 @@ fn addresses_have_the_options_of_ip() {
         ),
         (
             "10.0.0.2 label 1234567890123456",
-            "3:16: error: `1234567890123456` cannot be a label",
+            "3:16: warning: `1234567890123456` cannot be a label",
         ),
         (
             "10.0.0.2 use_vmac",
-            "3:10: error: `use_vmac` is not supported by this version",
+            "3:10: error: `use_vmac` is not supported by this version: the virtual MAC address of VRRP",
         ),
     ] {
         let text = instance(&format!("virtual_ipaddress_excluded {{\n{line}\n}}"));
@@ -298,13 +298,16 @@ fn tracked_interfaces_have_weights() {
         said(&text),
         [
             "3:1: warning: the instance's own interface is tracked anyway",
-            "4:13: error: weight 300 is out of range"
+            "4:1: error: `track_interface` of `eth1` is not supported by this version: its loss costs priority or means FAULT",
+            "4:13: warning: weight 300 is out of range"
         ]
     );
     // Whoever tracks another interface expects another election.
     assert_eq!(
         said(&instance("track_interface {\neth1 weight -5\n}")),
-        ["3:1: error: `track_interface` of `eth1` is not supported by this version"]
+        [
+            "3:1: error: `track_interface` of `eth1` is not supported by this version: its loss costs priority or means FAULT"
+        ]
     );
 }
 
@@ -378,8 +381,8 @@ fn what_an_instance_cannot_do_without_is_missed_by_name() {
     assert_eq!(
         said("global_defs {\nrouter_id\n}"),
         [
-            "2:1: error: `router_id` needs a value",
-            "2:1: warning: `router_id` is not applied yet"
+            "2:1: warning: `router_id` is not applied yet: this machine's name in mails",
+            "2:1: warning: `router_id` needs a value"
         ]
     );
     let text =
@@ -388,7 +391,7 @@ fn what_an_instance_cannot_do_without_is_missed_by_name() {
         said(text),
         [
             "2:11: error: VRRP cannot run on the loopback interface",
-            "3:19: error: virtual_router_id 0 is out of range"
+            "3:19: error: `0` is no virtual_router_id"
         ]
     );
 }
@@ -408,7 +411,10 @@ fn one_vrid_on_one_interface_is_one_router() {
         NOTHING
     );
     let twice = format!("{first}{}", first.replace("eth0", "eth1"));
-    assert_eq!(said(&twice), ["9:1: error: a second vrrp_instance `V`"]);
+    assert_eq!(
+        said(&twice),
+        ["9:1: warning: a second vrrp_instance `V` is ignored"]
+    );
 }
 
 #[test]
@@ -442,12 +448,12 @@ fn out_of_range_says_the_range() {
     let parsed = parse("lb.conf", text.as_bytes());
     assert_eq!(
         parsed.report(),
-        "lb.conf:2:10: error: priority 300 is out of range\n    2 | priority 300\n      \
-         |          ^^^ 1 to 255 (255 = address owner, RFC 9568 §5.2.4)\n"
+        "lb.conf:2:10: warning: priority 300 is out of range\n    2 | priority 300\n      \
+         |          ^^^ 1 to 255 (255 = address owner, RFC 9568 §5.2.4); the default, 100, counts\n"
     );
     assert_eq!(
         said(&instance("priority x")),
-        ["2:10: error: priority: `x` is not a number"]
+        ["2:10: warning: priority: `x` is not a number"]
     );
     assert_eq!(
         said(&instance("priority 5x")),
@@ -538,7 +544,7 @@ fn weights_and_inhibition_are_inherited() {
     assert_eq!(rs("", "weight 2147483647").weight, 2_147_483_647);
     assert_eq!(
         said(&server("weight 0", "")),
-        ["2:8: error: weight 0 is out of range"]
+        ["2:8: warning: weight 0 is out of range"]
     );
 }
 
@@ -583,7 +589,7 @@ fn quorum_and_hysteresis_can_be_reached() {
     );
     assert_eq!(
         said(&server("quorum 0", "")),
-        ["2:8: error: quorum 0 is out of range"]
+        ["2:8: warning: quorum 0 is out of range"]
     );
 }
 
@@ -675,12 +681,19 @@ fn what_belongs_to_later_versions_is_understood_and_refused() {
         let text = server("", "").replace(from, to);
         let found = said(&text);
         assert_eq!(found.len(), 1, "{to}: {found:?}");
-        let message = format!("error: {what} is not supported by this version");
-        assert!(found[0].ends_with(&message), "{to}: {found:?}");
+        let message = format!("error: {what} is not supported by this version: ");
+        assert!(found[0].contains(&message), "{to}: {found:?}");
     }
+    let (first, second) = (
+        instance(""),
+        instance("").replace("vrrp_instance V", "vrrp_instance W"),
+    );
+    let second = second
+        .replace("10.0.0.9", "10.0.0.8")
+        .replace("id 7", "id 8");
     for top in [
-        "vrrp_sync_group G {\ngroup {\nV\n}\n}",
-        "static_routes {\n}",
+        format!("{first}{second}vrrp_sync_group G {{\ngroup {{\nV\nW\n}}\n}}"),
+        "static_routes {\n10.0.0.0/8 dev eth0\n}".to_owned(),
     ] {
         let parsed = parse("f", top.as_bytes());
         assert!(parsed.has_errors(), "{top}");
@@ -692,11 +705,11 @@ fn keywords_without_effect_are_named_each_time() {
     let text = instance("notify_master \"/x a\"\nnotify_backup /y root\nsmtp_alert");
     let found: Vec<_> = parse("f", text.as_bytes()).diagnostics;
     let names = ["notify_master", "notify_backup", "smtp_alert"];
-    let messages = names.map(|n| format!("`{n}` is not applied yet"));
-    assert_eq!(
-        found.iter().map(|d| d.message.clone()).collect::<Vec<_>>(),
-        messages
-    );
+    assert_eq!(found.len(), names.len());
+    for (found, name) in found.iter().zip(names) {
+        let start = format!("`{name}` is not applied yet: ");
+        assert!(found.message.starts_with(&start), "{found}");
+    }
     assert!(found.iter().all(|d| d.severity == Severity::Warning));
     let notify = vrrp("notify_master \"/x a\"\nnotify_backup /y root grp").notify;
     assert_eq!(
@@ -710,7 +723,10 @@ fn keywords_without_effect_are_named_each_time() {
     assert_eq!(said(mail).len(), 1, "{:?}", said(mail));
     assert_eq!(
         said("global_defs {\nvrrp_iptables\n}"),
-        ["2:1: note: `vrrp_iptables` has no effect here"]
+        [
+            "2:1: note: `vrrp_iptables` has no effect here: the data plane decides which packets the addresses \
+             take, no firewall"
+        ]
     );
 }
 
@@ -719,12 +735,12 @@ fn commands_with_arguments_stand_in_quotes() {
     let text = instance("notify /x/y.sh a b c");
     assert_eq!(
         said(&text)[1],
-        "2:8: error: a command, a user and a group are all that can stand here"
+        "2:8: warning: a command, a user and a group are all that can stand here"
     );
     let text = instance("notify '/x y.sh");
     assert_eq!(
         said(&text)[1],
-        "2:8: error: a quote of the command is not closed"
+        "2:8: warning: a quote of the command is not closed"
     );
 }
 
@@ -737,11 +753,11 @@ fn keywords_of_refused_checkers_are_still_checked() {
     assert_eq!(
         said(&text),
         [
-            "7:1: error: `HTTP_GET` is not supported by this version",
+            "7:1: error: `HTTP_GET` is not supported by this version: up while pages come with the right status or content",
             "7:1: warning: HTTP_GET is left out: it has no url",
             "8:1: warning: the url is left out: it has no path",
             "9:1: warning: unknown keyword `paht`",
-            "13:1: error: `DNS_CHECK` is not supported by this version",
+            "13:1: error: `DNS_CHECK` is not supported by this version: up while a name is answered for",
             "14:1: warning: unknown keyword `nmae`",
         ]
     );

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Authentication, CheckKind, Checker, Config, Connection, Garp, Global, InitialState, Mail,
-        Match, Password, Persistence, RealServer, Settings, Ssl, Timeouts, Transport,
-        VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
+        Authentication, CheckKind, Checker, Config, Connection, Further, Garp, Global,
+        InitialState, Mail, Match, Password, Persistence, RealServer, Settings, Timeouts, Trackers,
+        Transport, VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
     },
     SEED,
 };
@@ -64,9 +64,7 @@ fn expected() -> Config {
                 helo_name: None,
                 connect_timeout: secs(30),
             },
-            vrrp_startup_delay: Duration::ZERO,
-            vrrp_garp_interval: Duration::ZERO,
-            dynamic_interfaces: false,
+            ..Global::default()
         },
         vrrp_instances: vec![VrrpInstance {
             name: "VI_1".to_owned(),
@@ -93,6 +91,13 @@ fn expected() -> Config {
                 peer: None,
                 noprefixroute: false,
                 no_track: false,
+                home: false,
+                nodad: false,
+                mngtmpaddr: false,
+                autojoin: false,
+                preferred_lft: None,
+                use_vmac: false,
+                track_group: None,
             }],
             virtual_ipaddress_excluded: vec![],
             garp: Garp {
@@ -110,6 +115,15 @@ fn expected() -> Config {
             lower_prio_no_advert: false,
             higher_prio_send_advert: false,
             notify: vec![],
+            strict_mode: false,
+            accept: true,
+            no_virtual_ipaddress: false,
+            auth_hmac: None,
+            use_vmac: None,
+            trackers: Trackers::default(),
+            virtual_routes: vec![],
+            virtual_rules: vec![],
+            further: Further::default(),
         }],
         virtual_servers: vec![VirtualServer {
             matches: vec![Match::Address(endpoint("10.0.0.148", 80))],
@@ -135,9 +149,9 @@ fn expected() -> Config {
             notify: vec![],
             real_servers: vec![real("10.0.0.137"), real("10.0.0.139")],
         }],
-        ssl: Ssl::default(),
         timeouts: Timeouts::default(),
         settings: Settings::default(),
+        ..Config::default()
     }
 }
 
@@ -158,7 +172,7 @@ fn the_findings_are_exactly_these() {
         [
             "seed.conf:2:4: warning: mail (`notification_email` and what belongs to it) \
              is not applied yet",
-            "seed.conf:9:4: warning: `router_id` is not applied yet",
+            "seed.conf:9:4: warning: `router_id` is not applied yet: this machine's name in mails",
             "seed.conf:16:5: warning: `state MASTER` overrides nopreempt: this node will preempt",
             "seed.conf:43:13: deprecated: `nb_get_retry` is an old name; use `retry`",
             "seed.conf:52:13: deprecated: `nb_get_retry` is an old name; use `retry`",

@@ -96,44 +96,44 @@ fn each_setting_is_read_and_written() {
 #[test]
 fn what_a_setting_cannot_be_is_said_with_the_range() {
     for (line, message) in [
-        ("workers 0", "2:9: error: workers 0 is out of range"),
-        ("workers 257", "2:9: error: workers 257 is out of range"),
-        ("workers", "2:1: error: `workers` needs a value"),
+        ("workers 0", "2:9: warning: workers 0 is out of range"),
+        ("workers 257", "2:9: warning: workers 257 is out of range"),
+        ("workers", "2:1: warning: `workers` needs a value"),
         ("cpus 3-1", "2:6: error: `3-1` is not a list of CPUs"),
         ("cpus 8192", "2:6: error: `8192` is not a list of CPUs"),
-        ("busy_poll 1", "2:11: error: `1` is not a boolean"),
+        ("busy_poll 1", "2:11: warning: `1` is not a boolean"),
         (
             "spin_us 1000001",
-            "2:9: error: spin_us 1000001 is out of range",
+            "2:9: warning: spin_us 1000001 is out of range",
         ),
         (
             "conn_reuse_mode 4",
-            "2:17: error: conn_reuse_mode 4 is out of range",
+            "2:17: warning: conn_reuse_mode 4 is out of range",
         ),
         (
             "sloppy_tcp yes",
-            "2:12: error: sloppy_tcp: `yes` is not a number",
+            "2:12: warning: sloppy_tcp: `yes` is not a number",
         ),
-        ("pmtu_disc 2", "2:11: error: pmtu_disc 2 is out of range"),
+        ("pmtu_disc 2", "2:11: warning: pmtu_disc 2 is out of range"),
         (
             "maglev_table_size 65536",
             "2:19: error: maglev_table_size 65536 is not a prime",
         ),
         (
             "maglev_table_size 241",
-            "2:19: error: maglev_table_size 241 is out of range",
+            "2:19: warning: maglev_table_size 241 is out of range",
         ),
         (
             "maglev_table_size 1048574",
-            "2:19: error: maglev_table_size 1048574 is out of range",
+            "2:19: warning: maglev_table_size 1048574 is out of range",
         ),
         (
             "timeouts {\ntcp_close 0\n}",
-            "3:11: error: tcp_close 0 is out of range",
+            "3:11: warning: tcp_close 0 is out of range",
         ),
         (
             "timeouts {\nudp 2678401\n}",
-            "3:5: error: udp 2678401 is out of range",
+            "3:5: warning: udp 2678401 is out of range",
         ),
         (
             "timeouts {\nudp {\n}\n}",
@@ -160,7 +160,7 @@ fn what_a_setting_cannot_be_is_said_with_the_range() {
 }
 
 #[test]
-fn unknown_words_are_reported_with_a_guess() {
+fn unknown_words_are_named_with_a_guess() {
     for (line, message, hint) in [
         (
             "worker 3",
@@ -184,9 +184,9 @@ fn unknown_words_are_reported_with_a_guess() {
         ),
     ] {
         let parsed = parse("f", xvs(line).as_bytes());
-        let error = parsed.diagnostics.iter().find(|d| d.message == message);
-        let error = error.unwrap_or_else(|| panic!("{}", parsed.report()));
-        assert_eq!(error.hint.as_deref(), Some(hint));
+        let found = parsed.diagnostics.iter().find(|d| d.message == message);
+        let found = found.unwrap_or_else(|| panic!("{}", parsed.report()));
+        assert_eq!(found.hint.as_deref(), Some(hint));
     }
 }
 
@@ -201,7 +201,10 @@ fn idle_times_can_be_set_in_two_places() {
     assert_eq!(idle(&lvs("tcp 100 udp 5")), [100, 120, 5]);
     assert_eq!(said(&lvs("tcp 100 tcpfin 9 udp 5")), NOTHING);
     assert_eq!(idle(&lvs("tcpfin 0")), [900, 120, 300]);
-    assert_eq!(said(&lvs("tpc 3")), ["2:14: error: unknown timeout `tpc`"]);
+    assert_eq!(
+        said(&lvs("tpc 3")),
+        ["2:14: warning: unknown timeout `tpc`"]
+    );
     let own = xvs("timeouts {\ntcp_established 50\nsctp_cookie 7\n}");
     assert_eq!(said(&own), NOTHING);
     assert_eq!(
@@ -257,11 +260,11 @@ fn mark_rules_are_those_of_iptables() {
         ),
         (
             "interface a/b\ndestination 10.0.0.1",
-            "3:11: error: `a/b` cannot be the name of an interface",
+            "3:11: warning: `a/b` cannot be the name of an interface",
         ),
         (
             "protocol x\ndestination 10.0.0.1",
-            "3:10: error: `x` is not a protocol",
+            "3:10: warning: `x` is not a protocol",
         ),
     ] {
         let found = said(&xvs(&format!("mark 3 {{\n{lines}\n}}")));
@@ -279,11 +282,11 @@ fn mark_rules_are_those_of_iptables() {
         ),
         (
             "mark {\ndestination 10.0.0.1\n}",
-            "2:1: error: `mark` needs a value",
+            "2:1: warning: `mark` needs a value",
         ),
         (
             "mark 0 {\ndestination 10.0.0.1\n}",
-            "2:6: error: mark 0 is out of range",
+            "2:6: warning: mark 0 is out of range",
         ),
     ] {
         assert_eq!(said(&xvs(block)), [message], "{block}");
