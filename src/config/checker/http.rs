@@ -268,7 +268,7 @@ fn set_regex(draft: &mut UrlDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
     let Some(first) = stmt.first(drafts) else {
         return;
     };
-    let text = String::from_utf8_lossy(&stmt.tail().0);
+    let text = stmt.tail();
     let Some(words) = value::script_words(&text) else {
         let message = "regex is left out: a quote is not closed";
         drafts.push(Draft::warning(first.span, message));
