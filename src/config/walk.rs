@@ -5,7 +5,7 @@ use super::{
     keyword::{Given, Shape, Table},
     similar::similar,
     source::quoted,
-    support::judge,
+    support::{Support, judge},
     tree::Stmt,
 };
 
@@ -24,7 +24,9 @@ pub(super) fn walk<T>(
             continue;
         };
         let facts = &rule.facts;
-        judge(facts.fate, &quoted(keyword), stmt.keyword.span, drafts);
+        if facts.fate != Support::Applied {
+            judge(facts.fate, &quoted(keyword), stmt.keyword.span, drafts);
+        }
         if !shape_fits(facts.shape, stmt, drafts) {
             continue;
         }
