@@ -141,7 +141,8 @@ impl Expander<'_> {
             let mut outer = frames.iter().rev().skip(1);
             let next = outer.find_map(|outer| outer.text.bytes().get(outer.at).copied());
             let to = found.and_then(|_| reference(bytes, at, next));
-            let end = to.as_ref().map_or((at + 1).min(bytes.len()), |to| to.end);
+            let behind = (at + 1).min(bytes.len());
+            let end = to.as_ref().map_or(behind, |to| to.end);
             let place = match &frame.of {
                 Some((_, _, place)) => *place,
                 None => frame.text.place(at, end),

@@ -345,7 +345,8 @@ fn is_plain(bytes: &[u8]) -> bool {
     let first = bytes.iter().position(|byte| !is_blank(*byte));
     let rest = &bytes[first.unwrap_or(bytes.len())..];
     let told = |rest: &[u8]| rest.starts_with(b"include") || rest.starts_with(TOLD[1]);
-    !told(rest) && !(brace && (0..bytes.len()).any(|at| told(&bytes[at..])))
+    let inside = brace && (0..bytes.len()).any(|at| told(&bytes[at..]));
+    !inside && !told(rest)
 }
 
 /// Where, behind a brace outside of quotes, stands what only expansion understands.
