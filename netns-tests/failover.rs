@@ -65,7 +65,8 @@ fn prober(lan: &Lan) -> Prober {
 fn during(engine: Engine, event: impl FnOnce(&Lan, Xvs<'_>)) -> Report {
     let lan = Lan::new();
     let _web = WebServer::start_all(&lan);
-    let second = Xvs::start(&lan, &lan.lb2, &config("BACKUP", LOW), engine);
+    let arguments = [engine.arguments(), &["--log-level", "debug"]].concat();
+    let second = Xvs::start_with(&lan, &lan.lb2, &config("BACKUP", LOW), &arguments);
     let first = Xvs::start(&lan, &lan.lb1, &config("MASTER", HIGH), engine);
     first.wait_for_master();
     wait_until("the other box is backup", secs(2), || {

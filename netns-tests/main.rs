@@ -20,6 +20,7 @@ mod ipv6;
 mod keepalived_peer;
 mod links;
 mod local;
+mod logs;
 mod losses;
 mod marks;
 mod nat;
@@ -118,6 +119,7 @@ fn main() -> ExitCode {
         hostile::tests(),
         crash::tests(),
         surroundings::tests(),
+        logs::tests(),
         cli::tests(),
         as_keepalived::tests(),
         throughput::tests(),

@@ -124,7 +124,7 @@ where
         let now = clock::now();
         publisher.collect();
         for line in ports.handle_timeout(now, publisher.generation(), publisher.oldest_in_use()) {
-            println!("{MARK}news {line}");
+            println!("{MARK}news {}", line.text);
         }
         slowest = slowest.max(clock::now() - now);
         if self::egress(&ports, names) != egress {

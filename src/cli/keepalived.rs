@@ -244,8 +244,9 @@ impl Options {
 
     pub(super) fn ident(&self, name: Name) -> Ident {
         match name {
-            Name::Xvs => Ident::Xvs,
-            Name::Keepalived => Ident::Keepalived {
+            Name::Xvs if self.log_facility.is_none() => Ident::Xvs,
+            // A facility is what rules of syslog daemons for keepalived go by, and these names.
+            Name::Xvs | Name::Keepalived => Ident::Keepalived {
                 suffix: match &self.namespace {
                     Some(namespace) => format!("_{namespace}"),
                     None => String::new(),

@@ -18,7 +18,7 @@ use crate::{
         },
         launch::{self, Launch},
         load::Source,
-        log::{self, Destination, Level},
+        log::{self, Destination, Level, SYSLOG_SOCKET},
     },
 };
 
@@ -85,6 +85,9 @@ pub(super) struct Run {
     /// Log JSON objects
     #[arg(long)]
     log_json: bool,
+    /// The socket of the syslog daemon
+    #[arg(long, value_name = "PATH", default_value = SYSLOG_SOCKET)]
+    syslog_socket: PathBuf,
     #[command(flatten)]
     pub(super) keepalived: keepalived::Options,
 }
@@ -230,7 +233,7 @@ impl Run {
             ident: keepalived.ident(name),
             level: self.log_level.unwrap_or_else(|| keepalived.level()),
             json: self.log_json,
-            ..log::Options::default()
+            syslog_socket: self.syslog_socket.clone(),
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use super::repeats::Reports;
+use super::{
+    log::{Level, Line},
+    repeats::Reports,
+};
 use crate::{
     sys::instance_lock::{InstanceLock, LockError},
     time::Instant,
@@ -31,7 +34,7 @@ impl LockFile {
 
     /// Makes the file anew where somebody has removed it, with its folder: without it a second engine could
     /// start on the same socket. To be called once a second or so. A line for the log.
-    pub(super) fn keep(&mut self, now: Instant) -> Option<String> {
+    pub(super) fn keep(&mut self, now: Instant) -> Option<Line> {
         let path = self.lock.path().to_owned();
         let mut restored = false;
         let outcome = if self.lock.is_in_place() {
@@ -44,7 +47,10 @@ impl LockFile {
         };
         let what = format_args!("the lock file {}", path.display());
         match self.reports.note(now, (), outcome.as_ref().copied(), what) {
-            None if restored && outcome.is_ok() => Some(format!("{what} was removed: made anew")),
+            None if restored && outcome.is_ok() => Some(Line {
+                level: Level::Warning,
+                text: format!("{what} was removed: made anew"),
+            }),
             line => line,
         }
     }
@@ -82,7 +88,7 @@ mod tests {
         let mut file = LockFile::new(InstanceLock::acquire(&path).unwrap());
         assert_eq!(file.keep(at(0)), None);
         fs::remove_dir_all(&folder).unwrap();
-        let line = file.keep(at(1)).unwrap();
+        let line = file.keep(at(1)).unwrap().text;
         assert!(line.ends_with("lock was removed: made anew"), "{line}");
         assert_eq!(file.keep(at(2)), None);
         let second = InstanceLock::acquire(&path);
@@ -99,11 +105,11 @@ mod tests {
         let mut file = LockFile::new(InstanceLock::acquire(&path).unwrap());
         fs::remove_file(&path).unwrap();
         let second = InstanceLock::acquire(&path).unwrap();
-        let line = file.keep(at(0)).unwrap();
+        let line = file.keep(at(0)).unwrap().text;
         assert!(line.contains("is in use by process"), "{line}");
         assert_eq!(file.keep(at(1)), None);
         drop(second);
-        let line = file.keep(at(2)).unwrap();
+        let line = file.keep(at(2)).unwrap().text;
         assert!(line.ends_with("works again after 2 failures"), "{line}");
         fs::remove_file(&path).unwrap();
         let second = InstanceLock::acquire(&path).unwrap();

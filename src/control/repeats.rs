@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
+use super::log::{Level, Line};
 use crate::time::Instant;
 
 /// How often a message is said again while its cause lasts.
@@ -55,11 +56,14 @@ impl<K: Ord> Reports<K> {
         place: K,
         outcome: Result<(), &impl Display>,
         what: impl Display,
-    ) -> Option<String> {
+    ) -> Option<Line> {
         let error = match outcome {
             Ok(()) => {
                 let failures = self.failing.remove(&place)?.failures;
-                return Some(format!("{what} works again after {failures} failures"));
+                return Some(Line {
+                    level: Level::Notice,
+                    text: format!("{what} works again after {failures} failures"),
+                });
             }
             Err(error) => error.to_string(),
         };
@@ -73,9 +77,13 @@ impl<K: Ord> Reports<K> {
             failing.error.clone_from(&error);
             failing.repeats = Repeats::default();
         }
-        Some(match failing.repeats.tell(now)? {
+        let text = match failing.repeats.tell(now)? {
             0 => format!("{what}: {error}"),
             unsaid => format!("{what}: {error} ({unsaid} more since this was last said)"),
+        };
+        Some(Line {
+            level: Level::Error,
+            text,
         })
     }
 }
@@ -102,10 +110,9 @@ mod tests {
         let down = error(libc::ENETDOWN);
         let lines: Vec<(u64, String)> = (0..125)
             .filter_map(|second| {
-                Some((
-                    second,
-                    reports.note(at(second), 'a', Err(&down), "sending")?,
-                ))
+                let line = reports.note(at(second), 'a', Err(&down), "sending")?;
+                assert_eq!(line.level, Level::Error);
+                Some((second, line.text))
             })
             .collect();
         let down = "sending: Network is down (os error 100)";
@@ -116,7 +123,11 @@ mod tests {
         );
         let well = reports.note(at(125), 'a', OK, "sending");
         let works = "sending works again after 125 failures";
-        assert_eq!(well.as_deref(), Some(works));
+        let works = Line {
+            level: Level::Notice,
+            text: works.to_owned(),
+        };
+        assert_eq!(well, Some(works));
         assert_eq!(reports.note(at(126), 'a', OK, "sending"), None);
     }
 

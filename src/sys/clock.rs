@@ -31,6 +31,43 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// A time of day in this host's time zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalTime {
+    /// 0 to 11.
+    pub month: u8,
+    /// 1 to 31.
+    pub day: u8,
+    /// 0 to 23.
+    pub hour: u8,
+    /// 0 to 59.
+    pub minute: u8,
+    /// 0 to 60.
+    pub second: u8,
+}
+
+/// The time `wall` as clocks on the wall show it. The C library reads the time zone's file at the first call.
+pub fn local(wall: SystemTime) -> LocalTime {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.map_or(0, |since| since.as_secs());
+    let seconds = libc::time_t::try_from(seconds).unwrap_or(0);
+    // SAFETY: a `tm` of zeros is valid: integers and a null pointer that is not read.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both point to live values for the duration of the call, which writes `parts` alone.
+    let done = unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
+    if done.is_null() {
+        return LocalTime::default();
+    }
+    let small = |part: libc::c_int| u8::try_from(part).unwrap_or(0);
+    LocalTime {
+        month: small(parts.tm_mon),
+        day: small(parts.tm_mday),
+        hour: small(parts.tm_hour),
+        minute: small(parts.tm_min),
+        second: small(parts.tm_sec),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +84,26 @@ mod tests {
         assert!(
             seconds > 0.0 && seconds < uptime + 1.0,
             "{seconds} {uptime}"
+        );
+    }
+
+    #[test]
+    fn local_time_is_what_date_says() {
+        let wall = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_827_845);
+        let mut date = std::process::Command::new("date");
+        let output = date
+            .args(["--date=@1795827845", "+%m %d %H %M %S"])
+            .output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        let parts: Vec<u8> = text
+            .split_whitespace()
+            .map(|part| part.parse().unwrap())
+            .collect();
+        let time = local(wall);
+        let month = time.month + 1;
+        assert_eq!(
+            parts,
+            [month, time.day, time.hour, time.minute, time.second]
         );
     }
 

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-/// Longest line written whole; a pipe takes this much at once when it is ready (`PIPE_BUF`).
+/// Longest line, its end included; a pipe takes this much at once when it is ready (`PIPE_BUF`).
 pub const MAX_LINE: usize = 4096;
 
 /// Standard error, as a place for lines. Whoever shares it (a shell, the guardian) is left alone:

@@ -198,7 +198,7 @@ impl fmt::Display for Event {
                 "received lower priority ({priority}) advert from {from} - discarding"
             ),
             Self::PreemptDelayStarted(delay) => {
-                write!(f, "start preempt delay ({} seconds)", delay.as_secs_f64())
+                write!(f, "start preempt delay ({:.6})", delay.as_secs_f64())
             }
             Self::PreemptDelayStopped => f.write_str("stop preempt delay"),
             Self::OwnerConflict { from } => write!(

@@ -300,7 +300,7 @@ fn preempt_delay_starts_with_the_first_lower_advert_and_a_better_one_cancels_it(
         assert_eq!(bench.until_timeout(), full, "second {second}");
         bench.wait(secs(1));
     }
-    assert_eq!(bench.lines(), ["(VI_1) start preempt delay (10 seconds)"]);
+    assert_eq!(bench.lines(), ["(VI_1) start preempt delay (10.000000)"]);
     bench.hear(2, 200);
     assert_eq!(bench.lines(), ["(VI_1) stop preempt delay"]);
     for _ in 0..10 {

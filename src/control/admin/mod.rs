@@ -26,6 +26,7 @@ use mio::{
 
 use super::{
     api::{Request, Response},
+    log::{Level, Line},
     repeats::Reports,
 };
 use crate::time::Instant;
@@ -76,7 +77,7 @@ pub struct AdminSocket {
     accept_at: Option<Instant>,
     reports: Reports<Trouble>,
     /// Lines for the log.
-    lines: VecDeque<String>,
+    lines: VecDeque<Line>,
 }
 
 /// What tells one file from all others that there are.
@@ -165,7 +166,7 @@ impl AdminSocket {
     }
 
     /// The next line for the log.
-    pub fn poll_line(&mut self) -> Option<String> {
+    pub fn poll_line(&mut self) -> Option<Line> {
         self.lines.pop_front()
     }
 
@@ -176,10 +177,11 @@ impl AdminSocket {
         let (listener, file) = listen(&self.path, registry, self.first_token)?;
         // Closing the former one takes it out of the poll.
         (self.listener, self.file) = (listener, file);
-        self.lines.push_back(format!(
-            "the control socket {} was removed: made anew",
-            self.path.display()
-        ));
+        let path = self.path.display();
+        self.lines.push_back(Line {
+            level: Level::Warning,
+            text: format!("the control socket {path} was removed: made anew"),
+        });
         Ok(())
     }
 
@@ -524,7 +526,8 @@ mod tests {
         fn keep(&mut self, seconds: u64) -> Vec<String> {
             let now = Instant::ZERO + Duration::from_secs(seconds);
             self.socket.keep(now, self.poll.registry());
-            std::iter::from_fn(|| self.socket.poll_line()).collect()
+            let lines = std::iter::from_fn(|| self.socket.poll_line());
+            lines.map(|line| line.text).collect()
         }
     }
 

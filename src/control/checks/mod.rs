@@ -1,14 +1,16 @@
 //! The health checks: what they want probed, and what came of it.
 
 pub mod probes;
+mod said;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::SystemTime};
 
 use mio::{Registry, Token};
 
 use self::probes::TcpProbes;
+use super::log::Log;
 use crate::{
-    check::{Action, Event, Health, MAX_PROBES, Probe, VirtualSettings},
+    check::{Action, Health, MAX_PROBES, Probe, VirtualSettings},
     lvs::ServiceId,
     time::Instant,
 };
@@ -80,11 +82,15 @@ impl Checks {
         }
     }
 
-    /// What happened, told to `tell`; the virtual servers that it happened to.
-    pub(super) fn take_events(&mut self, mut tell: impl FnMut(&Event)) -> BTreeSet<ServiceId> {
+    /// What happened, told to `log`; the virtual servers that it happened to.
+    pub(super) fn take_events(
+        &mut self,
+        at: (Instant, SystemTime),
+        log: &mut Log,
+    ) -> BTreeSet<ServiceId> {
         let mut concerned = BTreeSet::new();
         while let Some(event) = self.health.poll_event() {
-            tell(&event);
+            said::tell(log, at, &event);
             concerned.extend(event.virtual_server());
         }
         concerned

@@ -38,16 +38,16 @@ impl Engine {
             self.answer(ticket, request)
         });
         while let Some(line) = admin.poll_line() {
-            self.say(line);
+            self.say_line(&line);
         }
         self.admin = Some(admin);
     }
 
     /// Sees to what others may have removed, and says what could not be said.
     pub(super) fn keep_files(&mut self, now: Instant, wall: SystemTime) {
-        self.log.tell_loss(wall);
+        self.log.keep(now, wall);
         if let Some(line) = self.lock_file.keep(now) {
-            self.say(line);
+            self.say_line(&line);
         }
         self.with_admin(|admin, registry, _| admin.keep(now, registry));
     }

@@ -7,6 +7,7 @@ use super::{
         admin::{Pieces, Ticket},
         api::{ReloadReport, Response},
         forwarding::{Forwarding, View, data_plane::Calls},
+        log::Level,
     },
     Engine, Options, Trouble, parts,
     reload::{Fresh, Refusal},
@@ -115,7 +116,7 @@ impl Engine {
         let what = "starting to forward";
         let outcome = outcome.as_ref().copied();
         if let Some(line) = self.reports.note(now, Trouble::DataPlane, outcome, what) {
-            self.say(line);
+            self.say_line(&line);
         }
     }
 
@@ -129,7 +130,7 @@ impl Engine {
         }
         self.herald.reloading(clock::now());
         let file = self.reload.file().display().to_string();
-        self.say(format_args!("reload: reading {file}"));
+        self.say(Level::Info, format_args!("reload: reading {file}"));
         if let Err(error) = self.reload.begin(&self.config) {
             self.refuse(error.into());
             self.herald.reloaded();
@@ -170,27 +171,31 @@ impl Engine {
             }
         };
         let changes: Vec<String> = diff.changes.iter().map(ToString::to_string).collect();
-        for line in findings.iter().chain(changes.iter().take(CHANGES_LOGGED)) {
-            self.say(format_args!("reload: {line}"));
+        for finding in &findings {
+            self.say(Level::Warning, format_args!("reload: {finding}"));
+        }
+        for change in changes.iter().take(CHANGES_LOGGED) {
+            self.say(Level::Info, format_args!("reload: {change}"));
         }
         match changes.len() {
-            0 => self.say("reload: nothing is different"),
+            0 => self.say(Level::Info, "reload: nothing is different"),
             count if count > CHANGES_LOGGED => {
-                self.say(format_args!("reload: and {} more", count - CHANGES_LOGGED));
+                let more = count - CHANGES_LOGGED;
+                self.say(Level::Info, format_args!("reload: and {more} more"));
             }
             _ => {}
         }
         self.open_late(now);
-        self.say("reload: done");
+        self.say(Level::Notice, "reload: done");
         self.tell_reloaders(&Response::Reload(ReloadReport { changes, findings }));
         Some(replaced)
     }
 
     fn refuse(&mut self, refusal: Refusal) {
         for line in &refusal.lines {
-            self.say(format_args!("reload: {line}"));
+            self.say(Level::Error, format_args!("reload: {line}"));
         }
-        self.say("reload: refused, what runs stays as it is");
+        self.say(Level::Error, "reload: refused, what runs stays as it is");
         let told = format!("refused, what runs stays as it is:\n{}", refusal.report);
         self.tell_reloaders(&Response::Error(told));
     }

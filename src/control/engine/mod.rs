@@ -41,7 +41,7 @@ use super::{
     },
     load::Source,
     lock_file::LockFile,
-    log::{self, Log},
+    log::{self, About, Kind, Level, Line, Log, Room},
     pid_files::PidFiles,
     repeats::{Repeats, Reports},
     vrrp::{Env, Vrrp, last_will},
@@ -102,9 +102,25 @@ pub struct Options {
 /// failed start if this returns.
 ///
 /// # Errors
-/// A sentence: what could not be set up, or what ended while it ran.
+/// A sentence: what could not be set up, or what ended while it ran. It is in the log, too, unless that is
+/// standard error, where the caller says it.
 pub fn run(config: Config, options: &Options, started: Started) -> Result<(), String> {
-    let mut log = Log::new();
+    let set_up = set_up(config, options, started).inspect_err(|why| {
+        let mut elsewhere = options.log.clone();
+        let stderr = &log::Destination::Stderr;
+        elsewhere.destinations.retain(|place| place != stderr);
+        let now = (clock::now(), clock::wall());
+        Log::new(&elsewhere).say(now, Room::Control, Level::Error, why);
+    });
+    let (engine, _pid_files) = set_up?;
+    engine.run()
+}
+
+fn set_up(
+    config: Config,
+    options: &Options,
+    started: Started,
+) -> Result<(Engine, PidFiles), String> {
     if let Some(folder) = options.socket.parent() {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("creating {}: {error}", folder.display()))?;
@@ -116,26 +132,37 @@ pub fn run(config: Config, options: &Options, started: Started) -> Result<(), St
             missing.join(", ")
         ));
     }
-    for note in raise_limits() {
-        log.line(clock::wall(), note);
-    }
+    let notes = raise_limits();
     let lock = start::lock(&lock_path(&options.socket))?;
-    let _pid_files = PidFiles::write(&options.pid_files)?;
-    let manager = Manager::from_env().unwrap_or_else(|error| {
-        log.line(
-            clock::wall(),
-            format_args!("the service manager is not told anything: NOTIFY_SOCKET: {error}"),
-        );
+    let pid_files = PidFiles::write(&options.pid_files)?;
+    // Before any thread and any large memory: the guardian is a copy of this process.
+    let guardian = Guardian::spawn(|state| last_will::execute(state, &options.log))
+        .map_err(|error| format!("starting the guardian: {error}"))?;
+    let manager = Manager::from_env();
+    // After the guardian: a log may have a thread.
+    let mut log = Log::new(&options.log);
+    let now = (clock::now(), clock::wall());
+    for note in notes {
+        log.say(now, Room::Control, Level::Warning, note);
+    }
+    let manager = manager.unwrap_or_else(|error| {
+        let text = format_args!("the service manager is not told anything: NOTIFY_SOCKET: {error}");
+        log.say(now, Room::Control, Level::Warning, text);
         None
     });
+    // Each, however long the configuration is that was asked for.
+    let about = About {
+        level: Level::Info,
+        room: Room::Control,
+        kind: Kind::Single,
+        fields: &[],
+    };
     for line in &options.remarks {
-        log.line(clock::wall(), line);
+        log.tell(now, &about, line);
     }
-    // Before any thread and any large memory: the guardian is a copy of this process.
-    let guardian = Guardian::spawn(last_will::execute)
-        .map_err(|error| format!("starting the guardian: {error}"))?;
     let herald = Herald::new(clock::now(), manager, started);
-    Engine::start(config, options, log, guardian, lock, herald)?.run()
+    let engine = Engine::start(config, options, log, guardian, lock, herald)?;
+    Ok((engine, pid_files))
 }
 
 struct Engine {
@@ -227,6 +254,7 @@ impl Engine {
                 Some(Part::Threads) => {}
                 Some(Part::Guardian) if !self.guardian.is_alive() => {
                     self.say(
+                        Level::Error,
                         "the guardian has ended: a crash now would leave the virtual addresses",
                     );
                 }
@@ -367,7 +395,7 @@ impl Engine {
             told.as_ref().copied(),
             what,
         ) {
-            self.say(line);
+            self.say_line(&line);
         }
         // Otherwise it is told at the next occasion, and looked for one every second.
         if told.is_ok() {
@@ -386,7 +414,7 @@ impl Engine {
                     break;
                 }
                 Err(error) => {
-                    self.say(format_args!("netlink notifications: {error}"));
+                    self.say(Level::Error, format_args!("netlink notifications: {error}"));
                     more = false;
                     break;
                 }
@@ -431,10 +459,11 @@ impl Engine {
                 if let Some(unsaid) = self.overflows.tell(now) {
                     let line = "netlink notifications were lost: looking everything up again";
                     match unsaid {
-                        0 => self.say(line),
-                        _ => self.say(format_args!(
-                            "{line} ({unsaid} more since this was last said)"
-                        )),
+                        0 => self.say(Level::Warning, line),
+                        _ => self.say(
+                            Level::Warning,
+                            format_args!("{line} ({unsaid} more since this was last said)"),
+                        ),
                     }
                 }
                 touched.extend(self.look_at_links(now, wall));
@@ -450,7 +479,7 @@ impl Engine {
             .reports
             .note(now, Trouble::Links, outcome, "listing the interfaces");
         if let Some(line) = line {
-            self.say(line);
+            self.say_line(&line);
         }
         self.unseen = found.is_err();
         let links = found.unwrap_or_default();
@@ -476,8 +505,7 @@ impl Engine {
     /// Probes' results, checkers' timers, and what they change. Whether more probes are to start.
     fn drive_checks(&mut self, now: Instant, wall: SystemTime) -> bool {
         let more = self.checks.drive(now);
-        let log = &mut self.log;
-        let concerned = self.checks.take_events(|event| log.line(wall, event));
+        let concerned = self.checks.take_events((now, wall), &mut self.log);
         self.forwarding.handle_health(concerned);
         more
     }
@@ -486,29 +514,38 @@ impl Engine {
     fn stop(mut self) -> Result<(), String> {
         let (now, wall) = (clock::now(), clock::wall());
         self.herald.stopping();
-        self.say("stopping");
+        self.say(Level::Notice, "stopping");
         self.vrrp.stop(now);
         self.carry_out(now, wall);
         let ((forwarding, _), mut view) = parts(&mut self, now, wall);
         if let Err(error) = forwarding.stop(&mut view) {
             self.failure = self.failure.take().or(Some(error));
         }
-        self.say("stopped");
+        self.say(Level::Notice, "stopped");
         if let Err(error) = self.guardian.goodbye() {
-            self.log
-                .line(clock::wall(), format_args!("the guardian: {error}"));
+            let now = (clock::now(), clock::wall());
+            let text = format_args!("the guardian: {error}");
+            self.log.say(now, Room::Control, Level::Error, text);
         }
+        self.log.finish(clock::now(), clock::wall());
         self.failure.map_or(Ok(()), Err)
     }
 
     fn fail(&mut self, why: String) {
-        self.say(&why);
+        self.say(Level::Error, &why);
         self.failure = Some(why);
         self.stopping = true;
     }
 
-    fn say(&mut self, text: impl std::fmt::Display) {
-        self.log.line(clock::wall(), text);
+    #[track_caller]
+    fn say(&mut self, level: Level, text: impl std::fmt::Display) {
+        let now = (clock::now(), clock::wall());
+        self.log.say(now, Room::Control, level, text);
+    }
+
+    #[track_caller]
+    fn say_line(&mut self, line: &Line) {
+        self.say(line.level, &line.text);
     }
 }
 

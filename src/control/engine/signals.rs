@@ -6,7 +6,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
-    super::dump::{Kind, Snapshot},
+    super::{
+        dump::{Kind, Snapshot},
+        log::Level,
+    },
     Engine,
 };
 use crate::sys::{clock, signals};
@@ -53,7 +56,7 @@ impl Engine {
                 other if other == signals::json() => self.dump(Kind::Json),
                 _ => {
                     self.vrrp.clear_counters();
-                    self.say("the statistics of VRRP are set to zero");
+                    self.say(Level::Notice, "the statistics of VRRP are set to zero");
                 }
             }
         }
@@ -70,7 +73,7 @@ impl Engine {
             services,
         };
         if let Err(line) = self.dumps.begin(kind, snapshot) {
-            self.say(line);
+            self.say(Level::Error, line);
         }
     }
 
@@ -78,7 +81,8 @@ impl Engine {
     pub(super) fn drive_dumps(&mut self) {
         while let Some(line) = self.dumps.poll_line() {
             match line {
-                Ok(line) | Err(line) => self.say(line),
+                Ok(line) => self.say(Level::Info, line),
+                Err(line) => self.say(Level::Error, line),
             }
         }
     }

@@ -18,7 +18,7 @@ use super::{
         dump::Dumps,
         forwarding::Forwarding,
         lock_file::LockFile,
-        log::Log,
+        log::{Level, Log, Room},
         repeats::{Repeats, Reports},
         vrrp::Vrrp,
     },
@@ -117,10 +117,8 @@ impl Engine {
             .map_err(failed("watching the guardian"))?;
         let netlink = Netlink::open().map_err(|error| error.to_string())?;
         let (now, wall) = (clock::now(), clock::wall());
-        log.line(
-            wall,
-            format_args!("xvs {} starting", env!("CARGO_PKG_VERSION")),
-        );
+        let text = format_args!("xvs {} starting", env!("CARGO_PKG_VERSION"));
+        log.say((now, wall), Room::Control, Level::Notice, text);
         // One for all that other threads have to say: a poll has only one.
         let waker =
             mio::Waker::new(registry, Part::Threads.token()).map_err(failed("creating a waker"))?;
@@ -170,7 +168,10 @@ impl Engine {
         let diff = config::diff(&engine.config, &config);
         engine.apply(now, wall, config, &diff)?;
         if engine.forwarding.services().is_empty() {
-            engine.say("no virtual_server is configured: nothing to forward");
+            engine.say(
+                Level::Info,
+                "no virtual_server is configured: nothing to forward",
+            );
         } else {
             // Last: a start that fails leaves nothing attached.
             engine.open_data_plane()?;

@@ -16,7 +16,9 @@ use crate::{
         af_xdp::{AfXdp, XdpBackend},
         enquiry::Asking,
         io::{FrameAccount, PacketIo},
-        ports::{Backend, Level, PortControl, PortState, PortStatus, Ports, orders::Inbox},
+        ports::{
+            Backend, Level, PortControl, PortNews, PortState, PortStatus, Ports, orders::Inbox,
+        },
         publish::Publisher,
         worker::WorkerOptions,
     },
@@ -192,7 +194,7 @@ impl DataPlane {
 
     /// Does what is due with the interfaces, to be called at [`Self::poll_timeout`] and when workers call
     /// ([`Calls::asked`]). What there is to say, a line each; then [`Self::ports`] may be others.
-    pub(in crate::control) fn handle_timeout(&mut self, now: Instant) -> Vec<String> {
+    pub(in crate::control) fn handle_timeout(&mut self, now: Instant) -> Vec<PortNews> {
         let (newest, oldest) = (self.publisher.generation(), self.publisher.oldest_in_use());
         self.ports.handle_timeout(now, newest, oldest)
     }

@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{
+    super::log::Level,
     ADDRESSES_AGAIN, Forwarding, LOCK_AGAIN, View,
     ports::{PortInfo, Ports},
 };
 use crate::{
-    dataplane::ports::PortState,
+    dataplane::ports::{PortNews, PortState},
     sys::{
         device::InterfaceSpec,
         instance_lock::InterfaceLock,
@@ -60,7 +61,7 @@ impl Forwarding {
         let needed = self.hops.has_local();
         let (now, links) = (view.voice.now, &mut self.links);
         if let Some(line) = self.local_way.drive(now, needed, links, view.netlink) {
-            view.say(line);
+            view.say(Level::Error, line);
         }
         let hop = self.local_way.hop();
         self.interfaces_changed |= self.hops.set_local(hop);
@@ -89,7 +90,7 @@ impl Forwarding {
         let interfaces = self.choose_interfaces(vip_interfaces);
         let now_refused = refused(&self.wanted);
         for error in now_refused.difference(&known) {
-            view.say(error);
+            view.say(Level::Error, error);
         }
         self.locks_at = (!now_refused.is_empty()).then(|| now + LOCK_AGAIN);
         if let Some(data_plane) = &mut self.data_plane {
@@ -143,8 +144,13 @@ impl Forwarding {
             return;
         };
         let news = data_plane.handle_timeout(view.voice.now);
-        for line in &news {
-            view.say(format_args!("packet I/O: {line}"));
+        for PortNews { text, trouble } in &news {
+            let level = if *trouble {
+                Level::Warning
+            } else {
+                Level::Notice
+            };
+            view.say(level, format_args!("packet I/O: {text}"));
         }
         if !news.is_empty() {
             self.take_ports(view);
@@ -173,7 +179,7 @@ impl Forwarding {
                 }
                 Err(error) => {
                     // Half of the addresses would be worse than those of before.
-                    view.say(error);
+                    view.say(Level::Error, error);
                     self.addresses.want(view.voice.now + ADDRESSES_AGAIN);
                     return;
                 }

@@ -16,17 +16,18 @@ mod ports;
 mod sampling;
 mod services;
 mod steering;
+mod view;
 mod workers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     net::IpAddr,
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
+pub(super) use self::view::{View, Voice};
 use self::{
     client_ways::ClientWays,
     data_plane::{Calls, DataPlane, DataPlaneOptions},
@@ -38,7 +39,7 @@ use self::{
     sampling::Sampling,
     services::{Applied, Services, way},
 };
-use super::{engine::Options, log::Log, pace::Pace};
+use super::{engine::Options, log::Level, pace::Pace};
 use crate::{
     addr::PortId,
     balance::{Hop, TableBuilder},
@@ -47,12 +48,7 @@ use crate::{
     dataplane::io::FrameAccount,
     lvs::ServiceId,
     stats::{AllStats, WorkerStats},
-    sys::{
-        instance_lock::InterfaceLock,
-        monitor,
-        netlink::{Link, Netlink},
-        steer::Steered,
-    },
+    sys::{instance_lock::InterfaceLock, monitor, netlink::Link, steer::Steered},
     time::Instant,
 };
 
@@ -77,31 +73,6 @@ const ASKED_PER_TURN: usize = 64;
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
 /// How often steering that the kernel refused is tried again.
 const STEER_AGAIN: Duration = Duration::from_secs(1);
-
-/// Now, and where to say something.
-pub(super) struct Voice<'a> {
-    pub(super) now: Instant,
-    pub(super) wall: SystemTime,
-    pub(super) log: &'a mut Log,
-}
-
-impl Voice<'_> {
-    fn say(&mut self, text: impl fmt::Display) {
-        self.log.line(self.wall, text);
-    }
-}
-
-/// What is needed to look something up, and to say so.
-pub(super) struct View<'a> {
-    pub(super) voice: Voice<'a>,
-    pub(super) netlink: &'a mut Netlink,
-}
-
-impl View<'_> {
-    fn say(&mut self, text: impl fmt::Display) {
-        self.voice.say(text);
-    }
-}
 
 /// What is steered, compared with what should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,7 +296,7 @@ impl Forwarding {
 
     fn take_over(&mut self, data_plane: DataPlane, steered: Vec<Steered>, view: &mut View<'_>) {
         for line in data_plane.report() {
-            view.say(format_args!("packet I/O: {line}"));
+            view.say(Level::Info, format_args!("packet I/O: {line}"));
         }
         self.steered = steered;
         self.data_plane = Some(data_plane);
@@ -356,11 +327,11 @@ impl Forwarding {
             .is_some_and(|due| due <= view.voice.now)
         {
             if let (_, Some(error)) = self.hops.handle_timeout(view.voice.now, view.netlink) {
-                view.say(error);
+                view.say(Level::Error, error);
             }
         }
         for line in LocalWay::sweep(view.netlink) {
-            view.say(line);
+            view.say(Level::Warning, line);
         }
         let links = view.netlink.links().map_err(|error| error.to_string())?;
         self.handle_links(&links);
@@ -372,6 +343,7 @@ impl Forwarding {
         }
         if interfaces.is_empty() {
             view.say(
+                Level::Warning,
                 "no interface has a virtual address or leads to a real server: waiting for one",
             );
         }
@@ -492,7 +464,7 @@ impl Forwarding {
         if self.hops.poll_timeout().is_some_and(|at| at <= now)
             && let (_, Some(error)) = self.hops.handle_timeout(now, view.netlink)
         {
-            view.say(error);
+            view.say(Level::Error, error);
         }
         self.drive_local_way(view);
         self.drive_interfaces(vip_interfaces, view);
@@ -556,7 +528,7 @@ impl Forwarding {
         };
         data_plane.collect();
         for line in data_plane.frame_news() {
-            view.say(format_args!("packet I/O: {line}"));
+            view.say(Level::Warning, format_args!("packet I/O: {line}"));
         }
         let data_plane = self.data_plane.as_ref();
         // Before that, workers may still give connections to what drains.
@@ -574,7 +546,7 @@ impl Forwarding {
         let problems = self.hops.problems(is_open);
         let problems = problems.filter(|(address, _)| !self.routers.contains(address));
         for report in self.outages.handle_tick(problems) {
-            view.say(report);
+            view.say(report.level(), report);
         }
     }
 
@@ -661,7 +633,7 @@ impl Forwarding {
             }
         }
         if let Some(error) = failed {
-            view.say(error);
+            view.say(Level::Error, error);
         }
     }
 
@@ -699,11 +671,17 @@ impl Forwarding {
             .collect();
         let leaving = std::mem::take(&mut self.leaving);
         if let Err(error) = self.builder.apply(&leaving, &specs) {
-            view.say(format_args!("not all of it goes into the table: {error}"));
+            view.say(
+                Level::Error,
+                format_args!("not all of it goes into the table: {error}"),
+            );
             leaving.iter().for_each(|id| self.builder.remove(*id));
             for spec in &specs {
                 if let Err(error) = self.builder.set(spec) {
-                    view.say(format_args!("virtual server not renewed: {error}"));
+                    view.say(
+                        Level::Error,
+                        format_args!("virtual server not renewed: {error}"),
+                    );
                 }
             }
         }
@@ -733,7 +711,7 @@ impl Forwarding {
         }
         let outcome = self.stop_workers(view);
         if let Some(error) = self.local_way.stop(view.netlink) {
-            view.say(error);
+            view.say(Level::Error, error);
         }
         outcome
     }
@@ -745,7 +723,8 @@ impl Forwarding {
         let outcome = match data_plane.stop() {
             Ok(account) => {
                 let (line, kept) = verdict(data_plane.stats(), account);
-                view.say(line);
+                let level = if kept { Level::Info } else { Level::Error };
+                view.say(level, line);
                 if kept {
                     Ok(())
                 } else {
@@ -755,7 +734,10 @@ impl Forwarding {
             Err(error) => Err(error),
         };
         if let Err(error) = data_plane.detach() {
-            view.say(format_args!("detaching the steering program: {error}"));
+            view.say(
+                Level::Error,
+                format_args!("detaching the steering program: {error}"),
+            );
         }
         outcome
     }

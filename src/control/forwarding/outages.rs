@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
-use super::next_hops::Problem;
+use super::{super::log::Level, next_hops::Problem};
 
 /// A line for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,16 @@ pub(super) struct Report {
     address: IpAddr,
     /// `None`: there is none any more.
     problem: Option<Problem>,
+}
+
+impl Report {
+    /// How much it matters.
+    pub(super) const fn level(&self) -> Level {
+        match self.problem {
+            Some(_) => Level::Warning,
+            None => Level::Notice,
+        }
+    }
 }
 
 impl fmt::Display for Report {

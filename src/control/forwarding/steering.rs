@@ -2,7 +2,7 @@
 
 use rapidhash::RapidHashSet;
 
-use super::{Forwarding, STEER_AGAIN, Steering, Voice, data_plane::DataPlane};
+use super::{super::log::Level, Forwarding, STEER_AGAIN, Steering, Voice, data_plane::DataPlane};
 use crate::sys::steer::{Reconciled, Steered};
 
 impl Forwarding {
@@ -58,10 +58,10 @@ impl Forwarding {
         let refused: Vec<String> = done.refused.iter().map(ToString::to_string).collect();
         if refused != self.refused {
             for line in &refused {
-                voice.say(line);
+                voice.say(Level::Error, line);
             }
             if refused.is_empty() {
-                voice.say("the kernel steers all that it should");
+                voice.say(Level::Notice, "the kernel steers all that it should");
             }
             self.refused = refused;
         }

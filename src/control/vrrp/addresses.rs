@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    super::repeats::Reports,
+    super::{log::Level, repeats::Reports},
     Env,
     host::Host,
     put_back::{Missing, PutBacks},
@@ -235,7 +235,7 @@ impl Addresses {
             .reports
             .note(env.now, place, outcome.as_ref().copied(), what);
         if let Some(line) = line {
-            env.say(line);
+            env.say(line.level, line);
         }
         entry.refused = outcome.err();
         if entry.refused.is_some() {
@@ -264,10 +264,11 @@ impl Entry {
         let Vip { prefix, device, .. } = vip;
         let line = format!("({instance}) somebody removed {prefix} from {device}, putting it back");
         match unsaid {
-            0 => env.say(line),
-            _ => env.say(format_args!(
-                "{line} ({unsaid} more since this was last said)"
-            )),
+            0 => env.say(Level::Warning, line),
+            _ => env.say(
+                Level::Warning,
+                format_args!("{line} ({unsaid} more since this was last said)"),
+            ),
         }
     }
 }
@@ -287,7 +288,7 @@ pub(super) fn remove_leftovers<'a>(
     }
     let present = match env.host.addresses(ifindex) {
         Ok(present) => present,
-        Err(error) => return env.say(error),
+        Err(error) => return env.say(Level::Error, error),
     };
     for (name, vip) in vips {
         let prefix = vip.prefix;
@@ -296,11 +297,14 @@ pub(super) fn remove_leftovers<'a>(
         }
         match env.host.remove_address(ifindex, prefix) {
             Ok(Removed::NotThere) => {}
-            Ok(Removed::Removed) => env.say(format_args!(
-                "({name}) removed {prefix} from {}: an earlier run left it",
-                vip.device
-            )),
-            Err(error) => env.say(format_args!("({name}) {error}")),
+            Ok(Removed::Removed) => env.say(
+                Level::Notice,
+                format_args!(
+                    "({name}) removed {prefix} from {}: an earlier run left it",
+                    vip.device
+                ),
+            ),
+            Err(error) => env.say(Level::Error, format_args!("({name}) {error}")),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Env, Instance, Vrrp, addresses::Vip, host::Host, v4};
+use super::{super::log::Level, Env, Instance, Vrrp, addresses::Vip, host::Host, v4};
 use crate::{
     addr::IpPrefix,
     config::{self, Config, VrrpInstance},
@@ -172,7 +172,8 @@ impl Vrrp {
         let id = match self.router.add(settings.clone(), env.now) {
             Ok(id) => id,
             Err(error) => {
-                env.say(format_args!("({}) {error}", instance.name));
+                let text = format_args!("({}) {error}", instance.name);
+                env.say(Level::Error, text);
                 return None;
             }
         };
@@ -227,7 +228,8 @@ impl Vrrp {
             settings.primary = interface.and_then(|interface| interface.primary);
         }
         if let Err(error) = self.router.update(id, settings, env.now) {
-            env.say(format_args!("({}) {error}", instance.name));
+            let text = format_args!("({}) {error}", instance.name);
+            env.say(Level::Error, text);
         }
     }
 

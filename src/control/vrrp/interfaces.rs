@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use mio::Token;
 
 use super::{
+    super::log::Level,
     Env, RETRY, Vrrp,
     addresses::remove_leftovers,
     host::{Host, Sockets},
@@ -58,7 +59,7 @@ impl Vrrp {
             return number;
         }
         let link = env.host.link(name).unwrap_or_else(|error| {
-            env.say(error);
+            env.say(Level::Error, error);
             None
         });
         let number = self.next_interface;
@@ -99,10 +100,11 @@ impl Vrrp {
         let before = self.number_at(link.index);
         let before = before.filter(|number| self.interfaces[number].name != link.name);
         if let Some(number) = before {
-            env.say(format_args!(
-                "{} was renamed to {}",
-                self.interfaces[&number].name, link.name
-            ));
+            let name = &self.interfaces[&number].name;
+            env.say(
+                Level::Warning,
+                format_args!("{name} was renamed to {}", link.name),
+            );
             self.lose(env.now, number, LinkState::Renamed);
         }
         let Some(number) = self.number_of(&link.name) else {
@@ -112,12 +114,15 @@ impl Vrrp {
         match former {
             Some(former) if former.index == link.index => self.renew(env, number, &former, link),
             Some(_) => {
-                env.say(format_args!("{} is another interface now", link.name));
+                env.say(
+                    Level::Notice,
+                    format_args!("{} is another interface now", link.name),
+                );
                 self.lose(env.now, number, LinkState::Missing);
                 self.gain(env, number, link);
             }
             None => {
-                env.say(format_args!("{} is there", link.name));
+                env.say(Level::Notice, format_args!("{} is there", link.name));
                 self.gain(env, number, link);
             }
         }
@@ -130,7 +135,8 @@ impl Vrrp {
         link: &Link,
     ) {
         if let Some(number) = self.number_at(link.index) {
-            env.say(format_args!("{} is gone", self.interfaces[&number].name));
+            let name = &self.interfaces[&number].name;
+            env.say(Level::Warning, format_args!("{name} is gone"));
             self.lose(env.now, number, LinkState::Missing);
         }
     }
@@ -312,7 +318,7 @@ impl Vrrp {
                 }
                 self.router.handle_primary(env.now, number, primary);
             }
-            Err(error) => env.say(error),
+            Err(error) => env.say(Level::Error, error),
         }
     }
 

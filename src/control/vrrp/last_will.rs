@@ -15,7 +15,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{super::log::Log, Vrrp};
+use super::{
+    super::log::{self, Level, Log, Room},
+    Vrrp,
+};
 use crate::{
     addr::IpPrefix,
     sys::{
@@ -78,26 +81,37 @@ pub(in crate::control) fn write(vrrp: &Vrrp, lock: &Path) -> Vec<u8> {
     serde_json::to_vec(&will).unwrap_or_default()
 }
 
-/// Carries out the will that the engine left. Runs in the guardian, after the engine's death.
-pub(in crate::control) fn execute(state: &[u8]) {
-    let mut log = Log::new();
-    let mut say = |text: String| log.line(clock::wall(), text);
+/// Carries out the will that the engine left, and says so as it would have. Runs in the guardian, after the
+/// engine's death.
+pub(in crate::control) fn execute(state: &[u8], options: &log::Options) {
+    let mut log = Log::new(options);
+    let mut say = |level: Level, text: String| {
+        let now = (clock::now(), clock::wall());
+        log.say(now, Room::Vrrp, level, text);
+    };
     let will: Will = match serde_json::from_slice(state) {
         Ok(will) => will,
         // The engine had nothing to leave yet.
         Err(_) if state.is_empty() => return,
-        Err(error) => return say(format!("guardian: the engine's last state: {error}")),
+        Err(error) => {
+            let text = format!("guardian: the engine's last state: {error}");
+            return say(Level::Error, text);
+        }
     };
     let mut netlink = match Netlink::open() {
         Ok(netlink) => netlink,
-        Err(error) => return say(format!("guardian: {error}")),
+        Err(error) => return say(Level::Error, format!("guardian: {error}")),
     };
     for advert in &will.adverts {
         match send(&mut netlink, advert) {
-            Ok(interface) => say(format!(
-                "guardian: the engine died, sent 0 priority on {interface}"
-            )),
-            Err(error) => say(format!("guardian: sending 0 priority: {error}")),
+            Ok(interface) => say(
+                Level::Error,
+                format!("guardian: the engine died, sent 0 priority on {interface}"),
+            ),
+            Err(error) => say(
+                Level::Error,
+                format!("guardian: sending 0 priority: {error}"),
+            ),
         }
     }
     let Heir::Guardian { _lock } = wait_for_heir(&will, &mut say) else {
@@ -108,9 +122,9 @@ pub(in crate::control) fn execute(state: &[u8]) {
             continue;
         };
         match netlink.del_address(*ifindex, prefix) {
-            Ok(Removed::Removed) => say(format!("guardian: removed {prefix}")),
+            Ok(Removed::Removed) => say(Level::Notice, format!("guardian: removed {prefix}")),
             Ok(Removed::NotThere) => {}
-            Err(error) => say(format!("guardian: {error}")),
+            Err(error) => say(Level::Error, format!("guardian: {error}")),
         }
     }
 }
@@ -129,7 +143,7 @@ enum Heir {
 
 /// Tries the lock until the dead engine has let go of it: the kernel closes the files of a process
 /// one by one, and the socket that told of the death may be among the first.
-fn wait_for_heir(will: &Will, say: &mut impl FnMut(String)) -> Heir {
+fn wait_for_heir(will: &Will, say: &mut impl FnMut(Level, String)) -> Heir {
     let deadline = clock::now() + LETTING_GO;
     loop {
         let lock = InstanceLock::acquire(&will.lock);
@@ -145,7 +159,7 @@ fn heir(
     lock: Result<InstanceLock, LockError>,
     engine: u32,
     late: bool,
-    say: &mut impl FnMut(String),
+    say: &mut impl FnMut(Level, String),
 ) -> Option<Heir> {
     match lock {
         Ok(lock) => Some(Heir::Guardian { _lock: Some(lock) }),
@@ -156,7 +170,7 @@ fn heir(
         Err(LockError::Held { .. }) if !late => None,
         // An engine that does not let go, or a full or read-only file system, is no new engine.
         Err(error) => {
-            say(format!("guardian: {error}"));
+            say(Level::Error, format!("guardian: {error}"));
             Some(Heir::Guardian { _lock: None })
         }
     }
@@ -190,7 +204,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("xvs-will-{ours}.lock"));
         let mut said = Vec::new();
         let mut heir_at = |path: &Path, engine, late| {
-            heir(InstanceLock::acquire(path), engine, late, &mut |line| {
+            heir(InstanceLock::acquire(path), engine, late, &mut |_, line| {
                 said.push(line)
             })
         };

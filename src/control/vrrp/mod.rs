@@ -13,6 +13,7 @@ mod host;
 mod interfaces;
 pub(super) mod last_will;
 mod put_back;
+mod said;
 mod status;
 
 use std::{
@@ -29,7 +30,10 @@ use self::{
     host::Host,
     interfaces::Interface,
 };
-use super::{log::Log, repeats::Reports};
+use super::{
+    log::{Level, Log},
+    repeats::Reports,
+};
 use crate::{
     sys::{instance_lock::VridLock, netlink::Netlink},
     time::Instant,
@@ -54,12 +58,6 @@ pub(super) struct Env<'a, H = Netlink> {
     pub(super) wall: SystemTime,
     pub(super) host: &'a mut H,
     pub(super) log: &'a mut Log,
-}
-
-impl<H> Env<'_, H> {
-    fn say(&mut self, text: impl std::fmt::Display) {
-        self.log.line(self.wall, text);
-    }
 }
 
 /// Called with addresses before they are put on the first interface (true), and after they were taken
@@ -180,7 +178,10 @@ impl Vrrp {
                 Ok(None) => false,
                 // The interface went down, say; the link event that follows is acted upon.
                 Err(error) => {
-                    env.say(format_args!("receiving adverts on {name}: {error}"));
+                    env.say(
+                        Level::Error,
+                        format_args!("receiving adverts on {name}: {error}"),
+                    );
                     false
                 }
             }
@@ -213,7 +214,7 @@ impl Vrrp {
     pub(super) fn handle_addresses(&mut self, env: &mut Env<'_, impl Host>, ifindex: u32) {
         let present = match env.host.addresses(ifindex) {
             Ok(present) => present,
-            Err(error) => return env.say(error),
+            Err(error) => return env.say(Level::Error, error),
         };
         let number = self.number_at(ifindex);
         let interface = number.and_then(|number| self.interfaces.get(&number));
@@ -267,7 +268,7 @@ impl Vrrp {
                     self.queue_announcements(env, id, rounds, first);
                 }
                 Action::Entered { .. } => self.changed = true,
-                Action::Log(line) => env.say(line),
+                Action::Log(line) => env.tell(&line),
             }
         }
         for id in &unsettled {
@@ -409,7 +410,7 @@ impl Vrrp {
             .advert_reports
             .note(env.now, place, sent.as_ref().copied(), what)
         {
-            env.say(line);
+            env.say(line.level, line);
         }
     }
 
@@ -473,7 +474,7 @@ impl Vrrp {
             let sent = sockets.send_frame(&arp::gratuitous(mac, address));
             let what = format_args!("gratuitous ARP on {}", link.name);
             if let Some(line) = arp_reports.note(env.now, ifindex, sent.as_ref().copied(), what) {
-                env.say(line);
+                env.say(line.level, line);
             }
         }
     }
@@ -499,9 +500,10 @@ fn announce(
 ) {
     let (device, address) = (&vip.device, vip.prefix.addr());
     if first {
-        env.say(format_args!(
-            "Sending gratuitous ARP on {device} for {address}"
-        ));
+        env.say(
+            Level::Debug,
+            format_args!("Sending gratuitous ARP on {device} for {address}"),
+        );
     }
     if let Some(address) = v4(address) {
         announcements.add(ifindex, address, rounds);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Backend, PortStatus,
+    Backend, PortNews, PortStatus,
     machine::{Interface, PERIOD, Ports, STOP_PATIENCE, Stage, State},
 };
 use crate::{
@@ -26,7 +26,7 @@ pub trait PortControl: Send {
 
     /// Does what is due. To be called at [`Self::poll_timeout`] and after each call. `newest` is the generation of
     /// the table that was published last, `oldest` that of the oldest in use. What there is to say, a line each.
-    fn handle_timeout(&mut self, now: Instant, newest: u64, oldest: u64) -> Vec<String>;
+    fn handle_timeout(&mut self, now: Instant, newest: u64, oldest: u64) -> Vec<PortNews>;
 
     /// When there is something to do.
     fn poll_timeout(&self) -> Option<Instant>;
@@ -80,7 +80,7 @@ impl<B: Backend> PortControl for Ports<B> {
         self.look_at = Some(now);
     }
 
-    fn handle_timeout(&mut self, now: Instant, newest: u64, oldest: u64) -> Vec<String> {
+    fn handle_timeout(&mut self, now: Instant, newest: u64, oldest: u64) -> Vec<PortNews> {
         self.take_answers();
         for at in 0..self.leaving.len() {
             if self.leaving[at].stage == Stage::Closed {

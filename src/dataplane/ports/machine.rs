@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Backend, InterfaceReport, Level, PortState, PortStatus,
+    Backend, InterfaceReport, Level, PortNews, PortState, PortStatus,
     job::{Job, Program, Tried},
     orders::{self, Answer, Inbox, Order, Orders},
     slots::Slots,
@@ -59,7 +59,7 @@ pub struct Ports<B: Backend> {
     pub(super) done: Receiver<Done<B::Part>>,
     call: Arc<dyn Fn() + Send + Sync>,
     pub(super) look_at: Option<Instant>,
-    pub(super) news: Vec<String>,
+    pub(super) news: Vec<PortNews>,
     /// What the interfaces that are gone have counted.
     pub(super) past: Past,
     /// What the kernel counted for sockets.
@@ -301,7 +301,7 @@ impl<B: Backend> Ports<B> {
             worker.orders.give(Order::Open(part));
             worker.waker.wake();
         }
-        interface.say(&mut self.news, &opened.report.to_string());
+        interface.say(&mut self.news, &opened.report.to_string(), false);
         interface.busy = None;
         interface.state = State::Open(Open {
             port: tried.port,
@@ -323,7 +323,7 @@ impl<B: Backend> Ports<B> {
         };
         if !soon {
             let status = interface.status().to_string();
-            interface.say(&mut self.news, &status);
+            interface.say(&mut self.news, &status, true);
         }
     }
 
@@ -561,7 +561,7 @@ impl<B: Backend> Ports<B> {
                 reason,
             };
             let status = interface.status().to_string();
-            interface.say(&mut self.news, &status);
+            interface.say(&mut self.news, &status, true);
             self.wanted.insert(at, interface);
         }
     }
@@ -604,8 +604,10 @@ impl<B: Backend> Ports<B> {
 
     fn rename(&mut self, at: usize, name: &str) {
         let interface = &mut self.wanted[at];
-        self.news
-            .push(format!("{} is called {name} now", interface.spec));
+        self.news.push(PortNews {
+            text: format!("{} is called {name} now", interface.spec),
+            trouble: false,
+        });
         name.clone_into(&mut interface.spec.name);
         let program = match &mut interface.state {
             State::Open(open) => {
@@ -638,10 +640,13 @@ impl<B: Backend> Ports<B> {
         let done = self.steering.set_stations(ifindex, &[mac]).complete();
         match done {
             Ok(()) => interface.station = Some(mac),
-            Err(error) => self.news.push(format!(
-                "{}: steering its new address {mac}: {error}",
-                interface.spec
-            )),
+            Err(error) => self.news.push(PortNews {
+                text: format!(
+                    "{}: steering its new address {mac}: {error}",
+                    interface.spec
+                ),
+                trouble: true,
+            }),
         }
     }
 
@@ -703,10 +708,13 @@ impl Interface {
     }
 
     /// Says a line that is news.
-    fn say(&mut self, news: &mut Vec<String>, line: &str) {
+    fn say(&mut self, news: &mut Vec<PortNews>, line: &str, trouble: bool) {
         if self.said != line {
             line.clone_into(&mut self.said);
-            news.push(line.to_owned());
+            news.push(PortNews {
+                text: line.to_owned(),
+                trouble,
+            });
         }
     }
 }

@@ -104,6 +104,15 @@ pub enum PortState {
     Waiting(String),
 }
 
+/// Something that has become of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortNews {
+    /// A line that says so.
+    pub text: String,
+    /// Whether it is to be mended, else it is as it should be.
+    pub trouble: bool,
+}
+
 /// An interface that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortStatus {
