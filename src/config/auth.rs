@@ -58,12 +58,14 @@ impl AuthDraft {
         }
         let Some(kind) = self.kind else {
             let message = "authentication without auth_type is ignored";
-            drafts.push(Draft::warning(span, message).hint("auth_type PASS"));
+            let hint = "auth_type PASS; a node with a password and one without both become MASTER";
+            drafts.push(Draft::warning(span, message).hint(hint));
             return None;
         };
         let Some(password) = self.password else {
             let message = "authentication without auth_pass is ignored";
-            drafts.push(Draft::warning(span, message));
+            let hint = "a node with a password and one without both become MASTER";
+            drafts.push(Draft::warning(span, message).hint(hint));
             return None;
         };
         Some(match kind.value {

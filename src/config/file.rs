@@ -13,7 +13,7 @@ use super::{
     group::{Group, Groups},
     host,
     keyword::{
-        APPLIED, BY_VALUE, Keyword, NO_IPVS, REFUSED, Table, UNAPPLIED, Value, block,
+        APPLIED, BY_VALUE, Keyword, NO_IPVS, REFUSED, Table, UNAPPLIED, Value, block, line,
         plain_keywords,
     },
     lint,

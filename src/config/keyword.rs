@@ -404,8 +404,8 @@ macro_rules! plain_keywords {
     ($visible:vis static $table:ident: $draft:ident $at:tt;
      $($name:literal: $fate:expr, $meaning:literal $(, $how:ident($($argument:expr),*))* => $field:ident;)*
     ) => {
-        $visible static $table: &[$crate::config::keyword::Keyword<$draft>] = &[$(
-            $crate::config::keyword::line($name, $fate, $meaning)
+        $visible static $table: &[Keyword<$draft>] = &[$(
+            line($name, $fate, $meaning)
                 $(.$how($($argument),*))*
                 .read(|draft, stmt, drafts| {
                     stmt.set(&mut plain_keywords!(@place draft $at $field), drafts);

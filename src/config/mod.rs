@@ -37,6 +37,7 @@ mod keyword;
 mod lexer;
 mod lint;
 mod model;
+mod on_host;
 mod overlap;
 mod read;
 mod request;
@@ -78,6 +79,7 @@ pub use self::{
         Umask, UnicastPeer, UpDownDelay, VirtualAddress, VirtualServer, VirtualServerKey, Vmac,
         VrrpInstance, VrrpScript, VrrpVersion, VrrpWide,
     },
+    on_host::{HostFacts, HostInterface, lint_on_host},
     request::{Host, Request, Unreadable},
     support::Support,
 };

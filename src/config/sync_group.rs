@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{
     diagnostic::{Draft, Drafts},
     keyword::{
-        Given, Keyword, REFUSED, Table, UNAPPLIED, WITH_BLOCK, block, lines, plain_keywords,
+        Given, Keyword, REFUSED, Table, UNAPPLIED, WITH_BLOCK, block, line, lines, plain_keywords,
     },
     model::{NotifyEvent, NotifyScript, SyncGroup, TrackGroup},
     read::{At, add_script},

@@ -89,10 +89,10 @@ whole_numbers!(i8, i16, i32, u8, u16, u32);
 /// Values that are written as they are displayed.
 macro_rules! displayed {
     ($($shown:ty),*) => {
-        $(impl $crate::config::model::plain::AsPlain for Option<$shown> {
-            fn as_plain(&self) -> Option<$crate::config::model::plain::Plain<'_>> {
+        $(impl super::plain::AsPlain for Option<$shown> {
+            fn as_plain(&self) -> Option<super::plain::Plain<'_>> {
                 let shown = self.as_ref()?.to_string();
-                Some($crate::config::model::plain::Plain::Words(shown))
+                Some(super::plain::Plain::Words(shown))
             }
         })*
     };
@@ -115,8 +115,8 @@ macro_rules! plain {
             /// Its keywords with what is written of each.
             pub(in crate::config) fn plain(
                 &self,
-            ) -> Vec<(&'static str, Option<$crate::config::model::plain::Plain<'_>>)> {
-                use $crate::config::model::plain::AsPlain;
+            ) -> Vec<(&'static str, Option<super::plain::Plain<'_>>)> {
+                use super::plain::AsPlain;
                 vec![$(($keyword, self.$field.as_plain()),)*]
             }
         }

@@ -130,3 +130,31 @@ fn from_nothing_everything_is_new() {
         "{diff:?}"
     );
 }
+
+#[test]
+fn what_is_not_applied_yet_is_compared_as_well() {
+    let global = |lines: &str| format!("global_defs {{\n{lines}\n}}\n");
+    assert_eq!(
+        said(
+            &global("vrrp_priority -5"),
+            &global("vrrp_priority -6\nlog_unknown_vrids")
+        ),
+        [
+            "log_unknown_vrids given (was not given)",
+            "vrrp_priority -6 (was -5)"
+        ]
+    );
+    assert_eq!(
+        said("child_wait_time 3", "child_wait_time 4"),
+        ["child_wait_time 4 (was 3): from the next start on"]
+    );
+    let script = |weight: u8| format!("vrrp_script s {{\nscript /x\nweight {weight}\n}}\n");
+    assert_eq!(said(&script(3), &script(4)), ["vrrp_script changed"]);
+    assert_eq!(
+        said(
+            &instance("debug 1\nsmtp_alert"),
+            &instance("debug 2\nno_accept")
+        ),
+        ["vrrp_instance V: accept no (was yes), debug 2 (was 1), smtp_alert not given (was yes)"]
+    );
+}

@@ -3,7 +3,7 @@
 use super::super::{
     defaults,
     diagnostic::{Draft, Drafts},
-    keyword::{FromGiven, Given, Keyword, Table, WITH_BLOCK, lines, plain_keywords},
+    keyword::{FromGiven, Given, Keyword, Table, WITH_BLOCK, line, lines, plain_keywords},
     model::{AntiReplay, AuthHmac, HmacKey, HmacMode},
     read::{self},
     tree::Stmt,

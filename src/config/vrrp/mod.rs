@@ -244,7 +244,7 @@ impl InstanceDraft {
             dont_track_primary: self.dont_track_primary,
             skip_check_adv_addr: (self.skip_check_adv_addr).unwrap_or(global.skip_check_adv_addr),
             down_timer_adverts: (self.down_timer_adverts.map(|adverts| adverts.value))
-                .or(global.down_timer_adverts.filter(|_| !strict))
+                .or_else(|| global.down_timer_adverts.filter(|_| !strict))
                 .unwrap_or(defaults::DOWN_TIMER_ADVERTS),
             lower_prio_no_advert: later_or(
                 self.lower_prio_no_advert,
