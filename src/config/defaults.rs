@@ -43,6 +43,8 @@ pub const PRIORITY: u8 = 100;
 pub const PRIORITY_OWNER: u8 = 255;
 /// `advert_int`: 1 s (RFC 9568 §6.1).
 pub const ADVERT_INT: Duration = secs(1);
+/// What a step of priority is worth of Skew_Time: a 256th of a second (RFC 3768 §6.1).
+pub const SKEW_STEP: Duration = Duration::from_micros(3_906);
 /// `unicast_ttl`: 255 (man; RFC 9568 §5.1.1.3).
 pub const UNICAST_TTL: u8 = 255;
 /// Bytes of `auth_pass` that an advertisement carries (RFC 2338 §5.3.10).

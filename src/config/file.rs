@@ -56,7 +56,7 @@ pub(super) struct FileDraft {
     track_processes: Vec<Named<TrackProcess>>,
     bfd_instances: Vec<Named<BfdInstance>>,
     garp_groups: Vec<GarpGroup>,
-    up_down_delays: Vec<UpDownDelay>,
+    up_down_delays: Vec<At<UpDownDelay>>,
     linkbeats: Vec<Linkbeat>,
 }
 
@@ -457,6 +457,7 @@ impl FileDraft {
         let instances: Vec<_> = self.instances.into_iter().map(finish).collect();
         lint::unused(&self.scripts, &instances, &sync_groups, drafts);
         lint::weights(&instances, drafts);
+        host::shorten_delays(&mut self.up_down_delays, &instances, drafts);
         let vrrp_instances = instances
             .into_iter()
             .map(|(_, instance)| instance)
@@ -511,7 +512,9 @@ impl FileDraft {
                 .collect(),
             bfd_instances: self.bfd_instances.into_iter().map(At::into_value).collect(),
             garp_groups: self.garp_groups,
-            up_down_delays: self.up_down_delays,
+            up_down_delays: (self.up_down_delays.into_iter())
+                .map(At::into_value)
+                .collect(),
             linkbeats: self.linkbeats,
             sync_groups,
             vrrp_instances,

@@ -7,9 +7,9 @@ use super::{
     diagnostic::{Draft, Drafts},
     global::pause,
     keyword::{Keyword, Table, WITH_BLOCK, block, line},
-    model::{GarpGroup, LinkPoll, Linkbeat, UpDownDelay},
-    read::{self, interface},
-    source::quoted,
+    model::{GarpGroup, LinkPoll, Linkbeat, UpDownDelay, VrrpInstance},
+    read::{self, At, interface},
+    source::{Span, quoted},
     tree::Stmt,
     walk::walk,
 };
@@ -65,7 +65,7 @@ pub(super) fn garp_group(stmt: &Stmt, drafts: &mut Drafts) -> Option<GarpGroup> 
 }
 
 /// Reads `interface_up_down_delays`: `INTERFACE DOWN [UP]`, one a line.
-pub(super) fn up_down_delays(list: &mut Vec<UpDownDelay>, stmt: &Stmt, drafts: &mut Drafts) {
+pub(super) fn up_down_delays(list: &mut Vec<At<UpDownDelay>>, stmt: &Stmt, drafts: &mut Drafts) {
     stmt.no_more(0, drafts);
     for entry in stmt.body() {
         let Some(interface) = interface(&entry.keyword, drafts) else {
@@ -78,16 +78,54 @@ pub(super) fn up_down_delays(list: &mut Vec<UpDownDelay>, stmt: &Stmt, drafts: &
         };
         entry.no_more(2, drafts);
         let up = entry.args.get(1).and_then(|word| time(word, drafts));
-        if list.iter().any(|known| known.interface == interface) {
+        if list.iter().any(|known| known.value.interface == interface) {
             let message = format!("{} has its delays already", quoted(&interface));
             drafts.push(Draft::warning(entry.keyword.span, message));
             continue;
         }
-        list.push(UpDownDelay {
+        let value = UpDownDelay {
             interface,
             down,
             up: up.unwrap_or(Duration::ZERO),
-        });
+        };
+        let span = entry.keyword.span;
+        list.push(At { value, span });
+    }
+}
+
+/// Shortens delays that an instance's backups would not wait for, as keepalived does.
+pub(super) fn shorten_delays(
+    list: &mut [At<UpDownDelay>],
+    instances: &[(Span, VrrpInstance)],
+    drafts: &mut Drafts,
+) {
+    for At { value, span } in list {
+        for (_, instance) in instances {
+            let tracked = instance
+                .track_interface
+                .iter()
+                .map(|entry| &entry.interface);
+            let mut own = std::iter::once(&instance.interface).chain(tracked);
+            if !own.any(|interface| *interface == value.interface) {
+                continue;
+            }
+            let adverts = u32::from(instance.down_timer_adverts).saturating_sub(1);
+            let most = (instance.advert_int * adverts).saturating_sub(defaults::SKEW_STEP);
+            if value.down.max(value.up) <= most {
+                continue;
+            }
+            let shown = most.as_secs_f64();
+            let message = format!(
+                "the delay of {} is cut to {shown} s",
+                quoted(&value.interface)
+            );
+            let name = quoted(&instance.name);
+            let hint =
+                format!("a backup of vrrp_instance {name} takes over before a longer one ends");
+            drafts.push(Draft::warning(*span, message).hint(hint));
+            value.down = value.down.min(most);
+            value.up = value.up.min(most);
+        }
     }
 }
 

@@ -265,6 +265,18 @@ static RULE: &[Known] = &[
         Takes::Number,
         "routes with so short a prefix do not count",
     ),
+    alias(
+        "sup_pl",
+        "suppress_prefixlength",
+        Takes::Number,
+        "suppress_prefixlength, for short",
+    ),
+    alias(
+        "sup_group",
+        "suppress_ifgroup",
+        Takes::Name,
+        "suppress_ifgroup, for short",
+    ),
     known(
         "suppress_ifgroup",
         Takes::Name,

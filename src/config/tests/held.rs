@@ -87,7 +87,7 @@ fn special(block: &str, name: &str) -> Option<&'static str> {
         ("", "static_rules") => "{\nfrom 10.0.0.0/8 table 3 preference 7\n}",
         ("", "track_group") => "T {\ngroup {\nV W\n}\n}",
         ("", "garp_group") => "{\ninterface eth0\ngarp_interval 0.1\n}",
-        ("", "interface_up_down_delays") => "{\neth0 3 0.5\neth1 1\n}",
+        ("", "interface_up_down_delays") => "{\neth0 1.5 0.5\neth1 1\n}",
         ("", "linkbeat_interfaces") => "{\neth0\neth1 MII\n}",
         ("global_defs", "notification_email") => "{\na@b\n}",
         ("global_defs", "smtp_server") => "mail.example 26",

@@ -392,3 +392,24 @@ fn what_changes_nothing_is_said() {
     );
     assert_eq!(of(Severity::Note, &tracked("priority 101")), NONE);
 }
+
+/// 2 s are two intervals, of which keepalived takes a 256th of a second.
+#[test]
+fn delays_of_an_interface_are_shorter_than_its_backups_wait() {
+    let text = format!(
+        "interface_up_down_delays {{\neth0 3\neth1 1.9 2.1\neth2 9\n}}\n{}",
+        instance("track_interface {\neth1\n}")
+    );
+    let delays: Vec<(u128, u128)> = (parse("f", text.as_bytes()).config.up_down_delays.iter())
+        .map(|delay| (delay.down.as_micros(), delay.up.as_micros()))
+        .collect();
+    assert_eq!(
+        delays,
+        [(1_996_094, 0), (1_900_000, 1_996_094), (9_000_000, 0)]
+    );
+    let warnings = of(Severity::Warning, &text);
+    assert!(
+        warnings.contains(&"the delay of `eth0` is cut to 1.996094 s".to_owned()),
+        "{warnings:?}"
+    );
+}
