@@ -223,14 +223,21 @@ fn halves() {
 fn namespace() {
     let lan = Lan::new();
     // Started on another machine, of which it touches nothing.
-    let arguments = [Engine::AfPacket.arguments(), &["-s", lan.lb1.namespace()]].concat();
-    let lb = Xvs::start_with(&lan, &lan.client, &both(), &arguments);
-    wait_until("the VIP is where it belongs", secs(8), || {
-        lan.lb1.has_address(VIP)
-    });
-    assert!(!lan.client.has_address(VIP));
-    lb.stop_unheard();
-    assert!(!lan.lb1.has_address(VIP));
+    let engine = Engine::AfPacket.arguments();
+    let name = lan.lb1.namespace();
+    let named = format!("net_namespace {name}\n{}", both());
+    for (config, arguments) in [
+        (both(), [engine, &["-s", name]].concat()),
+        (named, engine.to_vec()),
+    ] {
+        let lb = Xvs::start_with(&lan, &lan.client, &config, &arguments);
+        wait_until("the VIP is where it belongs", secs(8), || {
+            lan.lb1.has_address(VIP)
+        });
+        assert!(!lan.client.has_address(VIP));
+        lb.stop_unheard();
+        assert!(!lan.lb1.has_address(VIP));
+    }
     let output = xvs(
         &lan.lb1,
         &["run", "-f", text(&lb_config(&lan)), "-s", "xvs-no-such"],
