@@ -46,6 +46,9 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
+/// What no box may start with: a virtual router without a number.
+const BROKEN: &str = "vrrp_instance V {\n    interface eth0\n}\n";
+
 /// The program under keepalived's name.
 fn keepalived(lan: &Lan) -> PathBuf {
     let name = lan.as_ref().join("keepalived");
@@ -160,7 +163,7 @@ fn fails_to_start() {
     for (config, status, why) in [
         (both().replace("eth0", "eth7"), 1, "eth7"),
         ("global_defs {\n}\n".to_owned(), 2, "neither"),
-        ("virtual_server x {\n}\n".to_owned(), 2, "errors"),
+        (BROKEN.to_owned(), 2, "errors"),
     ] {
         write(&conf, &config);
         let output = call(&lan.lb1, &program, &arguments);
@@ -413,7 +416,7 @@ fn service_manager() {
     assert!(stamp > 0);
     wait_for_word("READY=1", reloading, secs(3));
     // One that is refused is over, too.
-    lb.write("virtual_server x {\n}\n");
+    lb.write(BROKEN);
     assert!(!lb.ask(&["reload"]).status.success());
     let (again, _) = wait_for_word("RELOADING=1", reloading + 1, secs(3));
     wait_for_word("READY=1", again, secs(3));
@@ -448,7 +451,7 @@ fn small_questions() {
         assert!(said.contains(err), "{arguments:?}: {said}");
     }
     let file = lan.as_ref().join("wrong.conf");
-    write(&file, "virtual_server x {\n}\n");
+    write(&file, BROKEN);
     let report = lan.as_ref().join("report");
     let option = format!("-t={}", text(&report));
     let output = call(&lan.lb1, &program, &[&option, "-f", text(&file), "-R"]);

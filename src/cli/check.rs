@@ -401,7 +401,7 @@ mod tests {
             ),
             (
                 &source,
-                "virtual_server 10.0.0.9 x {\n}\n",
+                "vrrp_instance V {\ninterface eth0\n}\n",
                 &[],
                 "f: 1 error, 0 warnings; would not start: the configuration has errors",
             ),
