@@ -46,6 +46,9 @@ pub(crate) fn tests() -> Vec<Test> {
     ]
 }
 
+/// What no box may start with: a virtual router without a number.
+const BROKEN: &str = "vrrp_instance V {\n    interface eth0\n}\n";
+
 /// The program under keepalived's name.
 fn keepalived(lan: &Lan) -> PathBuf {
     let name = lan.as_ref().join("keepalived");
@@ -160,7 +163,7 @@ fn fails_to_start() {
     for (config, status, why) in [
         (both().replace("eth0", "eth7"), 1, "eth7"),
         ("global_defs {\n}\n".to_owned(), 2, "neither"),
-        ("virtual_server x {\n}\n".to_owned(), 2, "errors"),
+        (BROKEN.to_owned(), 2, "errors"),
     ] {
         write(&conf, &config);
         let output = call(&lan.lb1, &program, &arguments);
@@ -223,14 +226,21 @@ fn halves() {
 fn namespace() {
     let lan = Lan::new();
     // Started on another machine, of which it touches nothing.
-    let arguments = [Engine::AfPacket.arguments(), &["-s", lan.lb1.namespace()]].concat();
-    let lb = Xvs::start_with(&lan, &lan.client, &both(), &arguments);
-    wait_until("the VIP is where it belongs", secs(8), || {
-        lan.lb1.has_address(VIP)
-    });
-    assert!(!lan.client.has_address(VIP));
-    lb.stop_unheard();
-    assert!(!lan.lb1.has_address(VIP));
+    let engine = Engine::AfPacket.arguments();
+    let name = lan.lb1.namespace();
+    let named = format!("net_namespace {name}\n{}", both());
+    for (config, arguments) in [
+        (both(), [engine, &["-s", name]].concat()),
+        (named, engine.to_vec()),
+    ] {
+        let lb = Xvs::start_with(&lan, &lan.client, &config, &arguments);
+        wait_until("the VIP is where it belongs", secs(8), || {
+            lan.lb1.has_address(VIP)
+        });
+        assert!(!lan.client.has_address(VIP));
+        lb.stop_unheard();
+        assert!(!lan.lb1.has_address(VIP));
+    }
     let output = xvs(
         &lan.lb1,
         &["run", "-f", text(&lb_config(&lan)), "-s", "xvs-no-such"],
@@ -406,7 +416,7 @@ fn service_manager() {
     assert!(stamp > 0);
     wait_for_word("READY=1", reloading, secs(3));
     // One that is refused is over, too.
-    lb.write("virtual_server x {\n}\n");
+    lb.write(BROKEN);
     assert!(!lb.ask(&["reload"]).status.success());
     let (again, _) = wait_for_word("RELOADING=1", reloading + 1, secs(3));
     wait_for_word("READY=1", again, secs(3));
@@ -441,7 +451,7 @@ fn small_questions() {
         assert!(said.contains(err), "{arguments:?}: {said}");
     }
     let file = lan.as_ref().join("wrong.conf");
-    write(&file, "virtual_server x {\n}\n");
+    write(&file, BROKEN);
     let report = lan.as_ref().join("report");
     let option = format!("-t={}", text(&report));
     let output = call(&lan.lb1, &program, &[&option, "-f", text(&file), "-R"]);

@@ -57,14 +57,14 @@ fn errors(output: &Output) -> String {
 fn wrong_configuration() {
     let lan = Lan::new();
     let file = lan.as_ref().join("wrong.conf");
-    let text = vrrp("MASTER", 150).replace("priority 150", "priority 300")
-        + &service(80, "lb_algo rr", &[1]).replace("10.0.0.137", "10.0.0.1337");
+    // The same virtual router twice, and one without an interface.
+    let one = vrrp("MASTER", 150);
+    let lines = one.lines().count();
+    let homeless = one.replace("    interface eth0\n", "");
+    let text = one.clone() + &one.replace("VI_1", "VI_2") + &homeless.replace("VI_1", "VI_3");
     write(&file, &text);
     let name = file.to_str().expect("the path is UTF-8");
-    let places = ["priority 300", "10.0.0.1337"].map(|wrong| {
-        let before = &text[..text.find(wrong).expect("the mistake is in the file")];
-        format!("{name}:{}:", before.matches('\n').count() + 1)
-    });
+    let blocks = [lines + 1..=2 * lines, 2 * lines + 1..=3 * lines];
     let socket = lan.as_ref().join("s").display().to_string();
     for (arguments, status) in [
         (vec!["check", "-f", name], 1),
@@ -78,12 +78,19 @@ fn wrong_configuration() {
             Some(status),
             "xvs {arguments:?}: {said}"
         );
-        for place in &places {
-            let line = said.lines().find(|line| line.starts_with(place));
-            let line = line.unwrap_or_else(|| panic!("nothing about {place} in\n{said}"));
-            let column = line[place.len()..].split(':').next().map(str::parse::<u32>);
-            assert!(matches!(column, Some(Ok(1..))), "no column in {line:?}");
-            assert!(line.contains(": error: "), "{line}");
+        // FILE:LINE:COLUMN: error: ...
+        let errors = said.lines().filter(|line| line.contains(": error: "));
+        let places: Vec<(usize, usize)> = errors
+            .map(|line| {
+                let numbers = line.strip_prefix(&format!("{name}:")).unwrap_or_default();
+                let mut numbers = numbers.split(':').map(|number| number.parse().unwrap_or(0));
+                (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+            })
+            .collect();
+        for block in &blocks {
+            let mut all = places.iter();
+            let told = all.any(|(line, column)| block.contains(line) && *column > 0);
+            assert!(told, "nothing about {block:?} in\n{said}");
         }
     }
     assert!(!lan.lb1.has_xdp() && !lan.lb1.has_address(VIP));

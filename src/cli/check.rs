@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{FAILED, USAGE, arguments::ConfigFile, fail, print, print_json, tell};
 use crate::{
-    config::{self, Diagnostic, Parsed, Severity},
+    config::{self, Diagnostic, Fate, Parsed, Severity},
     control::{
         host_check::{self, Finding},
         load::Source,
@@ -198,12 +198,31 @@ impl<'a> Report<'a> {
             .count()
     }
 
+    /// How many statements come to this.
+    fn fates(&self, fate: Fate) -> usize {
+        let all = self.parsed.diagnostics.iter();
+        all.filter(|one| one.fate == Some(fate)).count()
+    }
+
     /// For people: each finding with its line, then those about the host, then the verdict.
     fn text(&self) -> String {
         let file = self.source.file().display();
         let mut text = self.parsed.report();
         for finding in &self.host {
             text += &format!("{file}: {finding}\n");
+        }
+        let fates = [
+            (Fate::Unapplied, "not applied yet"),
+            (Fate::Meaningless, "without meaning here"),
+        ];
+        let fates = fates.map(|(fate, name)| (self.fates(fate), name));
+        let told: Vec<String> = fates
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, name)| format!("{count} {name}"))
+            .collect();
+        if !told.is_empty() {
+            text += &format!("{file}: statements: {}\n", told.join(", "));
         }
         let mut counts = vec![
             counted(self.count(Severity::Error), "error"),
@@ -233,6 +252,8 @@ impl<'a> Report<'a> {
             warnings: self.count(Severity::Warning),
             deprecated: self.count(Severity::Deprecated),
             notes: self.count(Severity::Note),
+            not_applied: self.fates(Fate::Unapplied),
+            without_meaning: self.fates(Fate::Meaningless),
             diagnostics: self.parsed.diagnostics.iter().map(Place::of).collect(),
             host: self.host.iter().map(About::of).collect(),
             changes,
@@ -258,6 +279,10 @@ struct Json<'a> {
     warnings: usize,
     deprecated: usize,
     notes: usize,
+    /// Statements that this version does not apply yet.
+    not_applied: usize,
+    /// Statements that mean nothing here.
+    without_meaning: usize,
     diagnostics: Vec<Place<'a>>,
     host: Vec<About<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -376,12 +401,28 @@ mod tests {
             ),
             (
                 &source,
-                "virtual_server 10.0.0.9 x {\n}\n",
+                "vrrp_instance V {\ninterface eth0\n}\n",
                 &[],
                 "f: 1 error, 0 warnings; would not start: the configuration has errors",
             ),
         ] {
             assert_eq!(last_line(source, text, host), line);
         }
+    }
+
+    #[test]
+    fn statements_are_counted_by_what_becomes_of_them() {
+        let source = Source::of("f".into());
+        let text =
+            format!("{GOOD}global_defs {{\nlvs_id A\nsmtp_server 10.0.0.1\nsmtp_helo_name a\n}}\n");
+        let report = report(&source, &text, &[]);
+        let said = report.text();
+        let line = "f: statements: 2 not applied yet, 1 without meaning here";
+        assert!(said.lines().any(|found| found == line), "{said}");
+        let json = serde_json::to_value(report.json(None, None)).unwrap();
+        assert_eq!(
+            (&json["not_applied"], &json["without_meaning"]),
+            (&2.into(), &1.into())
+        );
     }
 }

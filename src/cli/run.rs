@@ -137,9 +137,15 @@ pub(super) fn run(options: &Run, socket: &Path, name: Name) -> ExitCode {
     if let Some(why) = source.refusal(&parsed) {
         return fail(USAGE, &format!("{}: {why}", source.file().display()));
     }
+    let of_file = &parsed.config;
+    let namespace = keepalived.namespace.as_ref();
+    let umask = of_file.global.files.umask.map(|mask| mask.0.into());
+    // What is said on the command line goes before what the file says.
     let launch = Launch {
-        namespace: keepalived.namespace.clone(),
-        umask: keepalived.umask,
+        namespace: namespace
+            .or(of_file.process.net_namespace.as_ref())
+            .cloned(),
+        umask: keepalived.umask.or(umask),
         daemonise: keepalived.daemonises(name),
     };
     let mut engine = options.engine(&parsed.config, source, (socket, name));
@@ -175,7 +181,7 @@ impl Run {
         source
     }
 
-    /// What the engine is told. What is said here goes before what the file says.
+    /// What the engine is told.
     fn engine(
         &self,
         config: &config::Config,

@@ -28,12 +28,23 @@ impl fmt::Display for Severity {
     }
 }
 
+/// What becomes of something that is not done as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// This version does not do it yet.
+    Unapplied,
+    /// It means nothing here.
+    Meaningless,
+}
+
 /// One finding. Displayed on one line as `FILE:LINE:COLUMN: warning: MESSAGE`; never shows a
 /// password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
+    /// What becomes of what is named, if that is what it says.
+    pub fate: Option<Fate>,
     /// The file, named as it was handed to the parser.
     pub file: String,
     /// The line, from 1.
@@ -66,6 +77,7 @@ impl fmt::Display for Diagnostic {
 #[derive(Debug)]
 pub(super) struct Draft {
     severity: Severity,
+    fate: Option<Fate>,
     span: Span,
     message: String,
     hint: Option<String>,
@@ -91,10 +103,16 @@ impl Draft {
     fn new(severity: Severity, span: Span, message: impl Into<String>) -> Self {
         Self {
             severity,
+            fate: None,
             span,
             message: message.into(),
             hint: None,
         }
+    }
+
+    pub(super) fn fate(mut self, fate: Fate) -> Self {
+        self.fate = Some(fate);
+        self
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -191,6 +209,7 @@ impl Drafts {
             let hints: Vec<String> = hints.into_iter().flatten().collect();
             Diagnostic {
                 severity: draft.severity,
+                fate: draft.fate,
                 file: source.name(span.file).to_owned(),
                 line: place.line,
                 column: place.column,

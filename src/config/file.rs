@@ -341,7 +341,7 @@ static AROUND: &[Keyword<FileDraft>] = &[
 ];
 
 plain_keywords! { static PROCESS: FileDraft [process];
-    "net_namespace": REFUSED, "the network namespace to run in", text(defaults::PATH_BYTES) => net_namespace;
+    "net_namespace": APPLIED, "the network namespace to run in", text(defaults::PATH_BYTES) => net_namespace;
     "net_namespace_ipvs": NO_IPVS, "the network namespace of IPVS's table", names(1) => net_namespace_ipvs;
     "namespace_with_ipsets": NO_IPVS, "ipsets are used within a network namespace, too", flag() => namespace_with_ipsets;
     "child_wait_time": UNAPPLIED, "seconds that a stop waits for what it started", number(&defaults::U32), default(Value::Number(5)) => child_wait_time;

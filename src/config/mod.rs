@@ -61,7 +61,7 @@ mod walk;
 
 use self::{diagnostic::Drafts, file::FileDraft, source::Source};
 pub use self::{
-    diagnostic::{Diagnostic, Severity},
+    diagnostic::{Diagnostic, Fate, Severity},
     diff::{Change, Diff, Keyword, ServerChange, diff},
     effective::effective,
     grammar::{explain, reference},

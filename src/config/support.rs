@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use super::{
-    diagnostic::{Draft, Drafts},
+    diagnostic::{Draft, Drafts, Fate},
     model::VrrpVersion,
     source::Span,
 };
@@ -48,21 +48,21 @@ pub(super) fn judge_missing(
         Support::Applied | Support::ByValue | Support::WithBlock => {}
         Support::Unapplied => {
             let message = format!("{what} is not applied yet{colon}{missing}");
-            drafts.push(Draft::warning(span, message));
+            drafts.push(Draft::warning(span, message).fate(Fate::Unapplied));
         }
         Support::Refused => {
             let message = format!("{what} is not supported by this version{colon}{missing}");
-            drafts.push(Draft::error(span, message).hint(NOT_WITHOUT));
+            let draft = Draft::error(span, message).fate(Fate::Unapplied);
+            drafts.push(draft.hint(NOT_WITHOUT));
         }
         Support::Irrelevant(why) => {
-            drafts.push(Draft::note(
-                span,
-                format!("{what} has no effect here: {why}"),
-            ));
+            let message = format!("{what} has no effect here: {why}");
+            drafts.push(Draft::note(span, message).fate(Fate::Meaningless));
         }
         Support::Former(instead) => {
             let message = format!("{what} is ignored, as keepalived 2.x ignores it");
-            drafts.push(Draft::warning(span, message).hint(instead));
+            let draft = Draft::warning(span, message).fate(Fate::Meaningless);
+            drafts.push(draft.hint(instead));
         }
     }
 }

@@ -8,7 +8,9 @@ use std::{
 };
 
 use crate::{
-    config::{Config, NotifyScript, Severity, Transport, VirtualAddress, VrrpInstance},
+    config::{
+        CheckKind, Config, NotifyScript, Script, Severity, Transport, VirtualAddress, VrrpInstance,
+    },
     sys::{
         netlink::{Address, Link, Netlink},
         users,
@@ -51,6 +53,26 @@ pub fn check(config: &Config) -> Result<Vec<Finding>, String> {
         dynamic: config.global.dynamic_interfaces,
         found: Vec::new(),
     };
+    if let Some(owner) = &config.global.scripts.script_user {
+        host.check_owner("script_user", Some(&owner.user), owner.group.as_deref());
+    }
+    for script in &config.scripts {
+        let name = format!("vrrp_script {}", script.name);
+        let owner = script.user.as_ref();
+        host.check_program(&name, &script.command);
+        host.check_owner(
+            &name,
+            owner.map(|owner| owner.user.as_str()),
+            owner.and_then(|owner| owner.group.as_deref()),
+        );
+    }
+    for address in &config.static_addresses {
+        let name = format!("static_ipaddress {}", address.prefix);
+        host.check_interface(&name, &address.dev);
+    }
+    for group in &config.sync_groups {
+        host.check_scripts(&format!("vrrp_sync_group {}", group.name), &group.notify);
+    }
     for instance in &config.vrrp_instances {
         host.check_instance(instance);
     }
@@ -60,6 +82,18 @@ pub fn check(config: &Config) -> Result<Vec<Finding>, String> {
         for real in &server.real_servers {
             let name = format!("{name}, real server {}", real.endpoint);
             host.check_scripts(&name, &real.notify);
+            for checker in &real.checkers {
+                if let CheckKind::Misc(check) = &checker.kind {
+                    let Script {
+                        command,
+                        user,
+                        group,
+                    } = &check.script;
+                    let name = format!("{name}: MISC_CHECK");
+                    host.check_program(&name, command);
+                    host.check_owner(&name, user.as_deref(), group.as_deref());
+                }
+            }
         }
     }
     Ok(host.found)
@@ -95,6 +129,17 @@ impl Host {
                 let interface = &instance.interface;
                 let message =
                     format!("{name}: {interface} does not carry multicast: use unicast_peer");
+                self.say(Severity::Warning, message);
+            }
+            let owns = |address| {
+                let mut own = self.addresses.iter();
+                own.any(|own| own.ifindex == link.index && own.prefix.addr() == address)
+            };
+            if let Some(source) = instance.source.filter(|source| !owns(*source)) {
+                let interface = &instance.interface;
+                let message = format!(
+                    "{name}: {interface} does not have the address {source} to send adverts from"
+                );
                 self.say(Severity::Warning, message);
             }
             let mut own = self.addresses.iter();
@@ -133,7 +178,7 @@ impl Host {
             return None;
         };
         if !link.is_usable() {
-            let message = format!("{name}: {interface} is down: FAULT until it is up");
+            let message = format!("{name}: {interface} is down");
             self.say(Severity::Warning, message);
         }
         Some(link)
@@ -159,31 +204,29 @@ impl Host {
 
     fn check_scripts(&mut self, name: &str, scripts: &[NotifyScript]) {
         for script in scripts {
-            let keyword = script.event.keyword();
-            let program = program(&script.command);
-            if let Err(why) = check_program(program, env::var("PATH").as_deref().unwrap_or(PATH)) {
-                self.say(
-                    Severity::Warning,
-                    format!("{name}: {keyword}: {program} {why}"),
-                );
-            }
-            let user = script
-                .user
-                .as_deref()
-                .map(|user| ("user", user, users::user_exists(user)));
-            let group = script.group.as_deref();
-            let group = group.map(|group| ("group", group, users::group_exists(group)));
-            for (kind, wanted, exists) in user.into_iter().chain(group) {
-                let why = match exists {
-                    Ok(true) => continue,
-                    Ok(false) => "does not exist".to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                self.say(
-                    Severity::Warning,
-                    format!("{name}: {keyword}: {kind} {wanted} {why}"),
-                );
-            }
+            let name = format!("{name}: {}", script.event.keyword());
+            self.check_program(&name, &script.command);
+            self.check_owner(&name, script.user.as_deref(), script.group.as_deref());
+        }
+    }
+
+    fn check_program(&mut self, name: &str, command: &str) {
+        let program = program(command);
+        if let Err(why) = runs(program, env::var("PATH").as_deref().unwrap_or(PATH)) {
+            self.say(Severity::Warning, format!("{name}: {program} {why}"));
+        }
+    }
+
+    fn check_owner(&mut self, name: &str, user: Option<&str>, group: Option<&str>) {
+        let user = user.map(|user| ("user", user, users::user_exists(user)));
+        let group = group.map(|group| ("group", group, users::group_exists(group)));
+        for (kind, wanted, exists) in user.into_iter().chain(group) {
+            let why = match exists {
+                Ok(true) => continue,
+                Ok(false) => "does not exist".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            self.say(Severity::Warning, format!("{name}: {kind} {wanted} {why}"));
         }
     }
 }
@@ -199,7 +242,7 @@ fn program(command: &str) -> &str {
 }
 
 /// Whether a program can be run.
-fn check_program(program: &str, path: &str) -> Result<(), String> {
+fn runs(program: &str, path: &str) -> Result<(), String> {
     let places: Vec<PathBuf> = if program.contains('/') {
         vec![PathBuf::from(program)]
     } else {
@@ -297,7 +340,7 @@ mod tests {
         assert_eq!(
             findings(&instance("eth1", "10.0.0.9 dev eth0"), false),
             [
-                "warning: vrrp_instance V: eth1 is down: FAULT until it is up",
+                "warning: vrrp_instance V: eth1 is down",
                 "warning: vrrp_instance V: eth1 has no IPv4 address to send adverts from",
             ]
         );
@@ -305,12 +348,47 @@ mod tests {
 
     #[test]
     fn an_address_outside_of_the_networks_is_noted() {
+        let text = instance("eth0", "10.0.0.9")
+            .replace("interface eth0", "interface eth0\nmcast_src_ip 10.0.0.2");
+        assert_eq!(
+            findings(&text, false),
+            [
+                "warning: vrrp_instance V: eth0 does not have the address 10.0.0.2 to send adverts from"
+            ]
+        );
         assert_eq!(
             findings(&instance("eth0", "192.0.2.1"), false),
             [
                 "note: vrrp_instance V: 192.0.2.1 is in no network of eth0: others need a route to it"
             ]
         );
+    }
+
+    #[test]
+    fn owners_that_do_not_exist_are_named() {
+        let mut host = Host {
+            links: Vec::new(),
+            addresses: Vec::new(),
+            dynamic: false,
+            found: Vec::new(),
+        };
+        host.check_owner("script_user", Some("root"), Some("root"));
+        host.check_owner("vrrp_script a", Some("xvs-no-one"), Some("xvs-none"));
+        host.check_program("vrrp_script a", "/no/such/script -x");
+        let found: Vec<String> = host.found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found[0],
+            "warning: vrrp_script a: user xvs-no-one does not exist"
+        );
+        assert_eq!(
+            found[1],
+            "warning: vrrp_script a: group xvs-none does not exist"
+        );
+        assert!(
+            found[2].contains("vrrp_script a: /no/such/script cannot be run"),
+            "{found:?}"
+        );
+        assert_eq!(found.len(), 3);
     }
 
     #[test]
@@ -323,15 +401,15 @@ mod tests {
         ] {
             assert_eq!(program(command), word);
         }
-        check_program("/bin/sh", "").unwrap();
-        check_program("sh", "/nowhere:/bin").unwrap();
+        runs("/bin/sh", "").unwrap();
+        runs("sh", "/nowhere:/bin").unwrap();
         for (wrong, why) in [
             ("/no/such/script", "No such file"),
             ("/etc", "is no file"),
             ("/etc/passwd", "is not executable"),
             ("xvs-no-such-program", "PATH"),
         ] {
-            let error = check_program(wrong, "/usr/bin:/bin").unwrap_err();
+            let error = runs(wrong, "/usr/bin:/bin").unwrap_err();
             assert!(error.contains(why), "{wrong}: {error}");
         }
     }

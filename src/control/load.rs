@@ -107,7 +107,7 @@ mod tests {
     fn what_must_not_be_used_says_why() {
         let both = format!("{VRRP}{SERVER}");
         assert_eq!(refusal(&both, |_| ()), None);
-        let errors = refusal("virtual_server 10.0.0.9 x {\n}\n", |_| ());
+        let errors = refusal("vrrp_instance V {\ninterface eth0\n}\n", |_| ());
         assert_eq!(errors.unwrap(), "the configuration has errors");
         let odd = format!("{both}global_defs {{\nlvs_id A\n}}\n");
         assert_eq!(refusal(&odd, |_| ()), None);

@@ -8,7 +8,8 @@ use crate::config::{
     defaults,
     diagnostic::{Draft, Drafts},
     keyword::{
-        FromGiven, Given, Keyword, NO_IPVS, ONE_PROCESS, UNAPPLIED, Value, line, plain_keywords,
+        APPLIED, FromGiven, Given, Keyword, NO_IPVS, ONE_PROCESS, UNAPPLIED, Value, line,
+        plain_keywords,
     },
     model::{Cpus, Owner, RxBufs, Umask},
     read::{self},
@@ -72,7 +73,7 @@ plain_keywords! { pub(super) static SCRIPTS: GlobalDraft [global.scripts];
 }
 
 plain_keywords! { pub(super) static FILES: GlobalDraft [global.files];
-    "umask": UNAPPLIED, "permissions that files which are written do not get", words("a number, octal with a 0 in front, or bits like IRGRP|IROTH"), default(Value::Word("0177")) => umask;
+    "umask": APPLIED, "permissions that files which are written do not get", words("a number, octal with a 0 in front, or bits like IRGRP|IROTH"), default(Value::Word("what the caller has")) => umask;
     "random_seed": UNAPPLIED, "the start of ${_RANDOM}; default the time", number(&defaults::U32) => random_seed;
     "reload_check_config": ALWAYS_CHECKED, "a reload tries the configuration first", names(1) => reload_check_config;
     "reload_time_file": UNAPPLIED, "a file with the time of the next reload", text(defaults::PATH_BYTES) => reload_time_file;

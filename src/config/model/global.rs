@@ -213,7 +213,7 @@ plain! {
 plain! {
     /// Files that are written and read, and reloading.
     Files {
-        /// Permissions that files which are written do not get. `None`: 0177.
+        /// Permissions that files which are written do not get. `None`: what the caller has.
         umask: Option<Umask> = "umask",
         /// The start of `${_RANDOM}`. `None`: the time.
         random_seed: Option<u32> = "random_seed",

@@ -207,7 +207,7 @@ mod tests {
         let (mut reload, called) = reader("bad");
         let nothing = Arc::new(Config::default());
         for (text, why) in [
-            (Some("virtual_server 10.0.0.9 x {\n}\n"), ":1:25: error"),
+            (Some("vrrp_instance V {\ninterface eth0\n}\n"), ": error: "),
             (Some("global_defs {\n}\n"), "neither a vrrp_instance nor"),
             (None, "No such file"),
         ] {

@@ -130,7 +130,7 @@ impl Engine {
             .map_err(|error| format!("{}: {error}", options.socket.display()))?;
         let call = Arc::clone(&waker);
         let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(call.wake()));
-        let folder = options.socket.parent().unwrap_or(Path::new("."));
+        let folder = options.socket.parent().unwrap_or_else(|| Path::new("."));
         let mut engine = Self {
             poll,
             signals,
