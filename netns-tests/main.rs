@@ -25,6 +25,7 @@ mod losses;
 mod marks;
 mod nat;
 mod offload;
+mod oracle;
 mod paths;
 mod persistence;
 mod reload;
@@ -122,6 +123,7 @@ fn main() -> ExitCode {
         logs::tests(),
         cli::tests(),
         as_keepalived::tests(),
+        oracle::tests(),
         throughput::tests(),
         sctp::tests(),
         paths::tests(),

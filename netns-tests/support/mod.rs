@@ -8,6 +8,7 @@ pub(crate) mod echo;
 pub(crate) mod host;
 pub(crate) mod keepalived;
 pub(crate) mod lan;
+pub(crate) mod oracle;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod routed;
