@@ -29,6 +29,7 @@ mod oracle;
 mod paths;
 mod persistence;
 mod reload;
+mod samples;
 mod sctp;
 mod support;
 mod surroundings;
@@ -123,6 +124,7 @@ fn main() -> ExitCode {
         logs::tests(),
         cli::tests(),
         as_keepalived::tests(),
+        samples::tests(),
         oracle::tests(),
         throughput::tests(),
         sctp::tests(),

@@ -4,7 +4,7 @@
 //! the effective configuration that xvs prints must mean to keepalived what the file itself means to it. Every
 //! difference stands in a table with its reason; one that is not there fails the test, and so does one that is no more.
 
-use std::{collections::BTreeMap, env, fmt, fs, path::PathBuf, sync::Mutex, thread};
+use std::{collections::BTreeMap, fmt, fs, path::PathBuf, sync::Mutex, thread};
 
 use xvs::config::{self, Parsed, Severity};
 
@@ -13,6 +13,7 @@ use crate::{
     support::{
         oracle::{Half, Oracle, Reading},
         site::Site,
+        snapshot::{is_blessing, testdata},
         xvs::write,
     },
 };
@@ -78,7 +79,7 @@ impl Verdict {
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("netns-tests/testdata/oracle")
+    testdata("oracle")
 }
 
 /// What is different between the two, a line each.
@@ -202,9 +203,8 @@ fn compare() {
     });
     let found = found.into_inner().expect("no thread panicked");
     let known = table();
-    if env::var_os("XVS_BLESS").is_some() {
-        bless(&found, &known);
-        return;
+    if is_blessing() {
+        return bless(&found, &known);
     }
     for (file, known) in &known {
         assert!(!known.reason.is_empty(), "{file} needs a reason");

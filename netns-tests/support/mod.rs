@@ -13,6 +13,7 @@ pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod routed;
 pub(crate) mod site;
+pub(crate) mod snapshot;
 pub(crate) mod web;
 pub(crate) mod xvs;
 

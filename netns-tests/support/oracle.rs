@@ -9,9 +9,6 @@ use super::{
     secs, wait_until,
 };
 
-/// The configuration id that `@` asks for.
-pub(crate) const CONFIG_ID: &str = "left";
-
 /// How often keepalived is started anew when it was killed while it printed.
 const TRIES: u32 = 5;
 
@@ -33,7 +30,7 @@ address add 10.0.0.1/24 dev eth0
 address add 10.1.0.1/24 dev eth1
 END
 export LD_PRELOAD=\"$LIBRARY\"
-exec keepalived --dont-fork --log-console --config-id \"$CONFIG_ID\" --use-file \"$FILE\" \"$@\"";
+exec keepalived --dont-fork --log-console --config-id left --use-file \"$FILE\" \"$@\"";
 
 /// One of the two halves of keepalived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +106,6 @@ impl<'a> Oracle<'a> {
             .args(["--net", "--mount", "sh", "-c", SCRIPT, "sh"])
             .args(arguments)
             .env("LIBRARY", self.folder.join("ipvs_stub.so"))
-            .env("CONFIG_ID", CONFIG_ID)
             .env("FILE", file)
             .env("TMPDIR", self.folder);
         let name = format!("keepalived with {}", file.display());
