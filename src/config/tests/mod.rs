@@ -4,6 +4,7 @@ mod any_checker;
 mod applied;
 mod checkers;
 mod differences;
+mod documentation;
 mod held;
 mod language;
 mod legacy;
@@ -14,6 +15,7 @@ mod round_trip;
 mod rules;
 mod seed;
 mod settings;
+mod snippets;
 
 use std::{fs, path::Path};
 
