@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
     vec![
         Test::new("samples::each_is_read_and_nothing_is_unknown", samples),
         Test::new("samples::no_word_of_the_manual_is_forgotten", words),
+        Test::new("samples::no_keyword_is_unknown_in_its_block", keywords),
     ]
 }
 
@@ -143,7 +144,7 @@ fn words() {
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let none: BTreeSet<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let words = words_of_the_manual();
-    assert!(words.len() > 400, "{}: {words:?}", words.len());
+    assert!(words.len() > 320, "{}: {words:?}", words.len());
     for word in ["virtual_router_id", "HTTP_GET", "sh-port", "notify_master"] {
         assert!(words.contains(word), "{word} is not found in {MANUAL}");
     }
@@ -156,4 +157,78 @@ fn words() {
         .filter(|word| !words.contains(**word) || !config::explain(word).is_empty())
         .collect();
     assert!(needless.is_empty(), "need not be listed: {needless:?}");
+}
+
+/// What stands before a statement of a block; of those behind `real_server`, within a real server.
+const BLOCKS: [(&str, &str); 26] = [
+    ("outside", ""),
+    ("global_defs", "global_defs {"),
+    ("vrrp_instance", "vrrp_instance V {"),
+    ("authentication", "vrrp_instance V { authentication {"),
+    ("vrrp_sync_group", "vrrp_sync_group G {"),
+    ("vrrp_script", "vrrp_script S {"),
+    ("track_file", "track_file F {"),
+    ("track_process", "track_process P {"),
+    ("track_group", "track_group G {"),
+    ("bfd_instance", "bfd_instance B {"),
+    ("garp_group", "garp_group {"),
+    ("SSL", "SSL {"),
+    ("virtual_server", VIRTUAL_SERVER),
+    ("real_server", REAL_SERVER),
+    ("HTTP_GET", "HTTP_GET {"),
+    ("SSL_GET", "SSL_GET {"),
+    ("SMTP_CHECK", "SMTP_CHECK {"),
+    ("DNS_CHECK", "DNS_CHECK {"),
+    ("UDP_CHECK", "UDP_CHECK {"),
+    ("PING_CHECK", "PING_CHECK {"),
+    ("TCP_CHECK", "TCP_CHECK {"),
+    ("MISC_CHECK", "MISC_CHECK {"),
+    ("BFD_CHECK", "BFD_CHECK {"),
+    ("FILE_CHECK", "FILE_CHECK {"),
+    ("url", "HTTP_GET { url {"),
+    ("host", "SMTP_CHECK { host {"),
+];
+
+/// Where the blocks of a virtual server begin.
+const VIRTUAL_SERVER: &str = "virtual_server 10.0.0.1 80 {";
+/// Where the blocks of a real server begin.
+const REAL_SERVER: &str = "virtual_server 10.0.0.1 80 { real_server 10.0.0.2 80 {";
+
+/// What is said about one statement of a block.
+fn said_in(opening: &str, is_checker: bool, statement: &str) -> String {
+    let opening = if is_checker {
+        format!("{REAL_SERVER} {opening}")
+    } else {
+        opening.to_owned()
+    };
+    let closing = "}".repeat(opening.matches('{').count());
+    let text = format!("{}\n{statement}\n{closing}\n", opening.replace('{', "{\n"));
+    config::parse("f", text.as_bytes()).report()
+}
+
+/// `testdata/keywords.txt`, block by block: none of them is unknown where it stands.
+fn keywords() {
+    let path = testdata("keywords.txt");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let text = text.lines().filter(|line| !line.starts_with('#'));
+    let text = text.collect::<Vec<_>>().join("\n");
+    let mut seen = 0;
+    let mut unknown = Vec::new();
+    for part in text.split("\n\n") {
+        let (block, words) = part.trim().split_once(": ").expect("BLOCK: KEYWORDS");
+        let index = BLOCKS.iter().position(|(name, _)| *name == block);
+        let index = index.unwrap_or_else(|| panic!("where is {block}?"));
+        let (opening, is_checker) = (BLOCKS[index].1, index > 13);
+        let told = said_in(opening, is_checker, "no_keyword 1");
+        assert!(told.contains("unknown keyword `no_keyword`"), "{block}: {told}");
+        for word in words.split_whitespace() {
+            let told = said_in(opening, is_checker, &format!("{word} 1"));
+            if told.contains(&format!("unknown keyword `{word}`")) {
+                unknown.push(format!("{word} in {block}"));
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 400, "{seen}");
+    assert!(unknown.is_empty(), "{unknown:#?}");
 }
