@@ -15,6 +15,7 @@ mod round_trip;
 mod rules;
 mod seed;
 mod settings;
+mod site;
 mod snippets;
 
 use std::{fs, path::Path};
