@@ -7,7 +7,6 @@ mod differences;
 mod documentation;
 mod held;
 mod language;
-mod legacy;
 mod legacy_lvs;
 mod lvs;
 mod robust;
