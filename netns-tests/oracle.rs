@@ -211,7 +211,9 @@ fn compare() {
         assert!(found.contains_key(file), "there is no file {file}");
     }
     let expected = |file| known.get(file).map_or(&[][..], |known| &known.lines);
-    let others = found.iter().filter(|(file, lines)| *lines != expected(*file));
+    let others = found
+        .iter()
+        .filter(|(file, lines)| *lines != expected(*file));
     let others: BTreeMap<_, _> = others.collect();
     assert!(
         others.is_empty(),

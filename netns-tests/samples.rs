@@ -67,15 +67,26 @@ fn samples() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let place = format!("{}:", file.display());
         let findings = said.lines().filter_map(|line| line.strip_prefix(&place));
-        let errors: Vec<&str> = findings.clone().filter(|it| it.contains(": error: ")).collect();
+        let errors: Vec<&str> = findings
+            .clone()
+            .filter(|it| it.contains(": error: "))
+            .collect();
         let name = name(&file);
         let sample = name.trim_start_matches("keepalived.conf.");
         for finding in findings.filter(|it| it.to_lowercase().contains("unknown")) {
             let theirs = |(file, word): &(&str, &str)| *file == sample && finding.contains(word);
             assert!(UNKNOWN.iter().any(theirs), "{sample}: {finding}");
         }
-        assert_eq!(output.status.success(), errors.is_empty(), "{sample}: {said}");
-        let verdict = if errors.is_empty() { "starts" } else { "refused" };
+        assert_eq!(
+            output.status.success(),
+            errors.is_empty(),
+            "{sample}: {said}"
+        );
+        let verdict = if errors.is_empty() {
+            "starts"
+        } else {
+            "refused"
+        };
         verdicts += &format!("{sample}: {verdict}\n");
         for error in errors {
             verdicts += &format!("    {error}\n");
@@ -220,7 +231,10 @@ fn keywords() {
         let index = index.unwrap_or_else(|| panic!("where is {block}?"));
         let (opening, is_checker) = (BLOCKS[index].1, index > 13);
         let told = said_in(opening, is_checker, "no_keyword 1");
-        assert!(told.contains("unknown keyword `no_keyword`"), "{block}: {told}");
+        assert!(
+            told.contains("unknown keyword `no_keyword`"),
+            "{block}: {told}"
+        );
         for word in words.split_whitespace() {
             let told = said_in(opening, is_checker, &format!("{word} 1"));
             if told.contains(&format!("unknown keyword `{word}`")) {

@@ -95,7 +95,9 @@ impl<'a> Oracle<'a> {
             starts: started && !log.contains("exited with permanent error"),
             said: test.lines().map(str::to_owned).collect(),
             // What follows is the machine, not the configuration.
-            dump: dump.take_while(|line| !line.contains("< Interfaces >")).collect(),
+            dump: dump
+                .take_while(|line| !line.contains("< Interfaces >"))
+                .collect(),
         }
     }
 
@@ -111,9 +113,8 @@ impl<'a> Oracle<'a> {
         let name = format!("keepalived with {}", file.display());
         let log = file.with_extension(suffix);
         let mut process = Process::spawn(&name, &mut command, &log);
-        let has_started = |log: &str| {
-            log.contains("Startup complete") || log.contains("no configuration to run")
-        };
+        let has_started =
+            |log: &str| log.contains("Startup complete") || log.contains("no configuration to run");
         // It goes on printing for a moment, and has little time to finish when it is told to stop.
         let (mut length, mut quiet) = (0, 0);
         wait_until(&format!("{name} has started"), secs(20), || {

@@ -21,8 +21,7 @@ pub(crate) fn assert_snapshot(name: &str, found: &str) {
     if is_blessing() {
         return fs::write(&path, found).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
-    let expected =
-        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let expected = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let changed: Vec<String> = (expected.lines().map(|line| (line, "-", found)))
         .chain(found.lines().map(|line| (line, "+", &*expected)))
         .filter(|(line, _, other)| !other.lines().any(|it| it == *line))

@@ -60,7 +60,9 @@ impl Case {
         let worst = severities.max();
         let worst = worst.map_or_else(|| "clean".to_owned(), |worst| worst.to_string());
         let lines = parsed.report();
-        let lines = lines.lines().map(|line| line.strip_prefix("f:").unwrap_or(line));
+        let lines = lines
+            .lines()
+            .map(|line| line.strip_prefix("f:").unwrap_or(line));
         (worst, lines.map(|line| format!("{line}\n")).collect())
     }
 
@@ -113,5 +115,10 @@ fn every_snippet_is_read_as_its_rule_says() {
         }
     }
     assert!(count > 100, "{count}");
-    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
