@@ -205,7 +205,7 @@ const VIRTUAL_SERVER: &str = "virtual_server 10.0.0.1 80 {";
 /// Where the blocks of a real server begin.
 const REAL_SERVER: &str = "virtual_server 10.0.0.1 80 { real_server 10.0.0.2 80 {";
 
-/// What is said about one statement of a block.
+/// What is said about one statement of a block. (In `authentication` an unknown word is not named: it may be a password.)
 fn said_in(opening: &str, is_checker: bool, statement: &str) -> String {
     let opening = if is_checker {
         format!("{REAL_SERVER} {opening}")
@@ -232,12 +232,12 @@ fn keywords() {
         let (opening, is_checker) = (BLOCKS[index].1, index > 13);
         let told = said_in(opening, is_checker, "no_keyword 1");
         assert!(
-            told.contains("unknown keyword `no_keyword`"),
+            told.contains("unknown keyword"),
             "{block}: {told}"
         );
         for word in words.split_whitespace() {
             let told = said_in(opening, is_checker, &format!("{word} 1"));
-            if told.contains(&format!("unknown keyword `{word}`")) {
+            if told.contains("unknown keyword") {
                 unknown.push(format!("{word} in {block}"));
             }
             seen += 1;
