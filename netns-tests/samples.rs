@@ -231,10 +231,7 @@ fn keywords() {
         let index = index.unwrap_or_else(|| panic!("where is {block}?"));
         let (opening, is_checker) = (BLOCKS[index].1, index > 13);
         let told = said_in(opening, is_checker, "no_keyword 1");
-        assert!(
-            told.contains("unknown keyword"),
-            "{block}: {told}"
-        );
+        assert!(told.contains("unknown keyword"), "{block}: {told}");
         for word in words.split_whitespace() {
             let told = said_in(opening, is_checker, &format!("{word} 1"));
             if told.contains("unknown keyword") {
