@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf, sync::Mutex, thread};
 
-use xvs::config::{self, Parsed, Severity};
+use xvs::config::{self, Parsed, Request, Severity};
 
 use crate::{
     Test,
@@ -88,7 +88,12 @@ fn differences_of(oracle: &Oracle<'_>, name: &str) -> Vec<String> {
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let half = Half::of(&text);
     let theirs = oracle.read(name, &text, half);
-    let ours = config::parse(name, text.as_bytes());
+    // The id that the oracle is started with.
+    let id = "left";
+    let ours = config::read(&Request {
+        id,
+        ..Request::alone(name, text.as_bytes())
+    });
     let verdicts = (Verdict::of_keepalived(&theirs), Verdict::of_xvs(&ours));
     let mut found = Vec::new();
     if verdicts.0 != verdicts.1 {
