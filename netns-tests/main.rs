@@ -25,9 +25,11 @@ mod losses;
 mod marks;
 mod nat;
 mod offload;
+mod oracle;
 mod paths;
 mod persistence;
 mod reload;
+mod samples;
 mod sctp;
 mod support;
 mod surroundings;
@@ -122,6 +124,8 @@ fn main() -> ExitCode {
         logs::tests(),
         cli::tests(),
         as_keepalived::tests(),
+        samples::tests(),
+        oracle::tests(),
         throughput::tests(),
         sctp::tests(),
         paths::tests(),

@@ -8,10 +8,12 @@ pub(crate) mod echo;
 pub(crate) mod host;
 pub(crate) mod keepalived;
 pub(crate) mod lan;
+pub(crate) mod oracle;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod routed;
 pub(crate) mod site;
+pub(crate) mod snapshot;
 pub(crate) mod web;
 pub(crate) mod xvs;
 

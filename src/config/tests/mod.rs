@@ -4,9 +4,9 @@ mod any_checker;
 mod applied;
 mod checkers;
 mod differences;
+mod documentation;
 mod held;
 mod language;
-mod legacy;
 mod legacy_lvs;
 mod lvs;
 mod robust;
@@ -14,6 +14,8 @@ mod round_trip;
 mod rules;
 mod seed;
 mod settings;
+mod site;
+mod snippets;
 
 use std::{fs, path::Path};
 
