@@ -19,6 +19,8 @@ use super::{
 pub(super) struct AuthDraft {
     kind: Option<At<AuthType>>,
     password: Option<Password>,
+    /// Its type is none, which was said.
+    is_misnamed: bool,
     block: Option<Span>,
 }
 
@@ -54,6 +56,9 @@ impl AuthDraft {
             let message = format!("{whose} has no authentication; the block is ignored");
             let hint = "adverts go out and are taken without a password (RFC 9568 §9)";
             drafts.push(Draft::warning(span, message).hint(hint));
+            return None;
+        }
+        if self.is_misnamed {
             return None;
         }
         let Some(kind) = self.kind else {
@@ -129,6 +134,7 @@ static KEYWORDS: &[Keyword<AuthDraft>] = &[
                 let message = format!("{} is not a type of authentication", quoted(&word.text));
                 let hint = "PASS or AH, in upper case; without a type there is no authentication";
                 drafts.push(Draft::warning(word.span, message).hint(hint));
+                draft.is_misnamed = true;
                 return;
             }
         };

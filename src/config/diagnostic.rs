@@ -190,10 +190,12 @@ impl Drafts {
             on_line <= MOST_ON_LINE
         });
         if self.found.len() > MOST {
-            self.found.truncate(MOST);
+            let rest = self.found.split_off(MOST);
+            let worst = rest.iter().map(|draft| draft.severity).max();
+            let message = format!("{} more findings are not shown", rest.len());
             let last = self.found[MOST - 1].span;
-            let message = format!("more than {MOST} findings; the rest is not shown");
-            self.found.push(Draft::error(last, message));
+            self.found
+                .push(Draft::new(worst.unwrap_or(Severity::Note), last, message));
         }
         let secrets = self.secrets;
         let placed = self.found.into_iter().map(|mut draft| {

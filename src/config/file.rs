@@ -34,7 +34,7 @@ use super::{
     tree::Stmt,
     vrrp::{InstanceDraft, Neighbours},
 };
-use crate::lvs::Scheduler;
+use crate::{addr::Family, lvs::Scheduler};
 
 /// A whole file while it is read.
 #[derive(Debug, Default)]
@@ -386,12 +386,12 @@ impl FileDraft {
 
     /// Two instances that are one router on the network.
     fn conflicting_routers(&self, drafts: &mut Drafts) {
-        let mut routers: HashMap<(String, u8), &str> = HashMap::new();
+        let mut routers: HashMap<(String, u8, Option<Family>), &str> = HashMap::new();
         for instance in &self.instances {
             let Some((interface, vrid, span)) = instance.identity() else {
                 continue;
             };
-            let router = (interface.to_owned(), vrid);
+            let router = (interface.to_owned(), vrid, instance.family());
             if let Some(first) = routers.insert(router, &instance.name) {
                 let (first, second) = (quoted(first), quoted(&instance.name));
                 let interface = quoted(interface);

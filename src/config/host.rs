@@ -100,32 +100,31 @@ pub(super) fn shorten_delays(
     drafts: &mut Drafts,
 ) {
     for At { value, span } in list {
-        for (_, instance) in instances {
-            let tracked = instance
-                .track_interface
-                .iter()
-                .map(|entry| &entry.interface);
-            let mut own = std::iter::once(&instance.interface).chain(tracked);
-            if !own.any(|interface| *interface == value.interface) {
-                continue;
-            }
+        let patience = |instance: &VrrpInstance| {
             let adverts = u32::from(instance.down_timer_adverts).saturating_sub(1);
-            let most = (instance.advert_int * adverts).saturating_sub(defaults::SKEW_STEP);
-            if value.down.max(value.up) <= most {
-                continue;
-            }
-            let shown = most.as_secs_f64();
-            let message = format!(
-                "the delay of {} is cut to {shown} s",
-                quoted(&value.interface)
-            );
-            let name = quoted(&instance.name);
-            let hint =
-                format!("a backup of vrrp_instance {name} takes over before a longer one ends");
-            drafts.push(Draft::warning(*span, message).hint(hint));
-            value.down = value.down.min(most);
-            value.up = value.up.min(most);
+            (instance.advert_int * adverts).saturating_sub(defaults::SKEW_STEP)
+        };
+        let concerned = instances.iter().map(|(_, instance)| instance);
+        let concerned = concerned.filter(|instance| {
+            let tracked = instance.track_interface.iter();
+            let mut tracked = tracked.map(|entry| &entry.interface);
+            instance.interface == value.interface
+                || tracked.any(|interface| *interface == value.interface)
+        });
+        let Some(instance) = concerned.min_by_key(|instance| patience(instance)) else {
+            continue;
+        };
+        let most = patience(instance);
+        if value.down.max(value.up) <= most {
+            continue;
         }
+        let (interface, shown) = (quoted(&value.interface), most.as_secs_f64());
+        let message = format!("the delay of {interface} is cut to {shown} s");
+        let name = quoted(&instance.name);
+        let hint = format!("a backup of vrrp_instance {name} takes over before a longer one ends");
+        drafts.push(Draft::warning(*span, message).hint(hint));
+        value.down = value.down.min(most);
+        value.up = value.up.min(most);
     }
 }
 

@@ -37,7 +37,6 @@ mod keyword;
 mod lexer;
 mod lint;
 mod model;
-mod on_host;
 mod overlap;
 mod read;
 mod request;
@@ -79,7 +78,6 @@ pub use self::{
         Umask, UnicastPeer, UpDownDelay, VirtualAddress, VirtualServer, VirtualServerKey, Vmac,
         VrrpInstance, VrrpScript, VrrpVersion, VrrpWide,
     },
-    on_host::{HostFacts, HostInterface, lint_on_host},
     request::{Host, Request, Unreadable},
     support::Support,
 };

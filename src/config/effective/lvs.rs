@@ -1,8 +1,13 @@
 //! Virtual servers and what is in them.
 
+use std::net::Ipv4Addr;
+
 use super::{Out, Secs, word};
-use crate::config::model::{Match, RealServer, VirtualServer};
-use crate::lvs::Scheduler;
+use crate::{
+    addr::Family,
+    config::model::{Match, RealServer, VirtualServer},
+    lvs::Scheduler,
+};
 
 impl Out {
     pub(super) fn group(&mut self, name: &str, matches: &[Match]) {
@@ -42,10 +47,16 @@ impl Out {
         self.line(format!("lb_kind {}", server.lb_kind));
         if let Some(persistence) = server.persistence {
             self.line(format!("persistence_timeout {}", Secs(persistence.timeout)));
-            self.line(format!(
-                "persistence_granularity {}",
-                persistence.granularity
-            ));
+            let len = u32::from(persistence.granularity);
+            // keepalived takes a bare number for an IPv4 address.
+            let granularity = match server.matches.first().map(Match::family) {
+                Some(Family::V4) => {
+                    let mask = u32::MAX.checked_shl(32_u32.saturating_sub(len));
+                    Ipv4Addr::from(mask.unwrap_or(0)).to_string()
+                }
+                _ => len.to_string(),
+            };
+            self.line(format!("persistence_granularity {granularity}"));
         }
         self.said("persistence_engine", server.persistence_engine.as_deref());
         self.flag(server.alpha, "alpha");

@@ -3,7 +3,7 @@
 mod host;
 mod sync_daemon;
 
-use std::time::Duration;
+use std::{net::Ipv6Addr, time::Duration};
 
 use super::{
     defaults,
@@ -22,6 +22,9 @@ use super::{
     vrrp::{Inherited, extra_garp, garp_count, judge_strict, multicast_group, version},
     walk::walk,
 };
+
+/// What becomes of what only mails would show.
+const NO_MAIL_YET: Support = Support::Irrelevant("mails, which would show it, are not sent yet");
 
 /// `global_defs` while it is read: what it says itself, and what instances inherit from it.
 #[derive(Debug, Default)]
@@ -148,7 +151,7 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
             drafts.push(Draft::warning(word.span, message).hint("allow_if_changes or nothing"));
         }
     }),
-    line("router_id", UNAPPLIED, "this machine's name in mails")
+    line("router_id", NO_MAIL_YET, "this machine's name in mails")
         .default(Value::Word("the host name"))
         .read(|draft, stmt, drafts| {
             draft.global.router_id = stmt.text(drafts);
@@ -238,6 +241,13 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     )
     .default(Value::Word("224.0.0.18"))
     .read(|draft, stmt, drafts| {
+        let is_ipv6 = |word: &&Word| word.text.parse::<Ipv6Addr>().is_ok();
+        if let Some(word) = stmt.args.first().filter(is_ipv6) {
+            let message = format!("{} is no IPv4 group", quoted(&word.text));
+            let hint = format!("{} counts", defaults::VRRP_GROUP);
+            drafts.push(Draft::warning(word.span, message).hint(hint));
+            return;
+        }
         draft.inherited.group = multicast_group(stmt, drafts);
     }),
     line(

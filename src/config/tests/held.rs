@@ -307,7 +307,9 @@ proptest! {
 fn plain_values_that_nobody_reads_are_not_called_applied() {
     let config = Config::default();
     let global = config.global.plain().map(|(name, _)| name);
-    for name in global.chain(config.process.plain().into_iter().map(|(name, _)| name)) {
+    let plain = global.chain(config.process.plain().into_iter().map(|(name, _)| name));
+    // These two are read at the start.
+    for name in plain.filter(|name| !["umask", "net_namespace"].contains(name)) {
         let found = keywords()
             .find(|(block, facts)| matches!(*block, "" | "global_defs") && facts.name == name);
         let (_, facts) = found.unwrap_or_else(|| panic!("{name} is not in the table"));

@@ -55,7 +55,7 @@ fn state_and_priority_follow_keepalived() {
     );
     assert_eq!(
         said(&instance("state MASTER\npriority 1\nstate BACKUP")),
-        ["4:7: warning: a second state that differs from the first; the first one counts"]
+        ["4:1: warning: `state` is given again; the last one counts"]
     );
     assert_eq!(
         said(&instance("state FAULT")),
@@ -324,7 +324,7 @@ fn garp_is_inherited_and_can_be_minimal() {
     assert_eq!((garp.master_delay.as_secs(), garp.master_repeat), (9, 3));
     assert_eq!(
         (garp.lower_prio_delay.as_secs(), garp.lower_prio_repeat),
-        (9, 3)
+        (9, 2)
     );
     let garp = read("vrrp_min_garp", "");
     assert_eq!((garp.master_delay.as_secs(), garp.master_repeat), (0, 1));
@@ -381,8 +381,8 @@ fn what_an_instance_cannot_do_without_is_missed_by_name() {
     assert_eq!(
         said("global_defs {\nrouter_id\n}"),
         [
-            "2:1: warning: `router_id` is not applied yet: this machine's name in mails",
-            "2:1: warning: `router_id` needs a value"
+            "2:1: warning: `router_id` needs a value",
+            "2:1: note: `router_id` has no effect here: mails, which would show it, are not sent yet"
         ]
     );
     let text =

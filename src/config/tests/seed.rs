@@ -172,7 +172,7 @@ fn the_findings_are_exactly_these() {
         [
             "seed.conf:2:4: warning: mail (`notification_email` and what belongs to it) \
              is not applied yet",
-            "seed.conf:9:4: warning: `router_id` is not applied yet: this machine's name in mails",
+            "seed.conf:9:4: note: `router_id` has no effect here: mails, which would show it, are not sent yet",
             "seed.conf:16:5: warning: `state MASTER` overrides nopreempt: this node will preempt",
             "seed.conf:43:13: deprecated: `nb_get_retry` is an old name; use `retry`",
             "seed.conf:52:13: deprecated: `nb_get_retry` is an old name; use `retry`",

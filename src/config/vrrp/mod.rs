@@ -76,27 +76,25 @@ impl GarpDraft {
     /// What counts: the instance's word, then that of `global_defs`, then the default, which
     /// `vrrp_min_garp` changes.
     fn resolve(self, global: &Self, min_garp: bool) -> Garp {
-        let pick = |plain, min| if min_garp { min } else { plain };
-        let master_delay = self.master_delay.or(global.master_delay);
-        let master_delay =
-            master_delay.unwrap_or_else(|| pick(defaults::GARP_MASTER_DELAY, Duration::ZERO));
-        let master_repeat = self.master_repeat.or(global.master_repeat);
-        let master_repeat = master_repeat.unwrap_or(if min_garp {
-            1
+        let (delay, repeat) = if min_garp {
+            (Duration::ZERO, 1)
         } else {
-            defaults::GARP_MASTER_REPEAT
-        });
+            (defaults::GARP_MASTER_DELAY, defaults::GARP_MASTER_REPEAT)
+        };
+        // What `global_defs` says and does not say goes before what the instance says of its other batches.
+        let delay = global.master_delay.unwrap_or(delay);
+        let repeat = global.master_repeat.unwrap_or(repeat);
         let refresh = self.master_refresh.or(global.master_refresh);
         let refresh_repeat = self.master_refresh_repeat.or(global.master_refresh_repeat);
         let lower_prio_delay = self.lower_prio_delay.or(global.lower_prio_delay);
         let lower_prio_repeat = self.lower_prio_repeat.or(global.lower_prio_repeat);
         Garp {
-            master_delay,
-            master_repeat,
+            master_delay: self.master_delay.unwrap_or(delay),
+            master_repeat: self.master_repeat.unwrap_or(repeat),
             master_refresh: refresh.unwrap_or(defaults::GARP_MASTER_REFRESH),
             master_refresh_repeat: refresh_repeat.unwrap_or(defaults::GARP_MASTER_REFRESH_REPEAT),
-            lower_prio_delay: lower_prio_delay.unwrap_or(master_delay),
-            lower_prio_repeat: lower_prio_repeat.unwrap_or(master_repeat),
+            lower_prio_delay: lower_prio_delay.unwrap_or(delay),
+            lower_prio_repeat: lower_prio_repeat.unwrap_or(repeat),
         }
     }
 }
@@ -170,6 +168,18 @@ impl InstanceDraft {
     pub(super) fn identity(&self) -> Option<(&str, u8, Span)> {
         let vrid = self.virtual_router_id.filter(|vrid| vrid.value != 0)?;
         Some((self.interface.as_deref()?, vrid.value, vrid.span))
+    }
+
+    /// The family of the first of its addresses in the file.
+    pub(super) fn family(&self) -> Option<Family> {
+        let addresses = self.addresses.iter();
+        let peers = self.peers.iter().flat_map(|peers| &peers.value);
+        let named = addresses
+            .map(|entry| (entry.span(), entry.addr()))
+            .chain(self.source.iter().map(|source| (source.span, source.value)))
+            .chain(peers.map(|peer| (peer.span, peer.value.addr)));
+        let (_, first) = named.min_by_key(|(span, _)| (span.file, span.start))?;
+        Some(Family::of(first))
     }
 
     /// Every virtual address with its interface and its place in the file.
@@ -323,15 +333,7 @@ impl InstanceDraft {
 
     /// Family of the first address that the block names; what is of the other family is dropped.
     fn keep_one_family(&mut self, drafts: &mut Drafts) -> Option<Family> {
-        let peers = self.peers.iter().flat_map(|peers| &peers.value);
-        let named = (self
-            .addresses
-            .iter()
-            .map(|entry| (entry.span(), entry.addr())))
-        .chain(self.source.iter().map(|source| (source.span, source.value)))
-        .chain(peers.map(|peer| (peer.span, peer.value.addr)));
-        let (_, first) = named.min_by_key(|(span, _)| (span.file, span.start))?;
-        let family = Family::of(first);
+        let family = self.family()?;
         let mut fits = |addr: IpAddr, span: Span| {
             let fits = Family::of(addr) == family;
             if !fits {

@@ -6,7 +6,7 @@ use super::{
     super::{
         address, defaults,
         diagnostic::{Draft, Drafts},
-        keyword::{APPLIED, BY_VALUE, Given, Keyword, Value, block, line, lines},
+        keyword::{APPLIED, BY_VALUE, Given, Keyword, Value, block, line},
         model::{InitialState, UnicastPeer, VrrpVersion},
         read::{self, At, interface},
         source::quoted,
@@ -68,7 +68,7 @@ pub(in super::super) fn garp_count(stmt: &Given<'_>, drafts: &mut Drafts) -> Opt
 }
 
 pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
-    lines("state", APPLIED, "the state at the start, MASTER or BACKUP")
+    line("state", APPLIED, "the state at the start, MASTER or BACKUP")
         .default(Value::Word("BACKUP"))
         .read(|draft, stmt, drafts| {
             let Some(word) = stmt.one(drafts) else { return };
@@ -83,11 +83,6 @@ pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
                     InitialState::Backup
                 }
             };
-            if draft.state.is_some_and(|state| state.value != value) {
-                let message = "a second state that differs from the first; the first one counts";
-                drafts.push(Draft::warning(word.span, message));
-                return;
-            }
             draft.state = Some(At {
                 value,
                 span: word.span,
