@@ -248,17 +248,24 @@ fn a_file_with_errors_changes_nothing_and_says_why() {
     lb.wait_for_master();
     let before = lb.rows(80);
     let mark = lb.mark();
-    let wrong = good.replacen("lb_algo rr", "lb_algo rrr", 1);
+    let wrong = good.replacen(
+        "lb_algo rr",
+        "lb_algo rr\n    persistence_granularity 255.0.255.0",
+        1,
+    );
     lb.write(&wrong);
     let output = lb.ask(&["reload"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let told = String::from_utf8_lossy(&output.stderr);
-    let line = 1 + wrong[..wrong.find("rrr").expect("it is there")]
+    let line = 1 + wrong[..wrong.find("255.0.255.0").expect("it is there")]
         .matches('\n')
         .count();
     assert!(told.contains("what runs stays as it is"), "{told}");
     assert!(told.contains(&format!("lb1.conf:{line}:")), "{told}");
-    assert!(told.contains("lb_algo rrr"), "the line is shown: {told}");
+    assert!(
+        told.contains("granularity 255.0.255.0"),
+        "the line is shown: {told}"
+    );
     lb.wait_for_line(mark, "reload: refused, what runs stays as it is", secs(2));
     assert_eq!(lb.rows(80), before);
     let answers = curl(&lan.client, CLIENT, http(), 30, 6);

@@ -258,7 +258,8 @@ impl fmt::Display for Facts {
             write!(f, "; an old name of {newer}")?;
         }
         match self.fate {
-            Support::Applied | Support::ByValue | Support::WithBlock => Ok(()),
+            Support::Applied | Support::WithBlock => Ok(()),
+            Support::ByValue => f.write_str("; `xvs check` says what of it is applied"),
             Support::Unapplied => f.write_str("; not applied yet"),
             Support::Refused => f.write_str("; not supported by this version"),
             Support::Irrelevant(why) => write!(f, "; has no effect here: {why}"),

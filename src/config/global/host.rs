@@ -74,12 +74,12 @@ plain_keywords! { pub(super) static SCRIPTS: GlobalDraft [global.scripts];
 
 plain_keywords! { pub(super) static FILES: GlobalDraft [global.files];
     "umask": APPLIED, "permissions that files which are written do not get", words("a number, octal with a 0 in front, or bits like IRGRP|IROTH"), default(Value::Word("what the caller has")) => umask;
-    "random_seed": UNAPPLIED, "the start of ${_RANDOM}; default the time", number(&defaults::U32) => random_seed;
+    "random_seed": APPLIED, "the start of ${_RANDOM}; default the time", number(&defaults::U32) => random_seed;
     "reload_check_config": ALWAYS_CHECKED, "a reload tries the configuration first", names(1) => reload_check_config;
     "reload_time_file": UNAPPLIED, "a file with the time of the next reload", text(defaults::PATH_BYTES) => reload_time_file;
     "reload_repeat": UNAPPLIED, "that file counts more than once", flag() => reload_repeat;
     "reload_file": UNAPPLIED, "a file that exists while a reload reads", names(1) => reload_file;
-    "include_check": UNAPPLIED, "which missing includes are wrong: read, match, wildcard_match, brace_match; nothing means all", names(8) => include_check;
+    "include_check": APPLIED, "which missing includes are wrong: read, match, wildcard_match, brace_match; nothing means all", names(8) => include_check;
     "config_save_dir": UNAPPLIED, "where each configuration is kept", text(defaults::PATH_BYTES) => config_save_dir;
     "tmp_config_directory": IN_MEMORY, "where the configuration is copied to while it is read", text(defaults::PATH_BYTES) => tmp_config_directory;
     "data_use_instance": UNAPPLIED, "names of dumps carry the name of this process", boolean() => data_use_instance;

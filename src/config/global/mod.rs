@@ -212,11 +212,13 @@ fn lvs_timeouts(draft: &mut GlobalDraft, stmt: &Given<'_>, drafts: &mut Drafts) 
     }
 }
 
+fn is_zero(word: &Word) -> bool {
+    value::seconds(&word.text).is_some_and(|read| read.value.time.is_zero())
+}
+
 /// A pause between announcements. keepalived's own sample file says 0, and keepalived complains and goes on.
 pub(super) fn pause(stmt: &Given<'_>, drafts: &mut Drafts) -> Duration {
-    let zero =
-        |word: &Word| value::seconds(&word.text).is_some_and(|read| read.value.time.is_zero());
-    if stmt.args.first().is_some_and(zero) {
+    if stmt.args.first().is_some_and(is_zero) {
         let message = format!("{} 0 is taken as no pacing", stmt.keyword.text);
         drafts.push(Draft::warning(stmt.keyword.span, message));
         return Duration::ZERO;
@@ -279,7 +281,10 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     .time(&defaults::GARP_INTERVAL)
     .default(Value::Time(Duration::ZERO))
     .read(|draft, stmt, drafts| {
-        draft.global.vrrp_gna_interval = pause(stmt, drafts);
+        // 0, which is no pacing, is no more than what was said already.
+        if stmt.args.first().is_none_or(|word| !is_zero(word)) {
+            draft.global.vrrp_gna_interval = stmt.time(drafts).unwrap_or_default();
+        }
     }),
     line(
         "vrrp_garp_master_delay",
