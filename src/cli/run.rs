@@ -18,7 +18,7 @@ use crate::{
         },
         launch::{self, Launch},
         load::Source,
-        log::{self, Destination, Level, SYSLOG_SOCKET},
+        log::{self, Destination, Level, Line, SYSLOG_SOCKET},
     },
 };
 
@@ -151,13 +151,15 @@ pub(super) fn run(options: &Run, socket: &Path, name: Name) -> ExitCode {
     let mut engine = options.engine(&parsed.config, source, (socket, name));
     if !engine.log.destinations.contains(&Destination::Stderr) {
         // Nobody may have seen them.
-        engine.remarks.extend(remarks);
-        let findings = parsed.diagnostics.iter().map(ToString::to_string);
-        engine.remarks.extend(findings);
+        engine.remarks.extend(remarks.into_iter().map(info));
+        engine
+            .remarks
+            .extend(parsed.diagnostics.iter().map(Line::from));
     }
     if keepalived.dump_conf {
         let effective = config::effective(&parsed.config);
-        engine.remarks.extend(effective.lines().map(str::to_owned));
+        let lines = effective.lines().map(str::to_owned);
+        engine.remarks.extend(lines.map(info));
     }
     match launch::run(parsed.config, &engine, &launch) {
         Ok(()) => ExitCode::SUCCESS,
@@ -239,8 +241,15 @@ impl Run {
             ident: keepalived.ident(name),
             level: self.log_level.unwrap_or_else(|| keepalived.level()),
             json: self.log_json,
-            syslog_socket: self.syslog_socket.clone(),
+            syslog_socket: wherever_we_go(&self.syslog_socket),
         }
+    }
+}
+
+const fn info(text: String) -> Line {
+    Line {
+        level: Level::Info,
+        text,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The lock file of this engine, kept where others look for it.
 
-use std::{fs, io, path::Path};
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt, path::Path};
 
 use super::{
     log::{Level, Line},
@@ -42,7 +42,7 @@ impl LockFile {
         } else {
             restored = true;
             path.parent()
-                .map_or(Ok(()), fs::create_dir_all)
+                .map_or(Ok(()), make_folder)
                 .and_then(|()| self.lock.restore().map_err(into_io))
         };
         let what = format_args!("the lock file {}", path.display());
@@ -56,6 +56,15 @@ impl LockFile {
     }
 }
 
+/// Makes a folder, with those that it is in, for files that nobody else may replace: mode 0755 at most, whatever the
+/// umask is.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
 fn into_io(error: LockError) -> io::Error {
     match error {
         LockError::Io { error, .. } => error,
@@ -66,6 +75,8 @@ fn into_io(error: LockError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::{path::PathBuf, time::Duration};
+
+    use std::fs;
 
     use super::*;
 

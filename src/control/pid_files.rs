@@ -45,9 +45,11 @@ impl Drop for PidFiles {
 }
 
 fn write(path: &Path) -> io::Result<File> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() || found.is_symlink() => fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::other("is no file that could be replaced")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let mut file = OpenOptions::new()
         .write(true)

@@ -8,11 +8,12 @@ pub(super) mod enquiries;
 
 use std::{
     collections::VecDeque,
-    fmt, fs,
+    fmt,
+    fs::{self, File},
     io::{self, Read, Write},
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt},
-        net::UnixListener as StdListener,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     time::Duration,
@@ -23,9 +24,11 @@ use mio::{
     event::Event,
     net::{UnixListener, UnixStream},
 };
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{
     api::{Request, Response},
+    lock_file,
     log::{Level, Line},
     repeats::Reports,
 };
@@ -33,6 +36,8 @@ use crate::time::Instant;
 
 /// Clients served at the same time; more are refused at once. People and scrapers are few.
 const MAX_CLIENTS: usize = 64;
+/// Clients that wait to be served.
+const BACKLOG: i32 = 128;
 /// Longest request line in bytes. The requests of today are under 100.
 const MAX_REQUEST: usize = 64 * 1024;
 /// A client that neither asks nor reads for this long is disconnected.
@@ -172,7 +177,7 @@ impl AdminSocket {
 
     fn make_anew(&mut self, registry: &Registry) -> io::Result<()> {
         if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
+            lock_file::make_folder(folder)?;
         }
         let (listener, file) = listen(&self.path, registry, self.first_token)?;
         // Closing the former one takes it out of the poll.
@@ -299,11 +304,15 @@ impl AdminSocket {
 
 /// Makes the socket, with its file.
 fn listen(path: &Path, registry: &Registry, token: usize) -> io::Result<(UnixListener, FileId)> {
-    let listener = StdListener::bind(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // The file gets the mode of the socket: nobody connects in between, whatever the umask is.
+    let same = File::from(OwnedFd::from(socket.try_clone()?));
+    same.set_permissions(fs::Permissions::from_mode(0o600))?;
+    socket.bind(&SockAddr::unix(path)?)?;
     let made = || -> io::Result<(UnixListener, FileId)> {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        let mut listener = UnixListener::from_std(listener);
+        socket.listen(BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        let mut listener = UnixListener::from_std(socket.into());
         registry.register(&mut listener, Token(token), Interest::READABLE)?;
         Ok((listener, file_id(path)?))
     };

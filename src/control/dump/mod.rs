@@ -12,6 +12,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     process,
     sync::{Arc, mpsc},
@@ -86,6 +87,11 @@ impl Dumps {
         }
     }
 
+    /// Whether the file is being written.
+    pub(super) fn is_busy(&self, kind: Kind) -> bool {
+        self.busy.contains(&kind)
+    }
+
     /// Begins to write a file. While the same one is being written nothing more is begun.
     ///
     /// # Errors
@@ -97,7 +103,9 @@ impl Dumps {
         let path = self.path(kind);
         let (sender, call) = (self.sender.clone(), Arc::clone(&self.call));
         let run = move || {
-            let outcome = write(&path, kind.make(&snapshot).as_bytes());
+            let made = panic::catch_unwind(AssertUnwindSafe(|| kind.make(&snapshot)));
+            let made = made.map_err(|_| io::Error::other("what it holds could not be made"));
+            let outcome = made.and_then(|text| write(&path, text.as_bytes()));
             // Nobody listens any more when the daemon stops.
             let _ = sender.send((kind, outcome));
             call();

@@ -7,7 +7,7 @@ use super::{
         admin::{Pieces, Ticket},
         api::{ReloadReport, Response},
         forwarding::{Forwarding, View, data_plane::Calls},
-        log::Level,
+        log::{Level, Line, Room},
     },
     Engine, Options, Trouble, parts,
     reload::{Fresh, Refusal},
@@ -133,7 +133,7 @@ impl Engine {
         self.say(Level::Info, format_args!("reload: reading {file}"));
         if let Err(error) = self.reload.begin(&self.config) {
             self.refuse(error.into());
-            self.herald.reloaded();
+            self.herald.reloaded(clock::now());
         }
     }
 
@@ -149,7 +149,7 @@ impl Engine {
                 None
             }
         };
-        self.herald.reloaded();
+        self.herald.reloaded(now);
         if self.reload.retire(replaced) {
             self.reloaders.append(&mut self.next_reloaders);
             self.begin_reload(None);
@@ -171,9 +171,7 @@ impl Engine {
             }
         };
         let changes: Vec<String> = diff.changes.iter().map(ToString::to_string).collect();
-        for finding in &findings {
-            self.say(Level::Warning, format_args!("reload: {finding}"));
-        }
+        self.say_findings(&findings);
         for change in changes.iter().take(CHANGES_LOGGED) {
             self.say(Level::Info, format_args!("reload: {change}"));
         }
@@ -187,17 +185,26 @@ impl Engine {
         }
         self.open_late(now);
         self.say(Level::Notice, "reload: done");
-        self.tell_reloaders(&Response::Reload(ReloadReport { changes, findings }));
+        self.tell_reloaders(&Response::Reload(ReloadReport {
+            changes,
+            findings: findings.into_iter().map(|line| line.text).collect(),
+        }));
         Some(replaced)
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        for line in &refusal.lines {
-            self.say(Level::Error, format_args!("reload: {line}"));
-        }
+        self.say_findings(&refusal.lines);
         self.say(Level::Error, "reload: refused, what runs stays as it is");
         let told = format!("refused, what runs stays as it is:\n{}", refusal.report);
         self.tell_reloaders(&Response::Error(told));
+    }
+
+    /// Each, however many there are: the last may be the one that matters.
+    fn say_findings(&mut self, findings: &[Line]) {
+        let now = (clock::now(), clock::wall());
+        for Line { level, text } in findings {
+            (self.log).say_each(now, Room::Control, *level, &format_args!("reload: {text}"));
+        }
     }
 
     fn tell_reloaders(&mut self, response: &Response) {

@@ -1,5 +1,7 @@
 //! Who is told what becomes of the daemon: the service manager, and whoever waits for its start.
 
+use std::time::Duration;
+
 use crate::{sys::notify::Manager, time::Instant};
 
 /// Called once, when the daemon does what it is for.
@@ -13,7 +15,12 @@ pub(super) struct Herald {
     status: String,
     /// When the manager is next told that the loop turns.
     watchdog_at: Option<Instant>,
+    /// When it is told again that it is ready, as it could not take that.
+    ready_at: Option<Instant>,
 }
+
+/// How soon a manager that was busy is told again.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Herald {
     /// Has something to tell to `manager` and `started`.
@@ -24,6 +31,7 @@ impl Herald {
             started: Some(started),
             status: String::new(),
             watchdog_at: watchdog.map(|_| now),
+            ready_at: None,
         }
     }
 
@@ -33,11 +41,11 @@ impl Herald {
     }
 
     /// It does what it is for.
-    pub(super) fn ready(&mut self) {
+    pub(super) fn ready(&mut self, now: Instant) {
         if let Some(started) = self.started.take() {
             started();
         }
-        self.tell("READY=1\n");
+        self.ready_at = (!self.tell("READY=1\n")).then(|| now + AGAIN);
     }
 
     /// It reads its configuration anew.
@@ -47,9 +55,9 @@ impl Herald {
     }
 
     /// A reload is over, however it went. Before the start is told, that is told instead.
-    pub(super) fn reloaded(&self) {
+    pub(super) fn reloaded(&mut self, now: Instant) {
         if !self.is_waited_for() {
-            self.tell("READY=1\n");
+            self.ready(now);
         }
     }
 
@@ -72,21 +80,23 @@ impl Herald {
         if let (Some(at), Some(period)) = (self.watchdog_at, watchdog)
             && at <= now
         {
-            self.watchdog_at = Some(now + period / 2);
-            self.tell("WATCHDOG=1\n");
+            let told = self.tell("WATCHDOG=1\n");
+            self.watchdog_at = Some(now + if told { period / 2 } else { AGAIN });
+        }
+        if self.ready_at.is_some_and(|at| at <= now) {
+            self.ready(now);
         }
     }
 
     /// When [`Self::handle_timeout`] has something to do next.
-    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
-        self.watchdog_at
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.watchdog_at.into_iter().chain(self.ready_at).min()
     }
 
-    fn tell(&self, lines: &str) {
-        if let Some(manager) = &self.manager {
-            // A manager that is behind or gone has no use for it: the watchdog's next word comes soon.
-            let _ = manager.tell(lines);
-        }
+    /// Whether the manager, if there is one, has taken it: one that is busy or gone has not.
+    fn tell(&self, lines: &str) -> bool {
+        let told = self.manager.as_ref().map(|manager| manager.tell(lines));
+        told.is_none_or(|told| told.is_ok())
     }
 }
 
@@ -132,13 +142,13 @@ mod tests {
         let call = Rc::clone(&calls);
         let started = Box::new(move || call.set(call.get() + 1));
         let mut herald = Herald::new(at(1), Some(manager), started);
-        herald.reloaded();
+        herald.reloaded(at(1));
         assert_eq!(heard(&listener), [""; 0], "it has not started");
-        herald.ready();
+        herald.ready(at(1));
         herald.status("1 virtual server".into());
         herald.status("1 virtual server".into());
         herald.reloading(at(2));
-        herald.reloaded();
+        herald.reloaded(at(1));
         herald.stopping();
         assert_eq!(calls.get(), 1);
         assert_eq!(

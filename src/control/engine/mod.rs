@@ -40,8 +40,8 @@ use super::{
         placement::CpuList,
     },
     load::Source,
-    lock_file::LockFile,
-    log::{self, About, Kind, Level, Line, Log, Room},
+    lock_file::{self, LockFile},
+    log::{self, Level, Line, Log, Room},
     pid_files::PidFiles,
     repeats::{Repeats, Reports},
     vrrp::{Env, Vrrp, last_will},
@@ -78,7 +78,7 @@ pub struct Options {
     /// Whether SIGINT does nothing, for a debugger. Default false.
     pub ignore_sigint: bool,
     /// Lines that the log begins with: what there is to say about the configuration.
-    pub remarks: Vec<String>,
+    pub remarks: Vec<Line>,
     /// How packets are to come and go.
     pub io: IoWish,
     /// How far to go with XDP.
@@ -122,7 +122,7 @@ fn set_up(
     started: Started,
 ) -> Result<(Engine, PidFiles), String> {
     if let Some(folder) = options.socket.parent() {
-        std::fs::create_dir_all(folder)
+        lock_file::make_folder(folder)
             .map_err(|error| format!("creating {}: {error}", folder.display()))?;
     }
     let missing = limits::capabilities_missing().unwrap_or_default();
@@ -134,6 +134,8 @@ fn set_up(
     }
     let notes = raise_limits();
     let lock = start::lock(&lock_path(&options.socket))?;
+    // Whoever reads the process id may send one.
+    let signals = signals::catch().map_err(|error| format!("catching signals: {error}"))?;
     let pid_files = PidFiles::write(&options.pid_files)?;
     // Before any thread and any large memory: the guardian is a copy of this process.
     let guardian = Guardian::spawn(|state| last_will::execute(state, &options.log))
@@ -150,18 +152,11 @@ fn set_up(
         log.say(now, Room::Control, Level::Warning, text);
         None
     });
-    // Each, however long the configuration is that was asked for.
-    let about = About {
-        level: Level::Info,
-        room: Room::Control,
-        kind: Kind::Single,
-        fields: &[],
-    };
-    for line in &options.remarks {
-        log.tell(now, &about, line);
+    for Line { level, text } in &options.remarks {
+        log.say_each(now, Room::Control, *level, text);
     }
     let herald = Herald::new(clock::now(), manager, started);
-    let engine = Engine::start(config, options, log, guardian, lock, herald)?;
+    let engine = Engine::start(config, options, log, guardian, lock, (herald, signals))?;
     Ok((engine, pid_files))
 }
 
@@ -297,7 +292,7 @@ impl Engine {
     /// Tells whoever waits for it that it has started, and the watchdog that the loop turns.
     fn tell_state(&mut self, now: Instant) {
         if self.herald.is_waited_for() && self.forwarding.is_ready() {
-            self.herald.ready();
+            self.herald.ready(clock::now());
             self.tell_status();
         }
         self.herald.handle_timeout(now);

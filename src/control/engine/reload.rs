@@ -7,7 +7,10 @@ use std::{
     thread,
 };
 
-use super::super::load::Source;
+use super::super::{
+    load::Source,
+    log::{Level, Line},
+};
 use crate::config::{self, Config, Diff};
 
 /// A configuration that may be applied.
@@ -17,14 +20,14 @@ pub(super) struct Fresh {
     /// How it differs from the one that it was compared with.
     pub(super) diff: Diff,
     /// What there is to say about it, a finding each.
-    pub(super) findings: Vec<String>,
+    pub(super) findings: Vec<Line>,
 }
 
 /// Why there is none.
 #[derive(Debug)]
 pub(super) struct Refusal {
     /// A line each, for the log.
-    pub(super) lines: Vec<String>,
+    pub(super) lines: Vec<Line>,
     /// The same for a person, with the lines of the file.
     pub(super) report: String,
 }
@@ -33,8 +36,15 @@ impl From<String> for Refusal {
     fn from(line: String) -> Self {
         Self {
             report: format!("{line}\n"),
-            lines: vec![line],
+            lines: vec![error(line)],
         }
+    }
+}
+
+const fn error(text: String) -> Line {
+    Line {
+        level: Level::Error,
+        text,
     }
 }
 
@@ -138,9 +148,9 @@ impl Reload {
 fn read(source: &Source, running: &Config) -> Result<Fresh, Refusal> {
     let parsed = source.read();
     let parsed = parsed.map_err(|error| format!("{}: {error}", source.file().display()))?;
-    let findings: Vec<String> = parsed.diagnostics.iter().map(ToString::to_string).collect();
+    let findings: Vec<Line> = parsed.diagnostics.iter().map(Line::from).collect();
     if let Some(why) = source.refusal(&parsed) {
-        let lines = findings.into_iter().chain([why.clone()]);
+        let lines = findings.into_iter().chain([error(why.clone())]);
         return Err(Refusal {
             lines: lines.collect(),
             report: format!("{}{why}\n", parsed.report()),
@@ -218,7 +228,7 @@ mod tests {
             reload.begin(&nothing).unwrap();
             let refusal = outcome(&mut reload, &called).unwrap_err();
             assert!(refusal.report.contains(why), "{}", refusal.report);
-            assert!(refusal.lines.iter().any(|line| line.contains(why)));
+            assert!(refusal.lines.iter().any(|line| line.text.contains(why)));
             assert!(!reload.retire(None));
         }
     }

@@ -63,6 +63,9 @@ impl Engine {
     }
 
     fn dump(&mut self, kind: Kind) {
+        if self.dumps.is_busy(kind) {
+            return;
+        }
         let services = match kind {
             Kind::Data => self.list().services,
             Kind::Statistics | Kind::Json => Vec::new(),

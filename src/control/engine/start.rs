@@ -10,6 +10,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 use mio::{Interest, Poll, unix::SourceFd};
+use signal_hook_mio::v1_0::Signals;
 
 use super::{
     super::{
@@ -25,7 +26,6 @@ use super::{
     Engine, HOUSEKEEPING, Options,
     herald::Herald,
     reload::Reload,
-    signals,
     token::Part,
 };
 use crate::{
@@ -85,7 +85,7 @@ impl Engine {
         mut log: Log,
         guardian: Guardian,
         lock: InstanceLock,
-        herald: Herald,
+        (herald, mut signals): (Herald, Signals),
     ) -> Result<Self, String> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -93,7 +93,6 @@ impl Engine {
         };
         let poll = Poll::new().map_err(failed("creating the poll"))?;
         let registry = poll.registry();
-        let mut signals = signals::catch().map_err(failed("catching signals"))?;
         registry
             .register(&mut signals, Part::Signals.token(), Interest::READABLE)
             .map_err(failed("catching signals"))?;

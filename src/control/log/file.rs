@@ -173,8 +173,8 @@ impl Sink for EndOfFile {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.append(true).create(true).mode(0o640);
-    // A named pipe without a reader is refused instead of waited for.
-    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    // A named pipe without a reader is refused instead of waited for; a link is not followed.
+    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW);
     options.open(path)
 }
 

@@ -25,7 +25,10 @@ use self::{
     storms::Storms,
 };
 pub(super) use self::{record::Room, storms::Kind};
-use crate::time::Instant;
+use crate::{
+    config::{Diagnostic, Severity},
+    time::Instant,
+};
 
 /// Something to say, by somebody who has no log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,19 @@ pub struct Line {
     pub level: Level,
     /// The text.
     pub text: String,
+}
+
+impl From<&Diagnostic> for Line {
+    /// What there is to say about a configuration, where it matters as much as it says.
+    fn from(finding: &Diagnostic) -> Self {
+        let level = match finding.severity {
+            Severity::Error => Level::Error,
+            Severity::Warning => Level::Warning,
+            Severity::Deprecated | Severity::Note => Level::Info,
+        };
+        let text = finding.to_string();
+        Self { level, text }
+    }
 }
 
 impl fmt::Display for Line {
@@ -111,6 +127,23 @@ impl Log {
         self.tell(at, &about, &text);
     }
 
+    /// Says a line of which there may be many, each of which matters: they are never told as a number.
+    pub(super) fn say_each(
+        &mut self,
+        at: (Instant, SystemTime),
+        room: Room,
+        level: Level,
+        text: &dyn Display,
+    ) {
+        let about = About {
+            level,
+            room,
+            kind: Kind::Single,
+            fields: &[],
+        };
+        self.tell(at, &about, text);
+    }
+
     /// Says a line. One that cannot be written now is lost, and so is what follows until the loss
     /// could be told.
     pub(super) fn tell(
@@ -142,6 +175,9 @@ impl Log {
     pub(super) fn finish(&mut self, now: Instant, wall: SystemTime) {
         for record in self.storms.take_all(now, wall) {
             self.write(wall, &record);
+        }
+        for output in &mut self.outputs {
+            output.tell_loss(wall);
         }
     }
 

@@ -87,7 +87,7 @@ pub(in crate::control) fn execute(state: &[u8], options: &log::Options) {
     let mut log = Log::new(options);
     let mut say = |level: Level, text: String| {
         let now = (clock::now(), clock::wall());
-        log.say(now, Room::Vrrp, level, text);
+        log.say_each(now, Room::Vrrp, level, &text);
     };
     let will: Will = match serde_json::from_slice(state) {
         Ok(will) => will,
