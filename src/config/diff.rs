@@ -13,7 +13,7 @@ use super::{
         VirtualServer, VrrpInstance,
     },
 };
-use crate::addr::{Endpoint, L4Proto};
+use crate::addr::{Endpoint, Family, L4Proto};
 
 /// One difference. Displayed as a line for the log: `virtual server [10.0.0.148]:tcp:80 is new`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -346,8 +346,15 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
 }
 
 fn instances(old: &Config, new: &Config, changes: &mut Vec<Change>) {
-    let identity =
-        |instance: &VrrpInstance| (instance.interface.clone(), instance.virtual_router_id);
+    let identity = |instance: &VrrpInstance| {
+        let first = instance.virtual_ipaddress.first();
+        let family = first.map_or(Family::V4, |address| Family::of(address.prefix.addr()));
+        (
+            instance.interface.clone(),
+            instance.virtual_router_id,
+            family,
+        )
+    };
     let mut known: HashMap<_, _> = old
         .vrrp_instances
         .iter()

@@ -386,12 +386,13 @@ impl FileDraft {
 
     /// Two instances that are one router on the network.
     fn conflicting_routers(&self, drafts: &mut Drafts) {
-        let mut routers: HashMap<(String, u8, Option<Family>), &str> = HashMap::new();
+        let mut routers: HashMap<(String, u8, Family), &str> = HashMap::new();
         for instance in &self.instances {
             let Some((interface, vrid, span)) = instance.identity() else {
                 continue;
             };
-            let router = (interface.to_owned(), vrid, instance.family());
+            let family = instance.family().unwrap_or(Family::V4);
+            let router = (interface.to_owned(), vrid, family);
             if let Some(first) = routers.insert(router, &instance.name) {
                 let (first, second) = (quoted(first), quoted(&instance.name));
                 let interface = quoted(interface);

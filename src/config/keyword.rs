@@ -587,7 +587,7 @@ macro_rules! whole_numbers {
     };
 }
 
-whole_numbers!(i8, i16, i32, u8, u16, u32);
+whole_numbers!(i8, i16, i32, u8, u16, u32, u64);
 
 impl Deref for Given<'_> {
     type Target = Stmt;

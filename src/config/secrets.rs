@@ -40,6 +40,10 @@ fn named_after(line: &[u8]) -> Option<usize> {
         let comparable = LIKELY.contains(&text.len());
         let distance = |name| strsim::osa_distance(&text, name);
         let names_type = comparable && distance("auth_type") < distance("auth_pass").min(4);
+        if text.starts_with("hex:") || text.starts_with("ascii:") {
+            // The key of an `auth_hmac` that was lost.
+            return Some(from);
+        }
         if type_follows && !text.is_empty() {
             // A password in the place of the type, or behind it.
             let shown = if is_type(&text) { word.len() } else { 0 };

@@ -288,7 +288,7 @@ static KEYWORDS: &[Keyword<SettingsDraft>] = &[
     )
     .number(&defaults::WORKERS)
     .read(|draft, stmt, drafts| {
-        draft.settings.workers = stmt.number(drafts);
+        stmt.set(&mut draft.settings.workers, drafts);
     }),
     line(
         "cpus",

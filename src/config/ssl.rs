@@ -10,6 +10,14 @@ use super::{
 
 /// Reads an `SSL` block, which takes the place of an earlier one.
 pub(super) fn read(stmt: &Stmt, drafts: &mut Drafts) -> Ssl {
+    // What stands in a wrong place may be the password.
+    stmt.args.iter().for_each(|word| drafts.hide(word.span));
+    for line in stmt.body() {
+        if !TABLE.names().any(|name| name == line.keyword.text) {
+            let words = line.args.iter().chain([&line.keyword]);
+            words.for_each(|word| drafts.hide(word.span));
+        }
+    }
     stmt.no_more(0, drafts);
     let mut ssl = Ssl::default();
     walk(&mut ssl, stmt.body(), &TABLE, drafts);

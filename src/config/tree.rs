@@ -158,10 +158,15 @@ impl Builder<'_> {
         let Some(keyword) = words.next() else {
             return;
         };
-        if first && self.frames.len() > 1 && self.braces.top_only.contains(keyword.text.as_str()) {
+        let is_outside = first && self.braces.top_only.contains(keyword.text.as_str());
+        if is_outside && self.frames.len() > 1 {
             self.close_all_before(&keyword, drafts);
         } else if let Some(span) = self.lacks_brace(drafts) {
-            self.push_frame(span);
+            match self.last() {
+                // What only stands outside is not in its block, which is empty.
+                Some(stmt) if is_outside => stmt.block = Some(Vec::new()),
+                _ => self.push_frame(span),
+            }
         }
         if let Some(stmts) = self.stmts() {
             stmts.push(Stmt {

@@ -31,7 +31,9 @@ pub(super) fn walk<T>(
             let message = format!("`{keyword}` is given again; the last one counts");
             drafts.push(Draft::warning(stmt.keyword.span, message));
         }
-        seen.push(facts.name);
+        if !seen.contains(&facts.name) {
+            seen.push(facts.name);
+        }
         (rule.apply)(target, &Given::new(stmt, facts), drafts);
     }
 }

@@ -57,7 +57,7 @@ pub(super) static KEYWORDS: &[Keyword<Block<HttpDraft>>] = &[
         .read(|draft, stmt, drafts| {
             let message = "`nb_get_retry` is an old name; use `retry`";
             drafts.push(Draft::deprecated(stmt.keyword.span, message));
-            draft.timing.retry = stmt.number(drafts);
+            stmt.set(&mut draft.timing.retry, drafts);
         }),
     line("virtualhost", WITH_BLOCK, "the name that is asked for").read(|draft, stmt, drafts| {
         draft.own.virtualhost = stmt.text(drafts).map(Arc::from);
@@ -346,7 +346,7 @@ static URL: &[Keyword<UrlDraft>] = &[
     .number(&defaults::PAGE_OFFSET)
     .read(|draft, stmt, drafts| {
         draft.about_regex.get_or_insert(stmt.keyword.span);
-        draft.min_offset = stmt.number(drafts).unwrap_or_default();
+        stmt.set(&mut draft.min_offset, drafts);
     }),
     line(
         "regex_max_offset",
@@ -356,7 +356,7 @@ static URL: &[Keyword<UrlDraft>] = &[
     .number(&defaults::PAGE_OFFSET)
     .read(|draft, stmt, drafts| {
         draft.about_regex.get_or_insert(stmt.keyword.span);
-        draft.max_offset = stmt.number(drafts);
+        stmt.set(&mut draft.max_offset, drafts);
     }),
     line(
         "regex_stack",

@@ -48,7 +48,7 @@ static TCP: &[Keyword<Block<()>>] = &[line("nb_get_retry", APPLIED, "an older na
         let message = "`nb_get_retry` is an old name; use `retry`";
         let draft_of = Draft::deprecated(stmt.keyword.span, message);
         drafts.push(draft_of.hint("keepalived 2.x takes it in HTTP_GET and SSL_GET alone"));
-        draft.timing.retry = stmt.number(drafts);
+        stmt.set(&mut draft.timing.retry, drafts);
     })];
 
 /// `TCP_CHECK`

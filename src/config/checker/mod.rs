@@ -87,7 +87,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
         .time(&defaults::CHECK_INTERVAL)
         .default(Value::Time(defaults::DELAY_LOOP))
         .read(|draft, stmt, drafts| {
-            draft.timing().delay_loop = stmt.time(drafts);
+            stmt.set(&mut draft.timing().delay_loop, drafts);
         }),
         line(
             "retry",
@@ -97,7 +97,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
         .number(&defaults::RETRIES)
         .default(Value::Number(defaults::RETRY))
         .read(|draft, stmt, drafts| {
-            draft.timing().retry = stmt.number(drafts);
+            stmt.set(&mut draft.timing().retry, drafts);
         }),
         line(
             "delay_before_retry",
@@ -107,7 +107,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
         .time(&defaults::CHECK_DELAY)
         .default(Value::Time(defaults::DELAY_BEFORE_RETRY))
         .read(|draft, stmt, drafts| {
-            draft.timing().delay_before_retry = stmt.time(drafts);
+            stmt.set(&mut draft.timing().delay_before_retry, drafts);
         }),
         line(
             "warmup",
@@ -116,7 +116,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
         )
         .time(&defaults::CHECK_DELAY)
         .read(|draft, stmt, drafts| {
-            draft.timing().warmup = stmt.time(drafts);
+            stmt.set(&mut draft.timing().warmup, drafts);
         }),
     ];
 
@@ -129,7 +129,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
     .time(&defaults::CHECK_TIMEOUT)
     .default(Value::Time(defaults::CONNECT_TIMEOUT))
     .read(|draft, stmt, drafts| {
-        draft.timing().connect_timeout = stmt.time(drafts);
+        stmt.set(&mut draft.timing().connect_timeout, drafts);
     })];
 }
 

@@ -279,21 +279,28 @@ fn braces(pattern: &str) -> Option<Vec<String>> {
 
 /// The first `{…}` that is not empty: where it opens, its commas, and where it closes.
 fn first_braces(pattern: &str) -> Option<(usize, Vec<usize>, usize)> {
-    let bytes = pattern.as_bytes();
-    let opens = pattern.match_indices('{').map(|(at, _)| at);
-    for open in opens.filter(|open| bytes.get(open + 1) != Some(&b'}')) {
-        let (mut depth, mut commas) = (0_u32, Vec::new());
-        for (at, byte) in bytes.iter().enumerate().skip(open) {
-            match byte {
-                b'{' => depth += 1,
-                b'}' if depth == 1 => return Some((open, commas, at)),
-                b'}' => depth -= 1,
-                b',' if depth == 1 => commas.push(at),
-                _ => {}
+    let mut open: Vec<(usize, Vec<usize>)> = Vec::new();
+    let mut first: Option<(usize, Vec<usize>, usize)> = None;
+    for (at, byte) in pattern.bytes().enumerate() {
+        match byte {
+            b'{' => open.push((at, Vec::new())),
+            b',' => {
+                if let Some((_, commas)) = open.last_mut() {
+                    commas.push(at);
+                }
             }
+            b'}' => {
+                let closed = open.pop().filter(|(from, _)| from + 1 < at);
+                if let Some((from, commas)) = closed
+                    && first.as_ref().is_none_or(|(other, ..)| from < *other)
+                {
+                    first = Some((from, commas, at));
+                }
+            }
+            _ => {}
         }
     }
-    None
+    first
 }
 
 #[cfg(test)]

@@ -283,7 +283,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     .read(|draft, stmt, drafts| {
         // 0, which is no pacing, is no more than what was said already.
         if stmt.args.first().is_none_or(|word| !is_zero(word)) {
-            draft.global.vrrp_gna_interval = stmt.time(drafts).unwrap_or_default();
+            stmt.set(&mut draft.global.vrrp_gna_interval, drafts);
         }
     }),
     line(
@@ -294,7 +294,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     .time(&defaults::GARP_DELAY)
     .default(Value::Time(defaults::GARP_MASTER_DELAY))
     .read(|draft, stmt, drafts| {
-        draft.inherited.garp.master_delay = stmt.time(drafts);
+        stmt.set(&mut draft.inherited.garp.master_delay, drafts);
     }),
     line(
         "vrrp_garp_master_repeat",
@@ -314,7 +314,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     .time(&defaults::GARP_DELAY)
     .default(Value::Time(defaults::GARP_MASTER_REFRESH))
     .read(|draft, stmt, drafts| {
-        draft.inherited.garp.master_refresh = stmt.time(drafts);
+        stmt.set(&mut draft.inherited.garp.master_refresh, drafts);
     }),
     line(
         "vrrp_garp_master_refresh_repeat",
@@ -333,7 +333,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     )
     .time(&defaults::GARP_DELAY)
     .read(|draft, stmt, drafts| {
-        draft.inherited.garp.lower_prio_delay = stmt.time(drafts);
+        stmt.set(&mut draft.inherited.garp.lower_prio_delay, drafts);
     }),
     line(
         "vrrp_garp_lower_prio_repeat",
@@ -351,7 +351,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     )
     .boolean()
     .read(|draft, stmt, drafts| {
-        draft.inherited.min_garp = stmt.boolean(drafts).unwrap_or_default();
+        stmt.set(&mut draft.inherited.min_garp, drafts);
     }),
     line(
         "vrrp_down_timer_adverts",
@@ -361,7 +361,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     .number(&defaults::DOWN_TIMER)
     .default(Value::Number(defaults::DOWN_TIMER_ADVERTS as u32))
     .read(|draft, stmt, drafts| {
-        draft.inherited.down_timer_adverts = stmt.number(drafts);
+        stmt.set(&mut draft.inherited.down_timer_adverts, drafts);
     }),
     line(
         "vrrp_lower_prio_no_advert",
@@ -370,7 +370,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     )
     .boolean()
     .read(|draft, stmt, drafts| {
-        draft.inherited.lower_prio_no_advert = stmt.boolean(drafts).unwrap_or_default();
+        stmt.set(&mut draft.inherited.lower_prio_no_advert, drafts);
     }),
     line(
         "vrrp_higher_prio_send_advert",
@@ -379,7 +379,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     )
     .boolean()
     .read(|draft, stmt, drafts| {
-        draft.inherited.higher_prio_send_advert = stmt.boolean(drafts).unwrap_or_default();
+        stmt.set(&mut draft.inherited.higher_prio_send_advert, drafts);
     }),
     line(
         "vrrp_check_unicast_src",
@@ -397,7 +397,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
     )
     .boolean()
     .read(|draft, stmt, drafts| {
-        draft.inherited.skip_check_adv_addr = stmt.boolean(drafts).unwrap_or_default();
+        stmt.set(&mut draft.inherited.skip_check_adv_addr, drafts);
     }),
     line(
         "vrrp_strict",

@@ -397,7 +397,7 @@ pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
     .number(&defaults::VS_WEIGHT)
     .default(Value::Number(defaults::WEIGHT))
     .read(|draft, stmt, drafts| {
-        draft.weight = stmt.number(drafts);
+        stmt.set(&mut draft.weight, drafts);
     }),
     line(
         "inhibit_on_failure",
@@ -524,7 +524,7 @@ pub(super) static REAL: &[Keyword<RealDraft>] = &[
     line("weight", APPLIED, "its share of new connections; 0 = none")
         .number(&defaults::RS_WEIGHT)
         .read(|draft, stmt, drafts| {
-            draft.weight = stmt.number(drafts);
+            stmt.set(&mut draft.weight, drafts);
         }),
     line(
         "lvs_method",
@@ -551,7 +551,7 @@ pub(super) static REAL: &[Keyword<RealDraft>] = &[
     .number(&defaults::THRESHOLD)
     .default(Value::Number(0))
     .read(|draft, stmt, drafts| {
-        draft.uthreshold = stmt.number(drafts).unwrap_or_default();
+        stmt.set(&mut draft.uthreshold, drafts);
     }),
     line(
         "lthreshold",

@@ -396,7 +396,7 @@ fn the_password_of_a_key_is_never_shown() {
     let parsed = parse("f", text.as_bytes());
     assert!(!parsed.report().contains("geheim"), "{}", parsed.report());
     let found = said(text);
-    assert!(found.iter().any(|f| f.contains("unknown keyword `foo`")));
+    assert!(found.iter().any(|f| f.ends_with("unknown keyword")));
     assert!(
         found.contains(&"8:1: warning: `SSL` is given again; the last one counts".to_owned()),
         "{found:?}"

@@ -58,21 +58,32 @@ impl FromGiven for HmacMode {
     }
 }
 
-/// Reads an `auth_hmac` block; nothing without a key.
-pub(super) fn read(stmt: &Stmt, drafts: &mut Drafts) -> Option<AuthHmac> {
-    stmt.no_more(0, drafts);
-    for line in stmt.body() {
+/// Hides what may be a key: every word that is no keyword, number or word of one.
+fn hide_keys(stmts: &[Stmt], drafts: &mut Drafts) {
+    let known = |word: &str| {
+        let mut words = AntiReplay::WORDS.iter().chain(HmacMode::WORDS);
+        // No key is so short.
+        let is_number = word.len() <= 6 && word.bytes().all(|byte| byte.is_ascii_digit());
+        is_number || words.any(|known| *known == word)
+    };
+    for line in stmts {
         let own = TABLE.names().any(|name| name == line.keyword.text);
-        if !own || line.keyword.text == "key" {
-            line.args
-                .iter()
-                .skip(usize::from(own))
-                .for_each(|word| drafts.hide(word.span));
-        }
         if !own {
             drafts.hide(line.keyword.span);
         }
+        for (at, word) in line.args.iter().enumerate() {
+            if !own || at > 0 || !known(&word.text) {
+                drafts.hide(word.span);
+            }
+        }
+        hide_keys(line.body(), drafts);
     }
+}
+
+/// Reads an `auth_hmac` block; nothing without a key.
+pub(super) fn read(stmt: &Stmt, drafts: &mut Drafts) -> Option<AuthHmac> {
+    stmt.no_more(0, drafts);
+    hide_keys(stmt.body(), drafts);
     let mut hmac = AuthHmac::default();
     walk(&mut hmac, stmt.body(), &TABLE, drafts);
     if hmac.keys.is_empty() {

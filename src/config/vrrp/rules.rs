@@ -6,7 +6,7 @@ use super::{
     super::{
         address, defaults,
         diagnostic::{Draft, Drafts},
-        keyword::{APPLIED, BY_VALUE, Given, Keyword, Value, block, line},
+        keyword::{APPLIED, BY_VALUE, Given, Keyword, Value, block, line, lines},
         model::{InitialState, UnicastPeer, VrrpVersion},
         read::{self, At, interface},
         source::quoted,
@@ -68,7 +68,7 @@ pub(in super::super) fn garp_count(stmt: &Given<'_>, drafts: &mut Drafts) -> Opt
 }
 
 pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
-    line("state", APPLIED, "the state at the start, MASTER or BACKUP")
+    lines("state", APPLIED, "the state at the start, MASTER or BACKUP")
         .default(Value::Word("BACKUP"))
         .read(|draft, stmt, drafts| {
             let Some(word) = stmt.one(drafts) else { return };
@@ -83,10 +83,22 @@ pub(super) static ROUTER: &[Keyword<InstanceDraft>] = &[
                     InitialState::Backup
                 }
             };
-            draft.state = Some(At {
-                value,
-                span: word.span,
-            });
+            // As in keepalived, which lets nobody take MASTER back but by a word that is none.
+            let is_kept = |first: At<InitialState>| {
+                first.value == InitialState::Master && word.text == "BACKUP"
+            };
+            let kept = draft.state.is_some_and(is_kept);
+            if draft.state.is_some_and(|first| first.value != value) {
+                let which = if kept { "first" } else { "last" };
+                let message = format!("a second state that differs: the {which} one counts");
+                drafts.push(Draft::warning(word.span, message));
+            }
+            if !kept {
+                draft.state = Some(At {
+                    value,
+                    span: word.span,
+                });
+            }
         }),
     line(
         "interface",
@@ -262,7 +274,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
         .number(&defaults::TTL)
         .default(Value::Number(defaults::UNICAST_TTL as u32))
         .read(|draft, stmt, drafts| {
-            draft.unicast_ttl = stmt.number(drafts);
+            stmt.set(&mut draft.unicast_ttl, drafts);
         }),
     line(
         "check_unicast_src",
@@ -289,7 +301,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     )
     .boolean()
     .read(|draft, stmt, drafts| {
-        draft.skip_check_adv_addr = stmt.boolean(drafts);
+        stmt.set(&mut draft.skip_check_adv_addr, drafts);
     }),
     line(
         "down_timer_adverts",
@@ -299,7 +311,9 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     .number(&defaults::DOWN_TIMER)
     .read(|draft, stmt, drafts| {
         let span = stmt.keyword.span;
-        draft.down_timer_adverts = stmt.number(drafts).map(|value| At { value, span });
+        if let Some(value) = stmt.number(drafts) {
+            draft.down_timer_adverts = Some(At { value, span });
+        }
     }),
     line(
         "lower_prio_no_advert",
@@ -309,7 +323,9 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     .boolean()
     .read(|draft, stmt, drafts| {
         let span = stmt.keyword.span;
-        draft.lower_prio_no_advert = stmt.boolean(drafts).map(|value| At { value, span });
+        if let Some(value) = stmt.boolean(drafts) {
+            draft.lower_prio_no_advert = Some(At { value, span });
+        }
     }),
     line(
         "higher_prio_send_advert",
@@ -319,7 +335,9 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     .boolean()
     .read(|draft, stmt, drafts| {
         let span = stmt.keyword.span;
-        draft.higher_prio_send_advert = stmt.boolean(drafts).map(|value| At { value, span });
+        if let Some(value) = stmt.boolean(drafts) {
+            draft.higher_prio_send_advert = Some(At { value, span });
+        }
     }),
     line(
         "garp_master_delay",
@@ -328,7 +346,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     )
     .time(&defaults::GARP_DELAY)
     .read(|draft, stmt, drafts| {
-        draft.garp.master_delay = stmt.time(drafts);
+        stmt.set(&mut draft.garp.master_delay, drafts);
     }),
     line(
         "garp_master_repeat",
@@ -346,7 +364,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     )
     .time(&defaults::GARP_DELAY)
     .read(|draft, stmt, drafts| {
-        draft.garp.master_refresh = stmt.time(drafts);
+        stmt.set(&mut draft.garp.master_refresh, drafts);
     }),
     line(
         "garp_master_refresh_repeat",
@@ -364,7 +382,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
     )
     .time(&defaults::GARP_DELAY)
     .read(|draft, stmt, drafts| {
-        draft.garp.lower_prio_delay = stmt.time(drafts);
+        stmt.set(&mut draft.garp.lower_prio_delay, drafts);
     }),
     line(
         "garp_lower_prio_repeat",
