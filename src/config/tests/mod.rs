@@ -9,6 +9,7 @@ mod held;
 mod language;
 mod legacy_lvs;
 mod lvs;
+mod mistakes;
 mod robust;
 mod round_trip;
 mod rules;

@@ -1,0 +1,65 @@
+//! One mistake costs one statement, and shows no secret.
+
+use super::{
+    super::{Transport, parse},
+    config, instance, said, server,
+};
+
+#[test]
+fn a_wrong_value_leaves_the_one_before_it() {
+    let again = "garp_master_delay 9\ngarp_master_delay x\nunicast_ttl 5\nunicast_ttl 300\n\
+                 down_timer_adverts 7\ndown_timer_adverts 0\nskip_check_adv_addr on\nskip_check_adv_addr maybe";
+    let all = config(&instance(&format!(
+        "unicast_peer {{\n10.0.0.7\n}}\n{again}"
+    )));
+    let instance = &all.vrrp_instances[0];
+    assert_eq!(instance.garp.master_delay.as_secs(), 9);
+    assert_eq!(instance.down_timer_adverts, 7);
+    assert!(instance.skip_check_adv_addr);
+    assert!(matches!(
+        instance.transport,
+        Transport::Unicast { ttl: 5, .. }
+    ));
+    let text = server("delay_loop 9\ndelay_loop x", "weight 4\nweight x");
+    let server = &config(&text).virtual_servers[0];
+    assert_eq!(server.delay_loop.as_secs(), 9);
+    assert_eq!(server.real_servers[0].weight, 4);
+}
+
+#[test]
+fn a_router_without_addresses_is_one_of_ipv4() {
+    let text = instance("") + "vrrp_instance W {\ninterface eth0\nvirtual_router_id 7\n}\n";
+    let found = said(&text);
+    assert!(
+        found
+            .iter()
+            .any(|f| f.contains("both use VRID 7 on `eth0`")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_keyword_without_its_brace_costs_itself_alone() {
+    for word in ["vrrp_sync_group G", "SSL", "global_defs", "track_group T"] {
+        let text = format!("{word}\n{}", server("", ""));
+        let parsed = parse("f", text.as_bytes());
+        assert_eq!(
+            parsed.config.virtual_servers.len(),
+            1,
+            "{}",
+            parsed.report()
+        );
+    }
+}
+
+#[test]
+fn keys_of_adverts_are_never_shown() {
+    for lines in [
+        "auth_hmac {\nkey hex:5ecre7\n}",
+        "auth_hmac {\nkey 1 hex:5ecre7\nactive_key ascii:5ecre7\nmode 5ecre7\nkey 1 { 5ecre7 }\n}",
+        "key hex:5ecre7",
+    ] {
+        let report = parse("f", instance(lines).as_bytes()).report();
+        assert!(!report.is_empty() && !report.contains("5ecre7"), "{report}");
+    }
+}
