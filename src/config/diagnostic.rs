@@ -158,11 +158,10 @@ impl Drafts {
 
     /// The findings in the order of the files; the source learns what to hide.
     pub(super) fn finish(mut self, source: &mut Source) -> Vec<Diagnostic> {
-        for secret in &self.secrets {
+        let written = |secret| source.all_written(secret);
+        let hidden: Vec<Span> = self.secrets.iter().copied().flat_map(written).collect();
+        for secret in self.secrets.iter().chain(&hidden) {
             source.hide(*secret);
-            for place in source.all_written(*secret) {
-                source.hide(place);
-            }
         }
         for open in &self.open {
             source.reveal(*open);
@@ -187,7 +186,8 @@ impl Drafts {
             if on_line == MOST_ON_LINE {
                 draft.hint = Some("the rest of the line is not reported".to_owned());
             }
-            on_line <= MOST_ON_LINE
+            // One that refuses the file is never left out.
+            on_line <= MOST_ON_LINE || draft.severity == Severity::Error
         });
         if self.found.len() > MOST {
             let rest = self.found.split_off(MOST);
@@ -199,7 +199,10 @@ impl Drafts {
         }
         let secrets = self.secrets;
         let placed = self.found.into_iter().map(|mut draft| {
-            let own = source.hides(draft.span).then_some(draft.span);
+            // Also what a definition that is a password elsewhere has put into another word.
+            let mut parts = source.all_written(draft.span).into_iter();
+            let is_part = parts.any(|part| hidden.iter().any(|place| place.meets(&part)));
+            let own = (is_part || source.hides(draft.span)).then_some(draft.span);
             let met = secrets.iter().filter(|secret| secret.meets(&draft.span));
             for secret in met.chain(&own) {
                 draft.message = draft.message.replace(&source.quoted(*secret), "`****`");

@@ -63,3 +63,24 @@ fn keys_of_adverts_are_never_shown() {
         assert!(!report.is_empty() && !report.contains("5ecre7"), "{report}");
     }
 }
+
+#[test]
+fn a_password_from_a_definition_is_not_shown_where_it_is_used_for_something_else() {
+    let text = format!(
+        "$P=5ecre7\n{}",
+        instance("authentication {\nauth_type PASS\nauth_pass $P\n}")
+            .replace("10.0.0.9", "10.0.0.$P")
+    );
+    let report = parse("f", text.as_bytes()).report();
+    assert!(!report.is_empty() && !report.contains("5ecre7"), "{report}");
+}
+
+#[test]
+fn a_file_is_refused_for_an_error_behind_any_number_of_warnings() {
+    let text = "foo{} ".repeat(60) + "vrrp_instance V{interface eth0}";
+    let parsed = parse("f", text.as_bytes());
+    assert!(parsed.has_errors(), "{}", parsed.report());
+    let text = "foo\n".repeat(600) + "vrrp_instance V{interface eth0}";
+    let parsed = parse("f", text.as_bytes());
+    assert!(parsed.has_errors(), "{}", parsed.report());
+}
