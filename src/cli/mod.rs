@@ -1,7 +1,7 @@
 //! The command line: `xvs run`, `check`, `list`, `vrrp`, `reload`, `cleanup`, and that of keepalived.
 //!
 //! Exit status: 0 done (warnings allowed), 1 the configuration would not start or the work failed, 2 the
-//! command line is wrong or a file cannot be read; see [`run`] for that of the daemon.
+//! command line is wrong or a file cannot be read; see `xvs run --help` for that of the daemon.
 
 mod arguments;
 mod ask;

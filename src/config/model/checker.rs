@@ -11,9 +11,9 @@ pub struct Checker {
     /// What it does.
     pub kind: CheckKind,
     /// `retry`: failures that are forgiven before the one that counts. Default
-    /// [`defaults::RETRY`](super::defaults::RETRY); 3 for `DNS_CHECK`, 0 for `MISC_CHECK`.
+    /// [`defaults::RETRY`](crate::config::defaults::RETRY); 3 for `DNS_CHECK`, 0 for `MISC_CHECK`.
     pub retry: u32,
-    /// `delay_before_retry`. Default [`defaults::DELAY_BEFORE_RETRY`](super::defaults::DELAY_BEFORE_RETRY); 3 s for
+    /// `delay_before_retry`. Default [`defaults::DELAY_BEFORE_RETRY`](crate::config::defaults::DELAY_BEFORE_RETRY); 3 s for
     /// `HTTP_GET` and `SSL_GET`, `delay_loop` for `DNS_CHECK`.
     pub delay_before_retry: Duration,
     /// `warmup`: the first run comes after a random part of it. `None`, not said: the checker's
@@ -96,7 +96,7 @@ pub struct Connection {
     pub bind_if: Option<String>,
     /// `fwmark` of its packets (`SO_MARK`); 0, the default: none.
     pub mark: u32,
-    /// `connect_timeout`. Default [`defaults::CONNECT_TIMEOUT`](super::defaults::CONNECT_TIMEOUT).
+    /// `connect_timeout`. Default [`defaults::CONNECT_TIMEOUT`](crate::config::defaults::CONNECT_TIMEOUT).
     pub timeout: Duration,
 }
 
@@ -162,7 +162,7 @@ pub struct HttpUrl {
     /// `digest`: MD5 of the body, as genhash prints it.
     pub digest: Option<[u8; 16]>,
     /// `status_code`: those that pass, at least one range. Default
-    /// [`defaults::STATUS_CODES`](super::defaults::STATUS_CODES).
+    /// [`defaults::STATUS_CODES`](crate::config::defaults::STATUS_CODES).
     pub status_codes: Vec<StatusRange>,
     /// `virtualhost` of this page. Default the checker's.
     pub virtualhost: Option<Arc<str>>,
@@ -253,7 +253,7 @@ pub struct SmtpCheck {
     /// Where it connects to.
     pub connection: Connection,
     /// `helo_name`: the name that the mail server is greeted with. Default
-    /// [`defaults::HELO_NAME`](super::defaults::HELO_NAME).
+    /// [`defaults::HELO_NAME`](crate::config::defaults::HELO_NAME).
     pub helo_name: String,
 }
 
@@ -352,7 +352,7 @@ pub struct UdpReply {
     /// `min_reply_length`: bytes that it has at least. Default 0.
     pub min_length: u16,
     /// `max_reply_length`: bytes that it has at most. Default
-    /// [`defaults::MAX_REPLY_LENGTH`](super::defaults::MAX_REPLY_LENGTH).
+    /// [`defaults::MAX_REPLY_LENGTH`](crate::config::defaults::MAX_REPLY_LENGTH).
     pub max_length: u16,
 }
 

@@ -110,7 +110,7 @@ impl fmt::Display for VirtualServerKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Persistence {
     /// How long after its last connection. Whole seconds, 1 s to 31 days; default
-    /// [`defaults::PERSISTENCE_TIMEOUT`](super::defaults::PERSISTENCE_TIMEOUT).
+    /// [`defaults::PERSISTENCE_TIMEOUT`](crate::config::defaults::PERSISTENCE_TIMEOUT).
     pub timeout: Duration,
     /// Prefix length by which clients are taken together. Default 32 or 128: each alone. Where a
     /// virtual server takes both families, a length beyond an address means the whole address.
@@ -124,18 +124,18 @@ pub struct VirtualServer {
     pub matches: Vec<Match>,
     /// The `virtual_server_group` that the matches are from.
     pub group: Option<String>,
-    /// `protocol` of the matches that are not marks. Default [`defaults::PROTOCOL`](super::defaults::PROTOCOL).
+    /// `protocol` of the matches that are not marks. Default [`defaults::PROTOCOL`](crate::config::defaults::PROTOCOL).
     pub protocol: L4Proto,
     /// `ops`: whether each packet is scheduled for itself and nothing is remembered; UDP and
     /// marks only. Default false.
     pub ops: bool,
     /// `delay_loop`: time between two checks of a real server. Default
-    /// [`defaults::DELAY_LOOP`](super::defaults::DELAY_LOOP).
+    /// [`defaults::DELAY_LOOP`](crate::config::defaults::DELAY_LOOP).
     pub delay_loop: Duration,
     /// `lb_algo` with its flags and, for `mh`, the table's size ([`Settings`](super::Settings)). Default
-    /// [`defaults::LB_ALGO`](super::defaults::LB_ALGO).
+    /// [`defaults::LB_ALGO`](crate::config::defaults::LB_ALGO).
     pub lb_algo: Scheduler,
-    /// `lb_kind`. Default [`defaults::LB_KIND`](super::defaults::LB_KIND).
+    /// `lb_kind`. Default [`defaults::LB_KIND`](crate::config::defaults::LB_KIND).
     pub lb_kind: LbKind,
     /// Persistence; default none.
     pub persistence: Option<Persistence>,
@@ -152,10 +152,10 @@ pub struct VirtualServer {
     /// `omega`: whether `notify_down` and `quorum_down` run at shutdown. Default false.
     pub omega: bool,
     /// `quorum`: weight alive that makes the virtual server up. At least 1, at most the sum of
-    /// the weights where these are not all 0; default [`defaults::QUORUM`](super::defaults::QUORUM).
+    /// the weights where these are not all 0; default [`defaults::QUORUM`](crate::config::defaults::QUORUM).
     pub quorum: u32,
     /// `hysteresis`: how far beyond the quorum it must go to change. Less than the quorum;
-    /// default [`defaults::HYSTERESIS`](super::defaults::HYSTERESIS).
+    /// default [`defaults::HYSTERESIS`](crate::config::defaults::HYSTERESIS).
     pub hysteresis: u32,
     /// `sorry_server`: where connections go while the quorum is lost. Default none.
     pub sorry_server: Option<SorryServer>,
@@ -215,7 +215,7 @@ pub struct RealServer {
     /// Address and port; port 0 = the port that the packet came for.
     pub endpoint: Endpoint,
     /// `weight`, 0 to 2,147,483,647; 0 = known but given no new connections. Default the
-    /// virtual server's, then [`defaults::WEIGHT`](super::defaults::WEIGHT).
+    /// virtual server's, then [`defaults::WEIGHT`](crate::config::defaults::WEIGHT).
     pub weight: u32,
     /// `lvs_method`. Default the virtual server's.
     pub lb_kind: LbKind,

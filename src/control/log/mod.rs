@@ -1,6 +1,6 @@
 //! What the daemon says, a line an event, to one or several places, never waiting for who reads them.
 //!
-//! A line goes through a filter by level, is counted with others of its kind ([`storms`]: ten thousand real
+//! A line goes through a filter by level, is counted with others of its kind (`storms`: ten thousand real
 //! servers that fail at once are not ten thousand lines), and is then written to each destination in the form
 //! that this wants. What a destination does not take (a reader that has stopped or gone, a full disk, a syslog
 //! daemon that is not there) is lost there, and counted: that is said as soon as it takes lines again.
