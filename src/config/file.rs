@@ -13,7 +13,7 @@ use super::{
     group::{Group, Groups},
     host,
     keyword::{
-        APPLIED, BY_VALUE, Keyword, NO_IPVS, REFUSED, Table, UNAPPLIED, Value, block, line,
+        APPLIED, BY_VALUE, Given, Keyword, NO_IPVS, REFUSED, Table, UNAPPLIED, Value, block, line,
         plain_keywords,
     },
     lint,
@@ -127,6 +127,17 @@ static KEYWORDS: &[Keyword<FileDraft>] = &[
 const LINKS_ARE_TOLD: Support =
     Support::Irrelevant("the kernel tells of every change of a link at once");
 
+fn add_file(draft: &mut FileDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
+    let new = tracking::file(stmt, drafts);
+    add(&mut draft.track_files, new, |file| &file.name, stmt, drafts);
+}
+
+fn add_process(draft: &mut FileDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
+    let new = tracking::process(stmt, drafts);
+    let list = &mut draft.track_processes;
+    add(list, new, |process| &process.name, stmt, drafts);
+}
+
 /// Adds what has a name, unless there is one of that name.
 fn add<T>(
     list: &mut Vec<Named<T>>,
@@ -198,10 +209,7 @@ static AROUND: &[Keyword<FileDraft>] = &[
         "a file whose number bears on instances and real servers",
     )
     .only_here()
-    .read(|draft, stmt, drafts| {
-        let new = tracking::file(stmt, drafts);
-        add(&mut draft.track_files, new, |file| &file.name, stmt, drafts);
-    }),
+    .read(add_file),
     block(
         "vrrp_track_file",
         UNAPPLIED,
@@ -209,42 +217,21 @@ static AROUND: &[Keyword<FileDraft>] = &[
     )
     .top_only()
     .old_name_of("track_file")
-    .read(|draft, stmt, drafts| {
-        let new = tracking::file(stmt, drafts);
-        add(&mut draft.track_files, new, |file| &file.name, stmt, drafts);
-    }),
+    .read(add_file),
     block(
         "vrrp_track_process",
         UNAPPLIED,
         "processes whose absence bears on instances",
     )
     .top_only()
-    .read(|draft, stmt, drafts| {
-        let new = tracking::process(stmt, drafts);
-        add(
-            &mut draft.track_processes,
-            new,
-            |process| &process.name,
-            stmt,
-            drafts,
-        );
-    }),
+    .read(add_process),
     block(
         "track_process",
         UNAPPLIED,
         "processes whose absence bears on instances, as vrrp_track_process",
     )
     .only_here()
-    .read(|draft, stmt, drafts| {
-        let new = tracking::process(stmt, drafts);
-        add(
-            &mut draft.track_processes,
-            new,
-            |process| &process.name,
-            stmt,
-            drafts,
-        );
-    }),
+    .read(add_process),
     block(
         "bfd_instance",
         UNAPPLIED,

@@ -37,6 +37,7 @@ mod keyword;
 mod lexer;
 mod lint;
 mod model;
+mod notify;
 mod overlap;
 mod read;
 mod request;

@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use super::{
     diagnostic::{Draft, Drafts},
-    keyword::{
-        Given, Keyword, REFUSED, Table, UNAPPLIED, WITH_BLOCK, block, line, lines, plain_keywords,
-    },
-    model::{NotifyEvent, NotifyScript, SyncGroup, TrackGroup},
-    read::{At, add_script},
+    keyword::{Given, Keyword, REFUSED, Table, UNAPPLIED, WITH_BLOCK, block, line, plain_keywords},
+    model::{NotifyScript, SyncGroup, TrackGroup},
+    notify::{Notifies, NotifyRules},
+    read::At,
     source::{Span, quoted},
     support::judge_missing,
     tracking::{self, TrackersDraft, Watchable, Weighing},
@@ -32,8 +31,14 @@ pub(super) struct SyncGroupDraft {
 
 pub(super) static TABLE: Table<SyncGroupDraft> = Table {
     block: "vrrp_sync_group",
-    keywords: &[KEYWORDS, PLAIN],
+    keywords: &[KEYWORDS, NotifyRules::<SyncGroupDraft>::STATES, PLAIN],
 };
+
+impl Notifies for SyncGroupDraft {
+    fn notify(&mut self) -> &mut Vec<NotifyScript> {
+        &mut self.notify
+    }
+}
 
 plain_keywords! { static PLAIN: SyncGroupDraft [];
     "smtp_alert": UNAPPLIED, "mail about this group; default smtp_alert_vrrp or smtp_alert of global_defs", boolean() => smtp_alert;
@@ -84,33 +89,6 @@ static KEYWORDS: &[Keyword<SyncGroupDraft>] = &[
         "BFD sessions whose loss bears on all members",
     )
     .read(track),
-    lines("notify", UNAPPLIED, "a script for every change of state")
-        .script()
-        .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Any, s, x)),
-    lines(
-        "notify_master",
-        UNAPPLIED,
-        "a script for the change to MASTER",
-    )
-    .script()
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Master, s, x)),
-    lines(
-        "notify_backup",
-        UNAPPLIED,
-        "a script for the change to BACKUP",
-    )
-    .script()
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Backup, s, x)),
-    lines(
-        "notify_fault",
-        UNAPPLIED,
-        "a script for the change to FAULT",
-    )
-    .script()
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Fault, s, x)),
-    lines("notify_stop", UNAPPLIED, "a script for the stop")
-        .script()
-        .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Stop, s, x)),
 ];
 
 /// The names of a list, which may stand on one line or on several.

@@ -21,6 +21,7 @@ use super::{
         AuthHmac, Authentication, ExtraGarp, Further, Garp, InitialState, NotifyScript, Route,
         TrackInterface, Transport, UnicastPeer, VirtualAddress, Vmac, VrrpInstance, VrrpVersion,
     },
+    notify::{Notifies, NotifyRules},
     read::{At, judge_vrrp_address},
     routes::RuleDraft,
     source::{Span, quoted},
@@ -70,6 +71,12 @@ pub(super) struct Neighbours<'a> {
     pub(super) watchable: &'a Watchable,
     /// Whether it is in a `vrrp_sync_group` in which weights do not count.
     pub(super) weightless: bool,
+}
+
+impl Notifies for InstanceDraft {
+    fn notify(&mut self) -> &mut Vec<NotifyScript> {
+        &mut self.notify
+    }
 }
 
 impl GarpDraft {
@@ -146,6 +153,7 @@ pub(super) static TABLE: Table<InstanceDraft> = Table {
         rules::ROUTER,
         rules::NETWORK,
         others::TRACK,
+        NotifyRules::<InstanceDraft>::STATES,
         others::NOTIFY,
         others::OTHER,
         others::PLAIN,

@@ -106,33 +106,6 @@ pub(super) static TRACK: &[Keyword<InstanceDraft>] = &[
 ];
 
 pub(super) static NOTIFY: &[Keyword<InstanceDraft>] = &[
-    lines("notify", UNAPPLIED, "a script for every change of state")
-        .script()
-        .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Any, s, x)),
-    lines(
-        "notify_master",
-        UNAPPLIED,
-        "a script for the change to MASTER",
-    )
-    .script()
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Master, s, x)),
-    lines(
-        "notify_backup",
-        UNAPPLIED,
-        "a script for the change to BACKUP",
-    )
-    .script()
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Backup, s, x)),
-    lines(
-        "notify_fault",
-        UNAPPLIED,
-        "a script for the change to FAULT",
-    )
-    .script()
-    .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Fault, s, x)),
-    lines("notify_stop", UNAPPLIED, "a script for the stop")
-        .script()
-        .read(|d, s, x| add_script(&mut d.notify, NotifyEvent::Stop, s, x)),
     lines(
         "notify_deleted",
         UNAPPLIED,
