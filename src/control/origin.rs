@@ -26,11 +26,10 @@ impl Origin {
         let id = name.trim().split('.').next().unwrap_or_default().to_owned();
         // Drawn once, so that a reload does not give other random numbers than the start.
         let seed = fastrand::u64(..);
-        let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
-        let folder = absolute.parent().map(|folder| folder.display().to_string());
+        let folder = folder_of(&file);
         Self {
             file,
-            folder: folder.unwrap_or_default(),
+            folder,
             id,
             seed,
         }
@@ -43,7 +42,12 @@ impl Origin {
 
     /// Another file, with all else alike.
     pub fn with_file(self, file: PathBuf) -> Self {
-        Self { file, ..self }
+        let folder = folder_of(&file);
+        Self {
+            file,
+            folder,
+            ..self
+        }
     }
 
     /// The file.
@@ -66,6 +70,13 @@ impl Origin {
             host: &ThisHost,
         }))
     }
+}
+
+/// What relative includes of a file count from, wherever the process goes meanwhile.
+fn folder_of(file: &Path) -> String {
+    let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let folder = absolute.parent().map(|folder| folder.display().to_string());
+    folder.unwrap_or_default()
 }
 
 /// The machine that this program runs on.
@@ -173,5 +184,17 @@ mod tests {
         assert!(origin.file().is_relative());
         let folder = std::env::current_dir().unwrap();
         assert_eq!(origin.folder, folder.display().to_string());
+    }
+
+    #[test]
+    fn another_file_includes_from_its_own_folder() {
+        let one = folder("one", &[("main", "include more"), ("more", "zork1")]);
+        let other = folder("other", &[("main", "include more"), ("more", "zork2")]);
+        let origin = Origin::new(one.join("main")).with_file(other.join("main"));
+        let parsed = origin.read().unwrap();
+        assert_eq!(parsed.diagnostics[0].message, "unknown keyword `zork2`");
+        for folder in [one, other] {
+            fs::remove_dir_all(folder).unwrap();
+        }
     }
 }
