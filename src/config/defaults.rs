@@ -108,6 +108,15 @@ pub const DNS_NAME: &str = ".";
 /// `max_reply_length` of `UDP_CHECK`: 255 bytes (man).
 pub const MAX_REPLY_LENGTH: u16 = 255;
 
+// --- scripts and priorities of the process ---
+
+/// `startup_script_timeout`, `shutdown_script_timeout`: 10 s (keepalived).
+pub const SCRIPT_TIME: Duration = secs(10);
+/// `vrrp_rlimit_rttime`: 10,000 microseconds (man).
+pub const RT_WORK_MICROS: u32 = 10_000;
+/// `min_auto_priority_delay`: 1 s (man).
+pub const AUTO_PRIORITY_AFTER: Duration = secs(1);
+
 // --- xvs ---
 // The idle times of connections stand with their names: `model::Timeout`.
 

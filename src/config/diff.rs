@@ -228,6 +228,9 @@ impl Keywords {
     }
 }
 
+/// Keywords of `global_defs` that only a start looks at.
+const AT_START: [&str; 3] = ["umask", "startup_script", "startup_script_timeout"];
+
 fn settings(old: &Config, new: &Config) -> Vec<Change> {
     let (mut live, mut start) = (Keywords::default(), Keywords::default());
     let Config {
@@ -291,7 +294,10 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
         host: _,
     } = global;
     let to = &new.global;
-    live.plain_values(global.plain(), to.plain());
+    let at_start = |value: &(&str, Option<Plain<'_>>)| AT_START.contains(&value.0);
+    start.plain_values(global.plain().filter(at_start), to.plain().filter(at_start));
+    let at_once = |value: &(&str, Option<Plain<'_>>)| !at_start(value);
+    live.plain_values(global.plain().filter(at_once), to.plain().filter(at_once));
     live.time(
         "vrrp_gna_interval",
         (*vrrp_gna_interval, to.vrrp_gna_interval),

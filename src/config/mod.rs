@@ -59,6 +59,7 @@ mod value;
 mod vrrp;
 mod walk;
 
+pub use self::value::script_words as command_words;
 use self::{diagnostic::Drafts, file::FileDraft, source::Source};
 pub use self::{
     diagnostic::{Diagnostic, Fate, Severity},

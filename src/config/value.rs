@@ -226,7 +226,7 @@ pub(super) fn mask_length(text: &str, longest: u8) -> Result<u8, String> {
 /// The words of a script value: `'…'` and `"…"` quote and join to what touches them, and a
 /// backslash escapes (`\a \b \E \f \n \r \t \v`, `\NNN` octal, `\xHH`, `\cX`, else the character
 /// itself). `None` when a quote is not closed.
-pub(super) fn script_words(text: &str) -> Option<Vec<String>> {
+pub fn script_words(text: &str) -> Option<Vec<String>> {
     let blanks = value((), opt(multispace1::<&str, ()>));
     let (rest, words) = (blanks, many0(script_word))
         .parse(text)

@@ -1,24 +1,19 @@
 //! Whether this host has what a configuration names: interfaces, networks, scripts and their users. For
 //! `xvs check --on-this-host`; nothing of it needs root, and nothing is changed.
 
-use std::{
-    env, fmt, fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::fmt;
 
+use super::scripts::{Command, Rules};
 use crate::{
     config::{
-        CheckKind, Config, NotifyScript, Script, Severity, Transport, VirtualAddress, VrrpInstance,
+        CheckKind, Config, NotifyScript, Scripts, Severity, Transport, VirtualAddress,
+        VrrpInstance,
     },
     sys::{
         netlink::{Address, Link, Netlink},
-        users,
+        script::Identity,
     },
 };
-
-/// Where programs are looked for when the environment does not say.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Something about this host. Displayed as `warning: MESSAGE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,20 +46,19 @@ pub fn check(config: &Config) -> Result<Vec<Finding>, String> {
         links,
         addresses,
         dynamic: config.global.dynamic_interfaces,
+        // Whoever asks now, it is root that will run it.
+        rules: Rules::new(&config.global.scripts, Identity::ROOT),
         found: Vec::new(),
     };
-    if let Some(owner) = &config.global.scripts.script_user {
-        host.check_owner("script_user", Some(&owner.user), owner.group.as_deref());
-    }
+    host.check_process_scripts(&config.global.scripts);
     for script in &config.scripts {
-        let name = format!("vrrp_script {}", script.name);
         let owner = script.user.as_ref();
-        host.check_program(&name, &script.command);
-        host.check_owner(
-            &name,
-            owner.map(|owner| owner.user.as_str()),
-            owner.and_then(|owner| owner.group.as_deref()),
-        );
+        let command = Command {
+            text: &script.command,
+            user: owner.map(|owner| owner.user.as_str()),
+            group: owner.and_then(|owner| owner.group.as_deref()),
+        };
+        host.check_script(&format!("vrrp_script {}", script.name), command);
     }
     for address in &config.static_addresses {
         let name = format!("static_ipaddress {}", address.prefix);
@@ -84,14 +78,7 @@ pub fn check(config: &Config) -> Result<Vec<Finding>, String> {
             host.check_scripts(&name, &real.notify);
             for checker in &real.checkers {
                 if let CheckKind::Misc(check) = &checker.kind {
-                    let Script {
-                        command,
-                        user,
-                        group,
-                    } = &check.script;
-                    let name = format!("{name}: MISC_CHECK");
-                    host.check_program(&name, command);
-                    host.check_owner(&name, user.as_deref(), group.as_deref());
+                    host.check_script(&format!("{name}: MISC_CHECK"), (&check.script).into());
                 }
             }
         }
@@ -105,6 +92,7 @@ struct Host {
     addresses: Vec<Address>,
     /// Interfaces may come later.
     dynamic: bool,
+    rules: Rules,
     found: Vec<Finding>,
 }
 
@@ -202,80 +190,55 @@ impl Host {
         }
     }
 
+    /// The scripts of `global_defs`.
+    fn check_process_scripts(&mut self, scripts: &Scripts) {
+        let Scripts {
+            startup_script,
+            shutdown_script,
+            notify_fifo_script,
+            vrrp_notify_fifo_script,
+            lvs_notify_fifo_script,
+            ..
+        } = scripts;
+        if let Some(why) = self.rules.trouble().filter(|_| scripts.script_user.is_some()) {
+            let message = why.to_owned();
+            self.say(Severity::Warning, message);
+        }
+        for (keyword, script) in [
+            ("startup_script", startup_script),
+            ("shutdown_script", shutdown_script),
+            ("notify_fifo_script", notify_fifo_script),
+            ("vrrp_notify_fifo_script", vrrp_notify_fifo_script),
+            ("lvs_notify_fifo_script", lvs_notify_fifo_script),
+        ] {
+            if let Some(script) = script {
+                self.check_script(keyword, script.into());
+            }
+        }
+    }
+
     fn check_scripts(&mut self, name: &str, scripts: &[NotifyScript]) {
         for script in scripts {
             let name = format!("{name}: {}", script.event.keyword());
-            self.check_program(&name, &script.command);
-            self.check_owner(&name, script.user.as_deref(), script.group.as_deref());
+            self.check_script(&name, script.into());
         }
     }
 
-    fn check_program(&mut self, name: &str, command: &str) {
-        let program = program(command);
-        if let Err(why) = runs(program, env::var("PATH").as_deref().unwrap_or(PATH)) {
-            self.say(Severity::Warning, format!("{name}: {program} {why}"));
+    fn check_script(&mut self, name: &str, command: Command<'_>) {
+        let mut odd = Vec::new();
+        if let Err(why) = self.rules.find(command, &mut odd) {
+            odd.push(format!("it would not run: {why}"));
         }
-    }
-
-    fn check_owner(&mut self, name: &str, user: Option<&str>, group: Option<&str>) {
-        let user = user.map(|user| ("user", user, users::user_exists(user)));
-        let group = group.map(|group| ("group", group, users::group_exists(group)));
-        for (kind, wanted, exists) in user.into_iter().chain(group) {
-            let why = match exists {
-                Ok(true) => continue,
-                Ok(false) => "does not exist".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            self.say(Severity::Warning, format!("{name}: {kind} {wanted} {why}"));
+        for odd in odd {
+            self.say(Severity::Warning, format!("{name}: {odd}"));
         }
-    }
-}
-
-/// The program of a command: its first word, which may be in quotes.
-fn program(command: &str) -> &str {
-    let command = command.trim_start();
-    let quoted = ['"', '\''].into_iter().find_map(|quote| {
-        let rest = command.strip_prefix(quote)?;
-        Some(rest.split(quote).next().unwrap_or(rest))
-    });
-    quoted.unwrap_or_else(|| command.split_whitespace().next().unwrap_or_default())
-}
-
-/// Whether a program can be run.
-fn runs(program: &str, path: &str) -> Result<(), String> {
-    let places: Vec<PathBuf> = if program.contains('/') {
-        vec![PathBuf::from(program)]
-    } else {
-        env::split_paths(path)
-            .map(|folder| folder.join(program))
-            .collect()
-    };
-    let mut why = "is not found in PATH".to_owned();
-    for place in &places {
-        match check_file(place) {
-            Ok(()) => return Ok(()),
-            Err(error) if places.len() == 1 => why = error,
-            Err(_) => {}
-        }
-    }
-    Err(why)
-}
-
-fn check_file(file: &Path) -> Result<(), String> {
-    let data = fs::metadata(file).map_err(|error| format!("cannot be run: {error}"))?;
-    if !data.is_file() {
-        return Err("is no file".to_owned());
-    }
-    match data.permissions().mode() & 0o111 {
-        0 => Err("is not executable".to_owned()),
-        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::parse;
+    use crate::config::{Owner, parse};
 
     fn link(index: u32, name: &str, up: bool) -> Link {
         Link {
@@ -307,6 +270,7 @@ mod tests {
             links: vec![link(1, "eth0", true), link(2, "eth1", false)],
             addresses: vec![address(1, "10.0.0.1/24")],
             dynamic,
+            rules: Rules::new(&Scripts::default(), Identity::ROOT),
             found: Vec::new(),
         };
         for instance in &parsed.config.vrrp_instances {
@@ -365,52 +329,36 @@ mod tests {
     }
 
     #[test]
-    fn owners_that_do_not_exist_are_named() {
+    fn scripts_that_would_not_run_are_named() {
+        let scripts = Scripts {
+            script_user: Some(Owner {
+                user: "xvs-no-one".to_owned(),
+                group: None,
+            }),
+            ..Scripts::default()
+        };
         let mut host = Host {
             links: Vec::new(),
             addresses: Vec::new(),
             dynamic: false,
+            rules: Rules::new(&scripts, Identity::ROOT),
             found: Vec::new(),
         };
-        host.check_owner("script_user", Some("root"), Some("root"));
-        host.check_owner("vrrp_script a", Some("xvs-no-one"), Some("xvs-none"));
-        host.check_program("vrrp_script a", "/no/such/script -x");
+        host.check_process_scripts(&scripts);
+        let command = |text, user, group| Command { text, user, group };
+        host.check_script("notify", command("/bin/sh x", None, None));
+        host.check_script("notify", command("/bin/sh x", Some("root"), Some("xvs-none")));
+        host.check_script("notify", command("/no/such/script -x", Some("root"), None));
+        host.check_script("notify", command("/bin/sh x", Some("root"), None));
         let found: Vec<String> = host.found.iter().map(ToString::to_string).collect();
         assert_eq!(
-            found[0],
-            "warning: vrrp_script a: user xvs-no-one does not exist"
+            found,
+            [
+                "warning: script_user: user xvs-no-one does not exist",
+                "warning: notify: it would not run: script_user: user xvs-no-one does not exist",
+                "warning: notify: it would not run: group xvs-none does not exist",
+                "warning: notify: it would not run: /no/such/script cannot be run: No such file or directory (os error 2)",
+            ]
         );
-        assert_eq!(
-            found[1],
-            "warning: vrrp_script a: group xvs-none does not exist"
-        );
-        assert!(
-            found[2].contains("vrrp_script a: /no/such/script cannot be run"),
-            "{found:?}"
-        );
-        assert_eq!(found.len(), 3);
-    }
-
-    #[test]
-    fn programs_are_found_as_the_script_runner_would() {
-        for (command, word) in [
-            ("/bin/sh -c 'x y'", "/bin/sh"),
-            ("\"/opt/my script\" a", "/opt/my script"),
-            ("  'sh' a", "sh"),
-            ("", ""),
-        ] {
-            assert_eq!(program(command), word);
-        }
-        runs("/bin/sh", "").unwrap();
-        runs("sh", "/nowhere:/bin").unwrap();
-        for (wrong, why) in [
-            ("/no/such/script", "No such file"),
-            ("/etc", "is no file"),
-            ("/etc/passwd", "is not executable"),
-            ("xvs-no-such-program", "PATH"),
-        ] {
-            let error = runs(wrong, "/usr/bin:/bin").unwrap_err();
-            assert!(error.contains(why), "{wrong}: {error}");
-        }
     }
 }

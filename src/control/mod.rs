@@ -16,4 +16,5 @@ pub mod origin;
 mod pace;
 mod pid_files;
 mod repeats;
+mod scripts;
 mod vrrp;

@@ -10,16 +10,30 @@ use std::{
 /// Fails when the processor does not exist, is offline, or is outside the cpuset that the service
 /// manager gave.
 pub fn pin_current_thread(cpu: usize) -> io::Result<()> {
-    if cpu >= MAX_CPUS {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
+    run_on(&[cpu])
+}
+
+/// Lets the calling thread run on these processors and no others.
+///
+/// Fails when one has a number that no processor can have, or when none of them exists, is online and inside the
+/// cpuset that the service manager gave.
+pub fn run_on(cpus: &[usize]) -> io::Result<()> {
     let mut set = empty_set();
-    // SAFETY: `cpu` is below the number of bits in the set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
+    for cpu in cpus {
+        if *cpu >= MAX_CPUS {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // SAFETY: `cpu` is below the number of bits in the set.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    set_own(&set)
+}
+
+/// Lets the calling thread run on the processors of `set`.
+pub(super) fn set_own(set: &libc::cpu_set_t) -> io::Result<()> {
     // SAFETY: the pointer and the size describe `set`, which outlives the call; pid 0 is the
     // calling thread.
-    let status =
-        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    let status = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) };
     if status == 0 {
         Ok(())
     } else {
@@ -29,16 +43,23 @@ pub fn pin_current_thread(cpu: usize) -> io::Result<()> {
 
 /// The processors that the calling thread may run on, in ascending order.
 pub fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let set = own_set()?;
+    // SAFETY: every `cpu` is below the number of bits in the set.
+    let allowed = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
+    Ok((0..MAX_CPUS).filter(allowed).collect())
+}
+
+/// The same as the kernel's set.
+pub(super) fn own_set() -> io::Result<libc::cpu_set_t> {
     let mut set = empty_set();
     // SAFETY: the pointer and the size describe `set`, which outlives the call; pid 0 is the
     // calling thread.
     let status = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
+    if status == 0 {
+        Ok(set)
+    } else {
+        Err(io::Error::last_os_error())
     }
-    // SAFETY: every `cpu` is below the number of bits in the set.
-    let allowed = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
-    Ok((0..MAX_CPUS).filter(allowed).collect())
 }
 
 /// Processors that a `cpu_set_t` can name.

@@ -86,7 +86,7 @@ fn missing(effective: u64) -> Vec<&'static str> {
 
 /// Raises a limit to `wanted`; where the hard limit cannot be raised, to the hard limit.
 fn raise(resource: libc::__rlimit_resource_t, wanted: u64) -> io::Result<u64> {
-    let current = limit(resource)?;
+    let current = limit(resource)?.0;
     if current.rlim_cur >= wanted {
         return Ok(current.rlim_cur);
     }
@@ -98,11 +98,24 @@ fn raise(resource: libc::__rlimit_resource_t, wanted: u64) -> io::Result<u64> {
         rlim_cur: current.rlim_max.min(wanted),
         rlim_max: current.rlim_max,
     };
-    set_limit(resource, full).or_else(|_| set_limit(resource, within))?;
-    Ok(limit(resource)?.rlim_cur)
+    set_limit(resource, Limit(full)).or_else(|_| set_limit(resource, Limit(within)))?;
+    Ok(limit(resource)?.0.rlim_cur)
 }
 
-fn limit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
+/// A resource limit: what holds, and how far that may be raised.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(libc::rlimit);
+
+impl Limit {
+    /// The same with another limit that holds, as far as that may be raised.
+    pub(super) fn with_soft(self, soft: Option<u64>) -> Self {
+        let mut limit = self.0;
+        limit.rlim_cur = soft.map_or(limit.rlim_cur, |soft| soft.min(limit.rlim_max));
+        Self(limit)
+    }
+}
+
+pub(super) fn limit(resource: libc::__rlimit_resource_t) -> io::Result<Limit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -110,15 +123,15 @@ fn limit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
     // SAFETY: `limit` is a live, writable rlimit for the duration of the call.
     let status = unsafe { libc::getrlimit(resource, &raw mut limit) };
     if status == 0 {
-        Ok(limit)
+        Ok(Limit(limit))
     } else {
         Err(io::Error::last_os_error())
     }
 }
 
-fn set_limit(resource: libc::__rlimit_resource_t, limit: libc::rlimit) -> io::Result<()> {
+pub(super) fn set_limit(resource: libc::__rlimit_resource_t, limit: Limit) -> io::Result<()> {
     // SAFETY: `limit` is a live rlimit for the duration of the call.
-    let status = unsafe { libc::setrlimit(resource, &raw const limit) };
+    let status = unsafe { libc::setrlimit(resource, &raw const limit.0) };
     if status == 0 {
         Ok(())
     } else {
@@ -156,14 +169,14 @@ mod tests {
 
     #[test]
     fn descriptors_rise_to_the_hard_limit_and_never_fall() {
-        let hard = limit(libc::RLIMIT_NOFILE).unwrap().rlim_max;
+        let hard = limit(libc::RLIMIT_NOFILE).unwrap().0.rlim_max;
         assert_eq!(raise_nofile(hard).unwrap(), hard);
         assert_eq!(raise_nofile(1).unwrap(), hard);
     }
 
     #[test]
     fn locked_memory_ends_at_the_hard_limit_at_least() {
-        let hard = limit(libc::RLIMIT_MEMLOCK).unwrap().rlim_max;
+        let hard = limit(libc::RLIMIT_MEMLOCK).unwrap().0.rlim_max;
         assert!(raise_memlock().unwrap() >= hard);
     }
 

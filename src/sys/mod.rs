@@ -27,6 +27,8 @@ pub mod packet_socket;
 pub mod poll;
 pub mod prefetch;
 pub mod random;
+pub mod scheduling;
+pub mod script;
 pub mod signals;
 mod sockopt;
 pub mod steer;

@@ -23,6 +23,8 @@ const NO_SNMP: Support =
     Support::Irrelevant("there is no SNMP agent; `xvs list` and `xvs vrrp` tell the state");
 const NO_DBUS: Support =
     Support::Irrelevant("there is no D-Bus service; `xvs list` and `xvs vrrp` tell the state");
+const WITH_VRRP: Support =
+    Support::Irrelevant("the checks run in the thread of VRRP: what vrrp_* says holds");
 const NO_BFD: Support = Support::Irrelevant("there is no process for BFD");
 const OWN_BUFFERS: Support =
     Support::Irrelevant("netlink is read anew after an overrun, whatever the buffer's size");
@@ -54,14 +56,14 @@ plain_keywords! { pub(super) static VRRP: GlobalDraft [global.vrrp];
 }
 
 plain_keywords! { pub(super) static SCRIPTS: GlobalDraft [global.scripts];
-    "script_user": UNAPPLIED, "the user and group that scripts run as", words("a user, and a group if it is not the user's") => script_user;
-    "enable_script_security": UNAPPLIED, "no script runs as root that others could change", flag() => enable_script_security;
-    "set_supplementary_groups": UNAPPLIED, "scripts get the supplementary groups of their user", boolean() => set_supplementary_groups;
-    "use_symlink_paths": UNAPPLIED, "paths of scripts are shown with their symbolic links", boolean() => use_symlink_paths;
-    "startup_script": UNAPPLIED, "a script before the start", script() => startup_script;
-    "startup_script_timeout": UNAPPLIED, "how long that script may take", number(&defaults::SCRIPT_TIMEOUT), default(Value::Number(10)) => startup_script_timeout;
-    "shutdown_script": UNAPPLIED, "a script after the stop", script() => shutdown_script;
-    "shutdown_script_timeout": UNAPPLIED, "how long that script may take", number(&defaults::SCRIPT_TIMEOUT), default(Value::Number(10)) => shutdown_script_timeout;
+    "script_user": APPLIED, "the user and group that scripts run as: of those that run yet, startup_script and shutdown_script; default keepalived_script if there is such a user, else the daemon's", words("a user, and a group if it is not the user's") => script_user;
+    "enable_script_security": APPLIED, "no script runs as root that others could change; without it, one that they could is warned about and runs. Of those that run yet, startup_script and shutdown_script", flag() => enable_script_security;
+    "set_supplementary_groups": APPLIED, "scripts get the supplementary groups of their user: of those that run yet, startup_script and shutdown_script", boolean() => set_supplementary_groups;
+    "use_symlink_paths": APPLIED, "symbolic links in the path of a script are followed when it runs, not before it is looked at: of those that run yet, startup_script and shutdown_script", boolean() => use_symlink_paths;
+    "startup_script": APPLIED, "a script that is waited for before anything is opened; a failure is said, and the start goes on", script() => startup_script;
+    "startup_script_timeout": APPLIED, "how long that script may take, before it is killed with all that it has started", number(&defaults::SCRIPT_TIMEOUT), default(Value::Number(10)) => startup_script_timeout;
+    "shutdown_script": APPLIED, "a script that is waited for after everything is closed, also when the start has failed", script() => shutdown_script;
+    "shutdown_script_timeout": APPLIED, "how long that script may take, before it is killed with all that it has started", number(&defaults::SCRIPT_TIMEOUT), default(Value::Number(10)) => shutdown_script_timeout;
     "notify_fifo": UNAPPLIED, "a pipe that all changes are written to", words("a path, a user and a group") => notify_fifo;
     "notify_fifo_script": UNAPPLIED, "the script that reads that pipe", script() => notify_fifo_script;
     "vrrp_notify_fifo": UNAPPLIED, "a pipe that changes of instances are written to", words("a path, a user and a group") => vrrp_notify_fifo;
@@ -90,19 +92,19 @@ plain_keywords! { pub(super) static FILES: GlobalDraft [global.files];
 }
 
 plain_keywords! { pub(super) static PROCESSES: GlobalDraft [global.processes];
-    "min_auto_priority_delay": UNAPPLIED, "how late a timer must be for that, in microseconds", number(&defaults::AUTO_PRIORITY_DELAY), default(Value::Number(1_000_000)) => min_auto_priority_delay;
-    "vrrp_priority": UNAPPLIED, "nice value of VRRP", number(&defaults::NICE) => vrrp_priority;
-    "vrrp_no_swap": UNAPPLIED, "VRRP stays in memory", flag() => vrrp_no_swap;
-    "vrrp_rt_priority": UNAPPLIED, "real-time priority of VRRP", number(&defaults::RT_PRIORITY) => vrrp_rt_priority;
-    "vrrp_cpu_affinity": UNAPPLIED, "CPUs of VRRP", words("numbers of CPUs") => vrrp_cpu_affinity;
-    "vrrp_rlimit_rttime": UNAPPLIED, "most microseconds of real-time work of VRRP without a pause", number(&defaults::RTTIME), default(Value::Number(10_000)) => vrrp_rlimit_rttime;
-    "vrrp_rlimit_rtime": UNAPPLIED, "most microseconds of real-time work of VRRP without a pause", number(&defaults::RTTIME), old_name_of("vrrp_rlimit_rttime") => vrrp_rlimit_rttime;
-    "checker_priority": UNAPPLIED, "nice value of the checks", number(&defaults::NICE) => checker_priority;
-    "checker_no_swap": UNAPPLIED, "the checks stay in memory", flag() => checker_no_swap;
-    "checker_rt_priority": UNAPPLIED, "real-time priority of the checks", number(&defaults::RT_PRIORITY) => checker_rt_priority;
-    "checker_cpu_affinity": UNAPPLIED, "CPUs of the checks", words("numbers of CPUs") => checker_cpu_affinity;
-    "checker_rlimit_rttime": UNAPPLIED, "most microseconds of real-time work of the checks without a pause", number(&defaults::RTTIME), default(Value::Number(10_000)) => checker_rlimit_rttime;
-    "checker_rlimit_rtime": UNAPPLIED, "most microseconds of real-time work of the checks without a pause", number(&defaults::RTTIME), old_name_of("checker_rlimit_rttime") => checker_rlimit_rttime;
+    "min_auto_priority_delay": APPLIED, "how late a timer must be for that, in microseconds", number(&defaults::AUTO_PRIORITY_DELAY), default(Value::Number(1_000_000)) => min_auto_priority_delay;
+    "vrrp_priority": APPLIED, "nice value of the thread that does VRRP and the checks", number(&defaults::NICE) => vrrp_priority;
+    "vrrp_no_swap": APPLIED, "what is used of the process's memory stays there: locked once it is used, not before", flag() => vrrp_no_swap;
+    "vrrp_rt_priority": APPLIED, "real-time priority of the thread that does VRRP and the checks", number(&defaults::RT_PRIORITY) => vrrp_rt_priority;
+    "vrrp_cpu_affinity": APPLIED, "CPUs of the thread that does VRRP and the checks; the workers have others (cpus)", words("numbers of CPUs") => vrrp_cpu_affinity;
+    "vrrp_rlimit_rttime": APPLIED, "most microseconds of real-time work of that thread without a pause; what is beyond is done as an ordinary thread", number(&defaults::RTTIME), default(Value::Number(10_000)) => vrrp_rlimit_rttime;
+    "vrrp_rlimit_rtime": APPLIED, "most microseconds of real-time work of that thread without a pause", number(&defaults::RTTIME), old_name_of("vrrp_rlimit_rttime") => vrrp_rlimit_rttime;
+    "checker_priority": WITH_VRRP, "nice value of the checks", number(&defaults::NICE) => checker_priority;
+    "checker_no_swap": WITH_VRRP, "the checks stay in memory", flag() => checker_no_swap;
+    "checker_rt_priority": WITH_VRRP, "real-time priority of the checks", number(&defaults::RT_PRIORITY) => checker_rt_priority;
+    "checker_cpu_affinity": WITH_VRRP, "CPUs of the checks", words("numbers of CPUs") => checker_cpu_affinity;
+    "checker_rlimit_rttime": WITH_VRRP, "most microseconds of real-time work of the checks without a pause", number(&defaults::RTTIME), default(Value::Number(10_000)) => checker_rlimit_rttime;
+    "checker_rlimit_rtime": WITH_VRRP, "most microseconds of real-time work of the checks without a pause", number(&defaults::RTTIME), old_name_of("checker_rlimit_rttime") => checker_rlimit_rttime;
     "bfd_priority": NO_BFD, "nice value of the BFD process", number(&defaults::NICE) => bfd_priority;
     "bfd_no_swap": NO_BFD, "the BFD process stays in memory", flag() => bfd_no_swap;
     "bfd_rt_priority": NO_BFD, "real-time priority of the BFD process", number(&defaults::RT_PRIORITY) => bfd_rt_priority;
@@ -160,8 +162,8 @@ plain_keywords! { pub(super) static HOST: GlobalDraft [global.host];
 /// Keywords whose value may be left out, and means something else then.
 pub(super) static OTHER: &[Keyword<GlobalDraft>] = &[line(
     "max_auto_priority",
-    UNAPPLIED,
-    "how far a process that is late may raise its priority; 0 = not at all, nothing = as far as it goes",
+    APPLIED,
+    "how far the thread of VRRP and the checks may raise its real-time priority, by 1 each time that a timer is late; 0 = not at all, nothing = as far as it goes",
 )
 .number(&defaults::AUTO_PRIORITY)
 .default(Value::Number(0))

@@ -148,6 +148,16 @@ fn what_is_not_applied_yet_is_compared_as_well() {
         said("child_wait_time 3", "child_wait_time 4"),
         ["child_wait_time 4 (was 3): from the next start on"]
     );
+    assert_eq!(
+        said(
+            &global("startup_script /a\nshutdown_script /a"),
+            &global("startup_script /b\nshutdown_script /b")
+        ),
+        [
+            "shutdown_script \"/b\" (was \"/a\")",
+            "startup_script \"/b\" (was \"/a\"): from the next start on"
+        ]
+    );
     let script = |weight: u8| format!("vrrp_script s {{\nscript /x\nweight {weight}\n}}\n");
     assert_eq!(said(&script(3), &script(4)), ["vrrp_script changed"]);
     assert_eq!(

@@ -23,6 +23,8 @@ use super::{
 
 const ADDRESSES_SAY: Support =
     Support::Irrelevant("the addresses themselves say which family they are of");
+const READ_ONLY: Support =
+    Support::Irrelevant("keepalived reads it, too, and does nothing with it");
 const LINKS_ARE_TOLD: Support =
     Support::Irrelevant("the kernel tells of every change of a link at once");
 
@@ -144,7 +146,7 @@ plain_keywords! { pub(super) static PLAIN: InstanceDraft [further];
     "vmac_garp_intvl": UNAPPLIED, "time between gratuitous ARPs on other interfaces, with a virtual MAC or all", words("seconds up to 86400, with all before them or not; 0 = none"), old_name_of("garp_extra_if") => garp_extra_if;
     "owner_ignore_adverts": UNAPPLIED, "whether the owner of the addresses ignores adverts", boolean() => owner_ignore_adverts;
     "kernel_rx_buf_size": UNAPPLIED, "bytes that the kernel keeps of adverts which are not read yet", number(&defaults::U32) => kernel_rx_buf_size;
-    "debug": UNAPPLIED, "how much is logged; keepalived does nothing with it", number(&defaults::DEBUG) => debug;
+    "debug": READ_ONLY, "how much is logged", number(&defaults::DEBUG) => debug;
     "notify_priority_changes": UNAPPLIED, "whether changes of priority are written to the pipes, too", boolean() => notify_priority_changes;
     "smtp_alert": UNAPPLIED, "mail about this instance; default smtp_alert_vrrp or smtp_alert of global_defs", boolean() => smtp_alert;
     "native_ipv6": ADDRESSES_SAY, "the addresses are IPv6's", flag() => native_ipv6;

@@ -16,11 +16,10 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::{Arc, mpsc},
-    thread,
 };
 
 use super::api::{InstanceStatus, ServiceStatus};
-use crate::config::Config;
+use crate::{config::Config, sys::scheduling};
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,9 +109,7 @@ impl Dumps {
             let _ = sender.send((kind, outcome));
             call();
         };
-        let started = thread::Builder::new()
-            .name("xvs-dump".to_owned())
-            .spawn(run);
+        let started = scheduling::spawn("xvs-dump".to_owned(), run);
         started.map(drop).map_err(|error| {
             self.busy.remove(&kind);
             format!("starting a thread to write {}: {error}", kind.file_name())

@@ -51,6 +51,14 @@ impl Engine {
         Ok(std::mem::replace(&mut self.config, config))
     }
 
+    /// Has the control thread scheduled as the configuration says. What the kernel refuses is said.
+    pub(super) fn set_priorities(&mut self) {
+        let config = Arc::clone(&self.config);
+        for line in self.priorities.set(&config.global.processes) {
+            self.say_line(&line);
+        }
+    }
+
     /// Starts what forwards.
     ///
     /// # Errors
@@ -170,6 +178,7 @@ impl Engine {
                 return Some(unused);
             }
         };
+        self.set_priorities();
         let changes: Vec<String> = diff.changes.iter().map(ToString::to_string).collect();
         self.say_findings(&findings);
         for change in changes.iter().take(CHANGES_LOGGED) {

@@ -9,6 +9,7 @@
 mod answers;
 mod apply;
 mod herald;
+mod priorities;
 mod reload;
 mod signals;
 mod start;
@@ -29,7 +30,7 @@ use hdrhistogram::Histogram;
 use mio::{Events, Poll, Registry};
 use signal_hook_mio::v1_0::Signals;
 
-use self::{herald::Herald, reload::Reload, token::Part};
+use self::{herald::Herald, priorities::Priorities, reload::Reload, token::Part};
 use super::{
     admin::{AdminSocket, Ticket, enquiries::Enquiries},
     checks::Checks,
@@ -44,6 +45,7 @@ use super::{
     log::{self, Level, Line, Log, Room},
     pid_files::PidFiles,
     repeats::{Repeats, Reports},
+    scripts,
     vrrp::{Env, Vrrp, last_will},
 };
 use crate::{
@@ -51,6 +53,7 @@ use crate::{
     sys::{
         clock,
         guardian::Guardian,
+        instance_lock::InstanceLock,
         limits,
         monitor::{self, Monitor},
         netlink::Netlink,
@@ -105,22 +108,47 @@ pub struct Options {
 /// A sentence: what could not be set up, or what ended while it ran. It is in the log, too, unless that is
 /// standard error, where the caller says it.
 pub fn run(config: Config, options: &Options, started: Started) -> Result<(), String> {
-    let set_up = set_up(config, options, started).inspect_err(|why| {
+    let tell = |why: &String| {
         let mut elsewhere = options.log.clone();
         let stderr = &log::Destination::Stderr;
         elsewhere.destinations.retain(|place| place != stderr);
         let now = (clock::now(), clock::wall());
         Log::new(&elsewhere).say(now, Room::Control, Level::Error, why);
+    };
+    let (lock, signals, _pid_files) = claim(options).inspect_err(tell)?;
+    let mut last = config.global.scripts.clone();
+    let mut remarks = scripts::remarks(&last);
+    let (lines, interrupted) = scripts::startup(&last, options.ignore_sigint);
+    remarks.extend(lines);
+    let outcome = if interrupted {
+        Err("told to stop before it had started: startup_script was killed".to_owned())
+    } else {
+        set_up(config, options, (lock, signals), &remarks, started)
+    };
+    // Whatever the first script has prepared, and however far the start has come.
+    let mut lock_file = None;
+    let outcome = outcome.inspect_err(tell).and_then(|engine| {
+        let ended = engine.run();
+        last.clone_from(&ended.config.global.scripts);
+        lock_file = Some(ended.lock_file);
+        ended.outcome
     });
-    let (engine, _pid_files) = set_up?;
-    engine.run()
+    scripts::shutdown(&last, options.ignore_sigint, &options.log);
+    drop(lock_file);
+    outcome
 }
 
-fn set_up(
-    config: Config,
-    options: &Options,
-    started: Started,
-) -> Result<(Engine, PidFiles), String> {
+/// What an engine leaves.
+struct Ended {
+    outcome: Result<(), String>,
+    /// What ran at the end.
+    config: Arc<Config>,
+    /// Given up last: then nothing of it is left.
+    lock_file: LockFile,
+}
+
+/// Makes sure that this is the only one, and that it may run at all.
+fn claim(options: &Options) -> Result<(InstanceLock, Signals, PidFiles), String> {
     if let Some(folder) = options.socket.parent() {
         lock_file::make_folder(folder)
             .map_err(|error| format!("creating {}: {error}", folder.display()))?;
@@ -132,11 +160,21 @@ fn set_up(
             missing.join(", ")
         ));
     }
-    let notes = raise_limits();
     let lock = start::lock(&lock_path(&options.socket))?;
     // Whoever reads the process id may send one.
     let signals = signals::catch().map_err(|error| format!("catching signals: {error}"))?;
     let pid_files = PidFiles::write(&options.pid_files)?;
+    Ok((lock, signals, pid_files))
+}
+
+fn set_up(
+    config: Config,
+    options: &Options,
+    (lock, signals): (InstanceLock, Signals),
+    remarks: &[Line],
+    started: Started,
+) -> Result<Engine, String> {
+    let notes = raise_limits();
     // Before any thread and any large memory: the guardian is a copy of this process.
     let guardian = Guardian::spawn(|state| last_will::execute(state, &options.log))
         .map_err(|error| format!("starting the guardian: {error}"))?;
@@ -152,12 +190,11 @@ fn set_up(
         log.say(now, Room::Control, Level::Warning, text);
         None
     });
-    for Line { level, text } in &options.remarks {
+    for Line { level, text } in options.remarks.iter().chain(remarks) {
         log.say_each(now, Room::Control, *level, text);
     }
     let herald = Herald::new(clock::now(), manager, started);
-    let engine = Engine::start(config, options, log, guardian, lock, (herald, signals))?;
-    Ok((engine, pid_files))
+    Engine::start(config, options, log, guardian, lock, (herald, signals))
 }
 
 struct Engine {
@@ -190,6 +227,7 @@ struct Engine {
     notified: bool,
     /// How late VRRP timers were served, in microseconds.
     lateness: Histogram<u64>,
+    priorities: Priorities,
     /// What is said about notifications that were lost.
     overflows: Repeats,
     /// What is said about what goes on failing.
@@ -200,7 +238,6 @@ struct Engine {
     files_at: Instant,
     stopping: bool,
     failure: Option<String>,
-    /// Given up last: then nothing of this engine is left.
     lock_file: LockFile,
 }
 
@@ -213,7 +250,8 @@ enum Trouble {
 }
 
 impl Engine {
-    fn run(mut self) -> Result<(), String> {
+    /// Runs until it is told to stop.
+    fn run(mut self) -> Ended {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         let mut more = false;
         while !self.stopping {
@@ -237,8 +275,12 @@ impl Engine {
         }
         let (now, wall) = (clock::now(), clock::wall());
         if let Some(due) = self.vrrp.poll_timeout().filter(|due| *due <= now) {
-            let late = u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX);
-            self.lateness.saturating_record(late);
+            let late = now - due;
+            self.lateness
+                .saturating_record(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
+            if let Some(line) = self.priorities.note_lateness(late) {
+                self.say_line(&line);
+            }
         }
         let more = self.drive_vrrp(now, wall);
         for event in events.iter() {
@@ -275,6 +317,9 @@ impl Engine {
         if self.forwarding.has_ended() {
             self.fail("a worker has ended".to_owned());
             return false;
+        }
+        if let Some(line) = self.priorities.go_on() {
+            self.say_line(&line);
         }
         if now >= self.files_at {
             self.files_at = now + HOUSEKEEPING;
@@ -506,7 +551,7 @@ impl Engine {
     }
 
     /// Gives way to other routers, takes the addresses off, stops the workers, detaches the program.
-    fn stop(mut self) -> Result<(), String> {
+    fn stop(mut self) -> Ended {
         let (now, wall) = (clock::now(), clock::wall());
         self.herald.stopping();
         self.say(Level::Notice, "stopping");
@@ -523,7 +568,11 @@ impl Engine {
             self.log.say(now, Room::Control, Level::Error, text);
         }
         self.log.finish(clock::now(), clock::wall());
-        self.failure.map_or(Ok(()), Err)
+        Ended {
+            outcome: self.failure.map_or(Ok(()), Err),
+            config: self.config,
+            lock_file: self.lock_file,
+        }
     }
 
     fn fail(&mut self, why: String) {

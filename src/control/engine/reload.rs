@@ -4,14 +4,17 @@
 use std::{
     path::Path,
     sync::{Arc, mpsc},
-    thread,
 };
 
 use super::super::{
     load::Source,
     log::{Level, Line},
+    scripts,
 };
-use crate::config::{self, Config, Diff};
+use crate::{
+    config::{self, Config, Diff},
+    sys::scheduling,
+};
 
 /// A configuration that may be applied.
 #[derive(Debug)]
@@ -112,9 +115,7 @@ impl Reload {
             call();
             drop(retired.recv());
         };
-        thread::Builder::new()
-            .name("xvs-reload".to_owned())
-            .spawn(read)
+        scheduling::spawn("xvs-reload".to_owned(), read)
             .map_err(|error| format!("starting a thread to read the configuration: {error}"))?;
         self.reading = Some(Reading { outcome, replaced });
         Ok(())
@@ -148,7 +149,7 @@ impl Reload {
 fn read(source: &Source, running: &Config) -> Result<Fresh, Refusal> {
     let parsed = source.read();
     let parsed = parsed.map_err(|error| format!("{}: {error}", source.file().display()))?;
-    let findings: Vec<Line> = parsed.diagnostics.iter().map(Line::from).collect();
+    let mut findings: Vec<Line> = parsed.diagnostics.iter().map(Line::from).collect();
     if let Some(why) = source.refusal(&parsed) {
         let lines = findings.into_iter().chain([error(why.clone())]);
         return Err(Refusal {
@@ -157,6 +158,8 @@ fn read(source: &Source, running: &Config) -> Result<Fresh, Refusal> {
         });
     }
     let config = Arc::new(parsed.config);
+    // Here, as databases of users may lie on other hosts.
+    findings.extend(scripts::remarks(&config.global.scripts));
     let diff = config::diff(running, &config);
     Ok(Fresh {
         config,

@@ -25,6 +25,7 @@ use super::{
     },
     Engine, HOUSEKEEPING, Options,
     herald::Herald,
+    priorities::Priorities,
     reload::Reload,
     token::Part,
 };
@@ -154,6 +155,7 @@ impl Engine {
             waker,
             // The first read shows that there is nothing, and arms the event.
             notified: true,
+            priorities: Priorities::default(),
             lateness: Histogram::new(LATENESS_DIGITS).map_err(|error| error.to_string())?,
             overflows: Repeats::default(),
             reports: Reports::new(),
@@ -175,6 +177,8 @@ impl Engine {
             // Last: a start that fails leaves nothing attached.
             engine.open_data_plane()?;
         }
+        // After what has threads of its own was started, before an advert can be late.
+        engine.set_priorities();
         let (now, wall) = (clock::now(), clock::wall());
         engine.vrrp.start(now);
         engine.carry_out(now, wall);

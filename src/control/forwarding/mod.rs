@@ -23,7 +23,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, mpsc},
-    thread,
     time::Duration,
 };
 
@@ -48,7 +47,7 @@ use crate::{
     dataplane::io::FrameAccount,
     lvs::ServiceId,
     stats::{AllStats, WorkerStats},
-    sys::{instance_lock::InterfaceLock, monitor, netlink::Link, steer::Steered},
+    sys::{instance_lock::InterfaceLock, monitor, netlink::Link, scheduling, steer::Steered},
     time::Instant,
 };
 
@@ -374,9 +373,7 @@ impl Forwarding {
             let _ = sender.send(DataPlane::open(&interfaces, wishes, table, calls));
             asked();
         };
-        thread::Builder::new()
-            .name("xvs-open".to_owned())
-            .spawn(open)
+        scheduling::spawn("xvs-open".to_owned(), open)
             .map_err(|error| format!("starting a thread to open the data plane: {error}"))?;
         self.opening = Some(Opening { answer, steered });
         Ok(())

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
 };
 
 use super::placement::Placement;
@@ -21,7 +21,7 @@ use crate::{
         worker::{Worker, WorkerOptions},
     },
     stats::WorkerStats,
-    sys::{affinity, clock, waker::Waker},
+    sys::{affinity, clock, scheduling, waker::Waker},
 };
 
 /// What workers are started with.
@@ -123,8 +123,7 @@ impl Workers {
                 worker.run(clock::now, &stop)?;
                 Ok(worker)
             };
-            let thread = thread::Builder::new().name(format!("xvs-worker-{number}"));
-            match thread.spawn(run) {
+            match scheduling::spawn(format!("xvs-worker-{number}"), run) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
                     failure = Some(format!("starting a worker thread: {error}"));

@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError},
-    thread,
     time::Duration,
 };
 
@@ -15,7 +14,10 @@ use super::{
     record::Record,
     stderr::LineWriter,
 };
-use crate::{sys::clock, time::Instant};
+use crate::{
+    sys::{clock, scheduling},
+    time::Instant,
+};
 
 /// Lines that may wait for the disk: some 2 MB.
 const WAITING: usize = 8192;
@@ -58,9 +60,7 @@ impl LogFile {
             write_all(&waiting, Output::new(EndOfFile::new(path, json)));
             drop(sender);
         };
-        thread::Builder::new()
-            .name("xvs-log".to_owned())
-            .spawn(write)?;
+        scheduling::spawn("xvs-log".to_owned(), write)?;
         Ok(Writer { lines, done })
     }
 }

@@ -24,6 +24,7 @@ use crate::{
         clock,
         device::{self, InterfaceSpec},
         open_error::OpenError,
+        scheduling,
         steer::{PortProgram, SteerCounters, Steering},
         waker::Waker,
         xsk::XskStatistics,
@@ -338,8 +339,7 @@ impl<B: Backend> Ports<B> {
             let _ = sender.send(work());
             call();
         };
-        let thread = thread::Builder::new().name("xvs-port".to_owned());
-        let started = thread.spawn(body).map(drop);
+        let started = scheduling::spawn("xvs-port".to_owned(), body).map(drop);
         started.map_err(|source| OpenError::Refused {
             action: "start a thread for an interface".to_owned(),
             source,
@@ -526,8 +526,7 @@ impl<B: Backend> Ports<B> {
                         let _ = program.detach();
                     };
                     // Without a thread it stays, as after a crash.
-                    let thread = thread::Builder::new().name("xvs-port".to_owned());
-                    let _ = thread.spawn(detach);
+                    let _ = scheduling::spawn("xvs-port".to_owned(), detach);
                 }
             }
         }
