@@ -26,6 +26,7 @@ mod marks;
 mod nat;
 mod offload;
 mod oracle;
+mod own_process;
 mod paths;
 mod persistence;
 mod reload;
@@ -124,6 +125,7 @@ fn main() -> ExitCode {
         logs::tests(),
         cli::tests(),
         as_keepalived::tests(),
+        own_process::tests(),
         samples::tests(),
         oracle::tests(),
         throughput::tests(),

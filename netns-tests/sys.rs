@@ -18,6 +18,8 @@ mod common;
 mod guardian;
 #[path = "sys/local_link.rs"]
 mod local_link;
+#[path = "sys/memory.rs"]
+mod memory;
 #[path = "sys/netlink.rs"]
 mod netlink;
 #[path = "sys/sockets.rs"]
@@ -66,6 +68,7 @@ const TESTS: &[Test] = tests![
     guardian::signals_to_the_group_do_not_reach_it,
     guardian::it_keeps_nothing_of_the_engine_open,
     guardian::it_is_not_started_beside_threads,
+    memory::what_is_not_used_is_not_locked,
     guardian::a_lock_file_is_free_when_its_owner_is_killed,
 ];
 

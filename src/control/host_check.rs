@@ -6,8 +6,7 @@ use std::fmt;
 use super::scripts::{Command, Rules};
 use crate::{
     config::{
-        CheckKind, Config, NotifyScript, Scripts, Severity, Transport, VirtualAddress,
-        VrrpInstance,
+        CheckKind, Config, NotifyScript, Scripts, Severity, Transport, VirtualAddress, VrrpInstance,
     },
     sys::{
         netlink::{Address, Link, Netlink},
@@ -200,7 +199,11 @@ impl Host {
             lvs_notify_fifo_script,
             ..
         } = scripts;
-        if let Some(why) = self.rules.trouble().filter(|_| scripts.script_user.is_some()) {
+        if let Some(why) = self
+            .rules
+            .trouble()
+            .filter(|_| scripts.script_user.is_some())
+        {
             let message = why.to_owned();
             self.say(Severity::Warning, message);
         }
@@ -347,7 +350,10 @@ mod tests {
         host.check_process_scripts(&scripts);
         let command = |text, user, group| Command { text, user, group };
         host.check_script("notify", command("/bin/sh x", None, None));
-        host.check_script("notify", command("/bin/sh x", Some("root"), Some("xvs-none")));
+        host.check_script(
+            "notify",
+            command("/bin/sh x", Some("root"), Some("xvs-none")),
+        );
         host.check_script("notify", command("/no/such/script -x", Some("root"), None));
         host.check_script("notify", command("/bin/sh x", Some("root"), None));
         let found: Vec<String> = host.found.iter().map(ToString::to_string).collect();

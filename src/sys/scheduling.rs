@@ -169,7 +169,10 @@ impl WorkLimit {
     /// # Errors
     /// What the kernel said.
     pub fn set(&self, micros: Option<u32>) -> io::Result<()> {
-        limits::set_limit(libc::RLIMIT_RTTIME, self.before.with_soft(micros.map(u64::from)))
+        limits::set_limit(
+            libc::RLIMIT_RTTIME,
+            self.before.with_soft(micros.map(u64::from)),
+        )
     }
 
     /// Whether it was exceeded since this was last asked: then the main thread runs as others do.
@@ -220,7 +223,10 @@ mod tests {
             assert_eq!(nice().unwrap(), odd);
             let seen = || (nice().unwrap(), affinity::allowed_cpus().unwrap());
             // As the kernel has it.
-            assert_eq!(thread::spawn(seen).join().unwrap(), (odd, cpus[..1].to_vec()));
+            assert_eq!(
+                thread::spawn(seen).join().unwrap(),
+                (odd, cpus[..1].to_vec())
+            );
             let (nice, allowed) = spawn("xvs-test".to_owned(), seen).unwrap().join().unwrap();
             assert_eq!(allowed, cpus);
             // Only who may lower it can: root, as tests mostly are.
@@ -234,6 +240,9 @@ mod tests {
     #[test]
     fn nonsense_is_refused_by_the_kernel() {
         let error = set_real_time(Some(100)).unwrap_err();
-        assert!(matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)), "{error}");
+        assert!(
+            matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)),
+            "{error}"
+        );
     }
 }

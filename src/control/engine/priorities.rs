@@ -95,7 +95,10 @@ impl Priorities {
             self.cpus.clone_from(&wanted.vrrp_cpu_affinity);
         }
         if self.no_swap != wanted.vrrp_no_swap {
-            note("vrrp_no_swap", scheduling::keep_in_memory(wanted.vrrp_no_swap));
+            note(
+                "vrrp_no_swap",
+                scheduling::keep_in_memory(wanted.vrrp_no_swap),
+            );
             self.no_swap = wanted.vrrp_no_swap;
         }
         let ladder = Ladder::new(wanted);
@@ -107,7 +110,9 @@ impl Priorities {
         if base != ladder {
             self.ladder = ladder;
         }
-        let work = wanted.vrrp_rlimit_rttime.unwrap_or(defaults::RT_WORK_MICROS);
+        let work = wanted
+            .vrrp_rlimit_rttime
+            .unwrap_or(defaults::RT_WORK_MICROS);
         let real_time = self.ladder.now;
         if self.real_time != real_time || (real_time.is_some() && self.work != Some(work)) {
             self.work = Some(work);
@@ -193,7 +198,11 @@ mod tests {
         assert_eq!(rises, [Some(1), Some(2), Some(3), None]);
         let mut steps = ladder(Some(50), Some(51));
         assert_eq!([steps.step(late), steps.step(late)], [Some(51), None]);
-        assert_eq!(ladder(Some(50), Some(40)).step(late), None, "above it already");
+        assert_eq!(
+            ladder(Some(50), Some(40)).step(late),
+            None,
+            "above it already"
+        );
         for never in [None, Some(0), Some(-1)] {
             assert_eq!(ladder(None, never).step(late), None);
         }
@@ -227,7 +236,11 @@ mod tests {
             };
             let said = priorities.set(&refused);
             assert_eq!(said.len(), 1, "{said:?}");
-            assert!(said[0].text.starts_with("vrrp_cpu_affinity is not applied: "));
+            assert!(
+                said[0]
+                    .text
+                    .starts_with("vrrp_cpu_affinity is not applied: ")
+            );
             // Only root may lower a nice value.
             for line in priorities.set(&Processes::default()) {
                 assert!(line.text.starts_with("vrrp_priority is not applied: "));

@@ -126,7 +126,9 @@ impl Rules {
         let place = Place::find(program, &self.path, whom)?;
         if !program.contains('/') {
             let found = place.real().display();
-            odd.push(format!("{program} is looked for, and {found} found: write the whole path"));
+            odd.push(format!(
+                "{program} is looked for, and {found} found: write the whole path"
+            ));
         }
         if whom.uid == 0
             && let Some(weak) = place.weakest(self.keep_links)

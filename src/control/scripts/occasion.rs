@@ -1,10 +1,6 @@
 //! The scripts around the daemon's life: one before anything is opened, one after everything is closed.
 
-use std::{
-    io,
-    os::fd::AsRawFd,
-    time::Duration,
-};
+use std::{io, os::fd::AsRawFd, time::Duration};
 
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -68,7 +64,10 @@ pub(in crate::control) fn startup(scripts: &Scripts, ignore_sigint: bool) -> (Ve
     };
     let limit = scripts.startup_script_timeout;
     let (line, ending) = run_one("startup_script", scripts, script, limit, ignore_sigint);
-    (line.into_iter().collect(), ending == Some(Ending::Interrupted))
+    (
+        line.into_iter().collect(),
+        ending == Some(Ending::Interrupted),
+    )
 }
 
 /// Runs `shutdown_script`, if there is one.
@@ -112,19 +111,21 @@ fn run_one(
             level: Level::Info,
             text: format!("{keyword} has succeeded: {program}"),
         },
-        Ending::Ended(End::Exited(status)) => {
-            warning(format!("{keyword} has failed: {program}: exit status {status}"))
-        }
-        Ending::Ended(End::Killed(signal)) => {
-            warning(format!("{keyword} has failed: {program}: ended by signal {signal}"))
-        }
+        Ending::Ended(End::Exited(status)) => warning(format!(
+            "{keyword} has failed: {program}: exit status {status}"
+        )),
+        Ending::Ended(End::Killed(signal)) => warning(format!(
+            "{keyword} has failed: {program}: ended by signal {signal}"
+        )),
         Ending::TimedOut => {
             let limit = limit.as_secs_f64();
-            warning(format!("{keyword} has not ended within {limit} s and was killed: {program}"))
+            warning(format!(
+                "{keyword} has not ended within {limit} s and was killed: {program}"
+            ))
         }
-        Ending::Interrupted => {
-            warning(format!("{keyword} was killed, as xvs was told to stop: {program}"))
-        }
+        Ending::Interrupted => warning(format!(
+            "{keyword} was killed, as xvs was told to stop: {program}"
+        )),
     };
     (Some(line), Some(ending))
 }

@@ -90,7 +90,10 @@ fn is_root() -> bool {
 fn a_command_is_a_program_and_its_words() {
     let folder = Folder::new("words");
     let path = folder.script("my script", "#!/bin/sh\n");
-    let (script, _) = found(&rules(|_| ()), &format!("'{}' a \"b c\" \\x64", path.display()));
+    let (script, _) = found(
+        &rules(|_| ()),
+        &format!("'{}' a \"b c\" \\x64", path.display()),
+    );
     let script = script.unwrap();
     assert_eq!(script.program, path);
     assert_eq!(script.arguments, ["a", "b c", "d"]);
@@ -101,9 +104,15 @@ fn a_command_is_a_program_and_its_words() {
     mode(&path, 0o644);
     let unclosed = format!("{} 'a", path.display());
     for (wrong, why) in [
-        (text(&path).replace(' ', "\\ ").as_str(), "is not executable for user 0"),
+        (
+            text(&path).replace(' ', "\\ ").as_str(),
+            "is not executable for user 0",
+        ),
         (text(&folder.0), "is no file"),
-        ("/no/such/script a", "/no/such/script cannot be run: No such file"),
+        (
+            "/no/such/script a",
+            "/no/such/script cannot be run: No such file",
+        ),
         ("xvs-no-such-program", "is not found in PATH"),
         (unclosed.as_str(), "a quote is not closed"),
         (" ", "there is no program"),
@@ -148,7 +157,10 @@ fn who_runs_a_script_is_who_is_named_nearest() {
         })
     };
     assert_eq!(named(None, None).unwrap().identity, of(nobody.uid, 0));
-    assert_eq!(named(Some("nobody"), None).unwrap().identity, of(nobody.uid, nobody.gid));
+    assert_eq!(
+        named(Some("nobody"), None).unwrap().identity,
+        of(nobody.uid, nobody.gid)
+    );
     assert_eq!(named(Some("root"), None).unwrap().identity, of(0, 0));
     let why = named(Some("xvs-no-one"), None).unwrap_err();
     assert_eq!(why, "user xvs-no-one does not exist");
@@ -288,11 +300,17 @@ fn a_script_is_waited_for_and_tells_how_it_ended() {
     let out = folder.0.join("out");
     let plain = folder.script(
         "plain",
-        &format!("echo \"$@\" > {0}; readlink /proc/$$/fd/0 /proc/$$/fd/2 >> {0}\n", out.display()),
+        &format!(
+            "echo \"$@\" > {0}; readlink /proc/$$/fd/0 /proc/$$/fd/2 >> {0}\n",
+            out.display()
+        ),
     );
     let ending = run(&script(&plain, &["a", "b c"]), LONG, false).unwrap();
     assert_eq!(ending, Ending::Ended(End::Exited(0)));
-    assert_eq!(fs::read_to_string(&out).unwrap(), "a b c\n/dev/null\n/dev/null\n");
+    assert_eq!(
+        fs::read_to_string(&out).unwrap(),
+        "a b c\n/dev/null\n/dev/null\n"
+    );
     let fails = folder.script("fails", "#!/bin/sh\nexit 7\n");
     let ending = run(&script(&fails, &[]), LONG, false).unwrap();
     assert_eq!(ending, Ending::Ended(End::Exited(7)));
@@ -309,11 +327,17 @@ fn a_script_that_takes_too_long_is_killed_with_what_it_started() {
     let pids = folder.0.join("pids");
     let hangs = folder.script(
         "hangs",
-        &format!("#!/bin/sh\nsleep 600 &\necho $! $$ > {0}.new; mv {0}.new {0}\nwait\n", pids.display()),
+        &format!(
+            "#!/bin/sh\nsleep 600 &\necho $! $$ > {0}.new; mv {0}.new {0}\nwait\n",
+            pids.display()
+        ),
     );
     let begin = clock::now();
     let limit = Duration::from_secs(2);
-    assert_eq!(run(&script(&hangs, &[]), limit, false).unwrap(), Ending::TimedOut);
+    assert_eq!(
+        run(&script(&hangs, &[]), limit, false).unwrap(),
+        Ending::TimedOut
+    );
     assert!(clock::now() - begin >= limit);
     for pid in fs::read_to_string(&pids).unwrap().split_whitespace() {
         let deadline = clock::now() + LONG;
@@ -337,7 +361,10 @@ fn a_script_gets_the_rights_of_its_user() {
     let out = folder.0.join("out");
     let tells = folder.script(
         "tells",
-        &format!("#!/bin/sh\ngrep -E '^(Uid|Gid|Groups)' /proc/$$/status > {}\n", out.display()),
+        &format!(
+            "#!/bin/sh\ngrep -E '^(Uid|Gid|Groups)' /proc/$$/status > {}\n",
+            out.display()
+        ),
     );
     let mut tells = script(&tells, &[]);
     tells.identity = Some(Identity {
@@ -345,7 +372,10 @@ fn a_script_gets_the_rights_of_its_user() {
         gid: 23_456,
         groups: vec![34_567],
     });
-    assert_eq!(run(&tells, LONG, false).unwrap(), Ending::Ended(End::Exited(0)));
+    assert_eq!(
+        run(&tells, LONG, false).unwrap(),
+        Ending::Ended(End::Exited(0))
+    );
     let said = fs::read_to_string(&out).unwrap();
     let words: Vec<&str> = said.split_whitespace().collect();
     let expected = "Uid: 12345 12345 12345 12345 Gid: 23456 23456 23456 23456 Groups: 34567";
