@@ -18,6 +18,9 @@ use super::scheduling::Usual;
 /// Variables that would have the script run something else than it says.
 const DANGEROUS: [&str; 3] = ["LD_PRELOAD", "LD_LIBRARY_PATH", "IFS"];
 
+/// How long a script that was killed is waited for, in milliseconds.
+const LAST_MOMENT: libc::c_int = 1_000;
+
 /// Who a process is for the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -144,7 +147,15 @@ impl Drop for Running {
     fn drop(&mut self) {
         if !self.seen {
             kill_group(&self.child);
-            let _ = self.child.wait();
+            // A process that hangs in the kernel, or that we may not kill, must not hold this one up: it stays.
+            let mut polled = libc::pollfd {
+                fd: self.pidfd.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            };
+            // SAFETY: the pointer and the number describe `polled`, which outlives the call.
+            unsafe { libc::poll(&raw mut polled, 1, LAST_MOMENT) };
+            let _ = self.child.try_wait();
         }
     }
 }

@@ -309,7 +309,15 @@ fn plain_values_that_nobody_reads_are_not_called_applied() {
     let global = config.global.plain().map(|(name, _)| name);
     let plain = global.chain(config.process.plain().into_iter().map(|(name, _)| name));
     // These are read at the start, or while the file is.
-    let read = ["umask", "net_namespace", "random_seed", "include_check"];
+    let mut read = vec!["umask", "net_namespace", "random_seed", "include_check"];
+    // By `control::scripts` and `control::engine::priorities`, each with tests of its own.
+    read.extend(
+        "script_user enable_script_security set_supplementary_groups use_symlink_paths \
+         startup_script startup_script_timeout shutdown_script shutdown_script_timeout \
+         vrrp_priority vrrp_rt_priority vrrp_rlimit_rttime vrrp_cpu_affinity vrrp_no_swap \
+         max_auto_priority min_auto_priority_delay"
+            .split_whitespace(),
+    );
     for name in plain.filter(|name| !read.contains(name)) {
         let found = keywords()
             .find(|(block, facts)| matches!(*block, "" | "global_defs") && facts.name == name);

@@ -45,7 +45,7 @@ use super::{
     log::{self, Level, Line, Log, Room},
     pid_files::PidFiles,
     repeats::{Repeats, Reports},
-    scripts,
+    scripts::{self, Stops},
     vrrp::{Env, Vrrp, last_will},
 };
 use crate::{
@@ -115,10 +115,10 @@ pub fn run(config: Config, options: &Options, started: Started) -> Result<(), St
         let now = (clock::now(), clock::wall());
         Log::new(&elsewhere).say(now, Room::Control, Level::Error, why);
     };
-    let (lock, signals, _pid_files) = claim(options).inspect_err(tell)?;
+    let (lock, signals, stops, _pid_files) = claim(options).inspect_err(tell)?;
     let mut last = config.global.scripts.clone();
     let mut remarks = scripts::remarks(&last);
-    let (lines, interrupted) = scripts::startup(&last, options.ignore_sigint);
+    let (lines, interrupted) = scripts::startup(&last, stops);
     remarks.extend(lines);
     let outcome = if interrupted {
         Err("told to stop before it had started: startup_script was killed".to_owned())
@@ -148,7 +148,7 @@ struct Ended {
 }
 
 /// Makes sure that this is the only one, and that it may run at all.
-fn claim(options: &Options) -> Result<(InstanceLock, Signals, PidFiles), String> {
+fn claim(options: &Options) -> Result<(InstanceLock, Signals, Stops, PidFiles), String> {
     if let Some(folder) = options.socket.parent() {
         lock_file::make_folder(folder)
             .map_err(|error| format!("creating {}: {error}", folder.display()))?;
@@ -162,9 +162,11 @@ fn claim(options: &Options) -> Result<(InstanceLock, Signals, PidFiles), String>
     }
     let lock = start::lock(&lock_path(&options.socket))?;
     // Whoever reads the process id may send one.
-    let signals = signals::catch().map_err(|error| format!("catching signals: {error}"))?;
+    let failed = |error| format!("catching signals: {error}");
+    let signals = signals::catch().map_err(failed)?;
+    let stops = Stops::notice(options.ignore_sigint).map_err(failed)?;
     let pid_files = PidFiles::write(&options.pid_files)?;
-    Ok((lock, signals, pid_files))
+    Ok((lock, signals, stops, pid_files))
 }
 
 fn set_up(

@@ -8,7 +8,7 @@ mod place;
 
 use std::env;
 
-pub(super) use self::occasion::{remarks, shutdown, startup};
+pub(super) use self::occasion::{Stops, remarks, shutdown, startup};
 use self::place::Place;
 use crate::{
     config::{self, command_words},

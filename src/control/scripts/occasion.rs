@@ -31,11 +31,15 @@ pub(super) enum Ending {
 
 /// What there is to say about the scripts of the process before they run: a line each.
 pub(in crate::control) fn remarks(scripts: &Scripts) -> Vec<Line> {
-    let rules = Rules::new(scripts, Identity::own());
     let all = [
         ("startup_script", &scripts.startup_script),
         ("shutdown_script", &scripts.shutdown_script),
     ];
+    if all.iter().all(|(_, script)| script.is_none()) {
+        // Nobody is asked for users: their databases may be far away.
+        return Vec::new();
+    }
+    let rules = Rules::new(scripts, Identity::own());
     let given = all
         .into_iter()
         .filter_map(|(keyword, script)| Some((keyword, script.as_ref()?)));
@@ -56,14 +60,14 @@ fn prepare(rules: &Rules, keyword: &str, script: &config::Script) -> (Option<Scr
     (found.ok(), lines)
 }
 
-/// Runs `startup_script`, if there is one. Lines for the log, which is not open yet, and whether the daemon was told
+/// Runs `startup_script`, if there is one, until something in `stops`. Lines for the log, which is not open yet, and whether the daemon was told
 /// to stop meanwhile.
-pub(in crate::control) fn startup(scripts: &Scripts, ignore_sigint: bool) -> (Vec<Line>, bool) {
+pub(in crate::control) fn startup(scripts: &Scripts, stops: Stops) -> (Vec<Line>, bool) {
     let Some(script) = &scripts.startup_script else {
         return (Vec::new(), false);
     };
     let limit = scripts.startup_script_timeout;
-    let (line, ending) = run_one("startup_script", scripts, script, limit, ignore_sigint);
+    let (line, ending) = run_one("startup_script", scripts, (script, limit), Ok(stops));
     (
         line.into_iter().collect(),
         ending == Some(Ending::Interrupted),
@@ -76,7 +80,8 @@ pub(in crate::control) fn shutdown(scripts: &Scripts, ignore_sigint: bool, log: 
         return;
     };
     let limit = scripts.shutdown_script_timeout;
-    let (line, _) = run_one("shutdown_script", scripts, script, limit, ignore_sigint);
+    let stops = Stops::notice(ignore_sigint);
+    let (line, _) = run_one("shutdown_script", scripts, (script, limit), stops);
     if let Some(Line { level, text }) = line {
         let (now, wall) = (clock::now(), clock::wall());
         let mut log = Log::new(log);
@@ -89,9 +94,8 @@ pub(in crate::control) fn shutdown(scripts: &Scripts, ignore_sigint: bool, log: 
 fn run_one(
     keyword: &str,
     scripts: &Scripts,
-    script: &config::Script,
-    limit: Option<Duration>,
-    ignore_sigint: bool,
+    (script, limit): (&config::Script, Option<Duration>),
+    stops: io::Result<Stops>,
 ) -> (Option<Line>, Option<Ending>) {
     let rules = Rules::new(scripts, Identity::own());
     let Some(found) = prepare(&rules, keyword, script).0 else {
@@ -99,7 +103,7 @@ fn run_one(
     };
     let limit = limit.unwrap_or(config::defaults::SCRIPT_TIME);
     let program = found.program.display();
-    let ending = match run(&found, limit, ignore_sigint) {
+    let ending = match stops.and_then(|stops| run(&found, limit, stops)) {
         Ok(ending) => ending,
         Err(error) => {
             let text = format!("{keyword}: running {program}: {error}");
@@ -130,21 +134,33 @@ fn run_one(
     (Some(line), Some(ending))
 }
 
+/// Signals that tell this process to stop, noticed while a script is waited for.
+pub(in crate::control) struct Stops(Signals);
+
+impl Stops {
+    /// Notices them from now on, beside who else catches them: for that one they are still there afterwards. There
+    /// must be one: once this is dropped, they are not deadly again.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(in crate::control) fn notice(ignore_sigint: bool) -> io::Result<Self> {
+        let stops = if ignore_sigint {
+            &[SIGTERM][..]
+        } else {
+            &[SIGTERM, SIGINT]
+        };
+        Signals::new(stops).map(Self)
+    }
+}
+
 const SCRIPT: Token = Token(0);
 const SIGNALS: Token = Token(1);
 
 /// Runs a script to its end, at most for `limit`, and no longer than this process is not told to stop. Its whole
-/// process group is killed then. Must be called where the signals are caught already: afterwards they are neither
-/// caught here nor deadly.
-pub(super) fn run(script: &Script, limit: Duration, ignore_sigint: bool) -> io::Result<Ending> {
+/// process group is killed then.
+pub(super) fn run(script: &Script, limit: Duration, stops: Stops) -> io::Result<Ending> {
     let mut poll = Poll::new()?;
-    // Beside who else catches them, who will still see them.
-    let stops = if ignore_sigint {
-        &[SIGTERM][..]
-    } else {
-        &[SIGTERM, SIGINT]
-    };
-    let mut signals = Signals::new(stops)?;
+    let Stops(mut signals) = stops;
     poll.registry()
         .register(&mut signals, SIGNALS, Interest::READABLE)?;
     let deadline = clock::now() + limit;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    occasion::{Ending, run},
+    occasion::{Ending, Stops, run},
     *,
 };
 use crate::{
@@ -292,6 +292,10 @@ fn script(path: &Path, arguments: &[&str]) -> Script {
     }
 }
 
+fn stops() -> Stops {
+    Stops::notice(false).unwrap()
+}
+
 const LONG: Duration = Duration::from_secs(20);
 
 #[test]
@@ -305,20 +309,20 @@ fn a_script_is_waited_for_and_tells_how_it_ended() {
             out.display()
         ),
     );
-    let ending = run(&script(&plain, &["a", "b c"]), LONG, false).unwrap();
+    let ending = run(&script(&plain, &["a", "b c"]), LONG, stops()).unwrap();
     assert_eq!(ending, Ending::Ended(End::Exited(0)));
     assert_eq!(
         fs::read_to_string(&out).unwrap(),
         "a b c\n/dev/null\n/dev/null\n"
     );
     let fails = folder.script("fails", "#!/bin/sh\nexit 7\n");
-    let ending = run(&script(&fails, &[]), LONG, false).unwrap();
+    let ending = run(&script(&fails, &[]), LONG, stops()).unwrap();
     assert_eq!(ending, Ending::Ended(End::Exited(7)));
     let dies = folder.script("dies", "#!/bin/sh\nkill -9 $$\n");
-    let ending = run(&script(&dies, &[]), LONG, false).unwrap();
+    let ending = run(&script(&dies, &[]), LONG, stops()).unwrap();
     assert_eq!(ending, Ending::Ended(End::Killed(9)));
     let no_interpreter = folder.script("none", "#!/no/such/interpreter\n");
-    run(&script(&no_interpreter, &[]), LONG, false).unwrap_err();
+    run(&script(&no_interpreter, &[]), LONG, stops()).unwrap_err();
 }
 
 #[test]
@@ -335,7 +339,7 @@ fn a_script_that_takes_too_long_is_killed_with_what_it_started() {
     let begin = clock::now();
     let limit = Duration::from_secs(2);
     assert_eq!(
-        run(&script(&hangs, &[]), limit, false).unwrap(),
+        run(&script(&hangs, &[]), limit, stops()).unwrap(),
         Ending::TimedOut
     );
     assert!(clock::now() - begin >= limit);
@@ -373,7 +377,7 @@ fn a_script_gets_the_rights_of_its_user() {
         groups: vec![34_567],
     });
     assert_eq!(
-        run(&tells, LONG, false).unwrap(),
+        run(&tells, LONG, stops()).unwrap(),
         Ending::Ended(End::Exited(0))
     );
     let said = fs::read_to_string(&out).unwrap();
