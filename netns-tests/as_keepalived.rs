@@ -50,7 +50,7 @@ pub(crate) fn tests() -> Vec<Test> {
 const BROKEN: &str = "vrrp_instance V {\n    interface eth0\n}\n";
 
 /// The program under keepalived's name.
-fn keepalived(lan: &Lan) -> PathBuf {
+pub(crate) fn keepalived(lan: &Lan) -> PathBuf {
     let name = lan.as_ref().join("keepalived");
     symlink(PROGRAM, &name).unwrap_or_else(|e| panic!("{}: {e}", name.display()));
     name

@@ -10,11 +10,12 @@ use std::{
 
 use crate::{
     Test,
+    as_keepalived::keepalived,
     support::{
         config::{service, vrrp},
         host::Host,
         lan::{Lan, VIP},
-        process::{Process, has_ended},
+        process::{Process, has_ended, signal},
         secs, wait_until,
         xvs::{Engine, PROGRAM, Xvs, write, xvs},
     },
@@ -38,6 +39,7 @@ pub(crate) fn tests() -> Vec<Test> {
             "process::a_start_that_fails_is_followed_by_the_shutdown_script",
             failed_start,
         ),
+        Test::new("process::a_daemon_has_its_scripts_as_well", daemon_scripts),
         Test::new(
             "process::a_script_that_others_can_change_is_warned_about",
             insecure,
@@ -264,6 +266,35 @@ fn failed_start() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(!undone.exists(), "its script ran");
     first.stop();
+}
+
+fn daemon_scripts() {
+    let lan = Lan::new();
+    let [first, last] = ["first", "last"].map(|name| lan.as_ref().join(name));
+    let touches = |name: &str, out: &Path| {
+        let text = format!("#!/bin/sh\ntouch {}\n", out.display());
+        script(&lan, name, &text).display().to_string()
+    };
+    let lines = format!(
+        "script_user root\nstartup_script {}\nshutdown_script {}",
+        touches("begins", &first),
+        touches("ends", &last)
+    );
+    let place = |name: &str| lan.as_ref().join(name).display().to_string();
+    write(Path::new(&place("conf")), &config(&lines));
+    let (conf, socket, pid) = (place("conf"), place("sock"), place("pid"));
+    let others = place("others");
+    let program = keepalived(&lan).display().to_string();
+    let arguments = ["-f", &conf, "--socket", &socket, "-p", &pid];
+    let arguments = [&arguments[..], &["-r", &others, "-c", &others, "-G"]].concat();
+    let output = lan.lb1.output(&program, &arguments);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(first.exists() && !last.exists());
+    let text = read(Path::new(&pid));
+    let number = text.trim().parse().expect("a process id is a number");
+    signal(number, 15);
+    wait_until("it has stopped", secs(6), || has_ended(number));
+    assert!(last.exists());
 }
 
 fn insecure() {
