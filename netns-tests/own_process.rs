@@ -159,7 +159,7 @@ fn scripts() {
             .unwrap_or_else(|| panic!("no {text:?} in\n{log}"))
     };
     assert!(at("startup_script has succeeded") < at("packet I/O"));
-    lb.stop();
+    lb.stop_unheard();
     check(&last);
 }
 
@@ -198,7 +198,7 @@ fn failing_scripts() {
     let why = "shutdown_script is not run: /no/such/script cannot be run: No such file";
     assert!(log.contains(why), "{log}");
     lb.wait_for_master();
-    lb.stop();
+    lb.stop_unheard();
     wait_until("nothing of them is left", secs(2), || {
         lan.lb1.processes().is_empty()
     });
@@ -265,7 +265,7 @@ fn failed_start() {
     let output = xvs(&lan.lb1, &["run", "-f", conf, "--socket", socket]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(!undone.exists(), "its script ran");
-    first.stop();
+    first.stop_unheard();
 }
 
 fn daemon_scripts() {
@@ -332,7 +332,7 @@ fn insecure() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let checked = String::from_utf8_lossy(&output.stderr);
         assert!(checked.contains(&weak), "{checked}");
-        lb.stop();
+        lb.stop_unheard();
     }
 }
 
@@ -418,7 +418,7 @@ fn scheduled() {
     lb.reload(&config("vrrp_priority 5\nvrrp_rt_priority 3"), true);
     assert_eq!(scheduling(pid, pid), (5, 3, ROUND_ROBIN));
     assert_eq!(work_limit(pid), "10000");
-    lb.stop();
+    lb.stop_unheard();
 }
 
 fn refused() {
@@ -442,7 +442,7 @@ fn refused() {
         assert!(log.contains(line), "no {line:?} in\n{log}");
     }
     assert_eq!(scheduling(lb.process_id(), lb.process_id()), (0, 0, OTHER));
-    lb.stop();
+    lb.stop_unheard();
 }
 
 fn late() {
@@ -471,7 +471,7 @@ fn late() {
     assert_eq!(scheduling(pid, pid), (-1, 2, ROUND_ROBIN));
     lb.reload(&config("vrrp_priority -1"), true);
     assert_eq!(scheduling(pid, pid), (-1, 0, OTHER));
-    lb.stop();
+    lb.stop_unheard();
 }
 
 fn too_much_work() {

@@ -1,7 +1,7 @@
 //! How the kernel schedules a thread: nice value, real-time priority, processors, and the limit of real-time work.
 //!
 //! A thread hands all of it but the real-time priority on to what it starts. The control thread may be asked to run
-//! unlike the rest, so what it starts goes through [`spawn`], or through [`Usual::take_up`] in a child process.
+//! unlike the rest, so what it starts goes through [`spawn`], or takes up what is [`Usual`] itself.
 
 use std::{
     io,
