@@ -16,6 +16,7 @@ pub struct Origin {
     /// Absolute, as far as the system can say where it is.
     folder: String,
     id: String,
+    all_files: bool,
     seed: u64,
 }
 
@@ -31,6 +32,7 @@ impl Origin {
             file,
             folder,
             id,
+            all_files: false,
             seed,
         }
     }
@@ -38,6 +40,14 @@ impl Origin {
     /// With this configuration id (keepalived's `-i`).
     pub fn with_id(self, id: String) -> Self {
         Self { id, ..self }
+    }
+
+    /// With every included file having to be there and be read (keepalived's `-e`).
+    pub fn with_all_files(self) -> Self {
+        Self {
+            all_files: true,
+            ..self
+        }
     }
 
     /// Another file, with all else alike.
@@ -67,6 +77,7 @@ impl Origin {
             text: &text,
             id: &self.id,
             seed: self.seed,
+            all_files: self.all_files,
             host: &ThisHost,
         }))
     }

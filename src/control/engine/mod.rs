@@ -6,10 +6,12 @@
 //! Each part (forwarding, checks, VRRP, the control socket, the reader of the configuration) is driven
 //! alike: `handle_*` with what happened, `drive` when something is due, `poll_timeout` for when that is.
 
+mod address_log;
 mod answers;
 mod apply;
 mod herald;
 mod reload;
+mod reload_file;
 mod signals;
 mod start;
 mod token;
@@ -29,7 +31,7 @@ use hdrhistogram::Histogram;
 use mio::{Events, Poll, Registry};
 use signal_hook_mio::v1_0::Signals;
 
-use self::{herald::Herald, reload::Reload, token::Part};
+use self::{address_log::AddressLog, herald::Herald, reload::Reload, token::Part};
 use super::{
     admin::{AdminSocket, Ticket, enquiries::Enquiries},
     checks::Checks,
@@ -39,10 +41,12 @@ use super::{
         data_plane::{IoWish, XdpWish, raise_limits},
         placement::CpuList,
     },
+    identity::Identity,
     load::Source,
     lock_file::{self, LockFile},
     log::{self, Level, Line, Log, Room},
     pid_files::PidFiles,
+    reload_time::ReloadTime,
     repeats::{Repeats, Reports},
     vrrp::{Env, Vrrp, last_will},
 };
@@ -73,8 +77,15 @@ pub struct Options {
     pub source: Source,
     /// The control socket; a lock file is beside it, and what signals ask for is written there.
     pub socket: PathBuf,
+    /// What tells this daemon from others on the machine.
+    pub identity: Identity,
     /// Files to hold the process id while it runs, mode 0644. Default none.
     pub pid_files: Vec<PathBuf>,
+    /// Whether virtual addresses stay when it is told to stop, and no other router is told that it stops
+    /// (keepalived's `-V`). Default false.
+    pub keep_addresses: bool,
+    /// Whether each address that comes to an interface or goes from one is logged (keepalived's `-a`). Default false.
+    pub log_addresses: bool,
     /// Whether SIGINT does nothing, for a debugger. Default false.
     pub ignore_sigint: bool,
     /// Lines that the log begins with: what there is to say about the configuration.
@@ -136,6 +147,15 @@ fn set_up(
     let lock = start::lock(&lock_path(&options.socket))?;
     // Whoever reads the process id may send one.
     let signals = signals::catch().map_err(|error| format!("catching signals: {error}"))?;
+    let pid_folder = options.identity.pid_folder();
+    if options
+        .pid_files
+        .iter()
+        .any(|file| file.starts_with(&pid_folder))
+    {
+        lock_file::make_folder(&pid_folder)
+            .map_err(|error| format!("creating {}: {error}", pid_folder.display()))?;
+    }
     let pid_files = PidFiles::write(&options.pid_files)?;
     // Before any thread and any large memory: the guardian is a copy of this process.
     let guardian = Guardian::spawn(|state| last_will::execute(state, &options.log))
@@ -175,7 +195,10 @@ struct Engine {
     forwarding: Forwarding,
     checks: Checks,
     reload: Reload,
+    reload_time: ReloadTime,
     dumps: Dumps,
+    /// Present if changes of addresses are logged.
+    address_log: Option<AddressLog>,
     herald: Herald,
     /// Who has asked for the reload that is under way.
     reloaders: Vec<Ticket>,
@@ -265,6 +288,7 @@ impl Engine {
             self.notified = self.handle_notifications(now, wall);
         }
         let more = more | self.notified | self.drive_checks(now, wall);
+        self.drive_reload_time();
         self.drive_reload(now, wall);
         self.drive_dumps();
         self.finish_to_open(now, wall);
@@ -434,6 +458,11 @@ impl Engine {
         touched: &mut BTreeSet<u32>,
     ) {
         self.forwarding.handle_notification(now, event);
+        if let Some(log) = &mut self.address_log
+            && let Some(line) = log.line(event)
+        {
+            (self.log).say((now, wall), Room::Vrrp, Level::Info, line);
+        }
         match event {
             monitor::Event::Link(link) => {
                 self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_link(env, link));
@@ -509,14 +538,17 @@ impl Engine {
     fn stop(mut self) -> Result<(), String> {
         let (now, wall) = (clock::now(), clock::wall());
         self.herald.stopping();
-        self.say(Level::Notice, "stopping");
-        self.vrrp.stop(now);
-        self.carry_out(now, wall);
+        self.say(Level::Notice, "Stopping");
+        if !self.options.keep_addresses {
+            self.vrrp.stop(now);
+            self.carry_out(now, wall);
+        }
         let ((forwarding, _), mut view) = parts(&mut self, now, wall);
         if let Err(error) = forwarding.stop(&mut view) {
             self.failure = self.failure.take().or(Some(error));
         }
-        self.say(Level::Notice, "stopped");
+        let program = self.options.log.ident.program();
+        self.say(Level::Notice, format_args!("Stopped {program}"));
         if let Err(error) = self.guardian.goodbye() {
             let now = (clock::now(), clock::wall());
             let text = format_args!("the guardian: {error}");
