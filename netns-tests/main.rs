@@ -11,6 +11,7 @@ mod cli;
 mod crash;
 mod demo;
 mod failover;
+mod files;
 mod foreign_traffic;
 mod forwarding;
 mod harness;
@@ -124,6 +125,7 @@ fn main() -> ExitCode {
         logs::tests(),
         cli::tests(),
         as_keepalived::tests(),
+        files::tests(),
         samples::tests(),
         oracle::tests(),
         throughput::tests(),
