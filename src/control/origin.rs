@@ -190,6 +190,18 @@ mod tests {
     }
 
     #[test]
+    fn every_file_has_to_be_there_whatever_the_configuration_checks() {
+        let text = "global_defs {\ninclude_check -match\n}\ninclude sub/none\ninclude sub/*.none\n";
+        let folder = folder("all", &[("main", text)]);
+        let origin = Origin::new(folder.join("main"));
+        assert!(!origin.read().unwrap().has_errors());
+        let parsed = origin.with_all_files().read().unwrap();
+        let errors = parsed.report().matches(": error: ").count();
+        assert_eq!(errors, 2, "{}", parsed.report());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn a_relative_path_means_the_folder_of_the_start() {
         let origin = Origin::new(PathBuf::from("some.conf"));
         assert!(origin.file().is_relative());
