@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
     // clap prints its own messages and exits with 2 on a wrong command line.
     let Arguments { command, socket } = Arguments::parse();
     let socket = socket.as_deref();
-    let asked = socket.unwrap_or(Path::new(DEFAULT_SOCKET));
+    let asked = socket.unwrap_or_else(|| Path::new(DEFAULT_SOCKET));
     match command {
         Command::Run(options) => run::run(&options, socket, run::Name::Xvs),
         Command::Check(options) => check::check(&options),

@@ -70,7 +70,7 @@ impl Identity {
     /// namespace, and each instance in it, has a folder, which all else that lies beside the socket is in as well.
     pub fn socket(&self) -> PathBuf {
         let usual = Path::new(DEFAULT_SOCKET);
-        let mut folder = usual.parent().unwrap_or(Path::new(RUN)).to_owned();
+        let mut folder = usual.parent().unwrap_or_else(|| Path::new(RUN)).to_owned();
         for (kind, name) in [("netns", &self.namespace), ("instance", &self.instance)] {
             if let Some(name) = name {
                 folder.extend([kind, name.as_str()]);

@@ -198,7 +198,11 @@ impl Engine {
     /// asks for that.
     pub(super) fn follow_files(&mut self) {
         let files = &self.config.global.files;
-        let folder = self.options.socket.parent().unwrap_or(Path::new("."));
+        let folder = self
+            .options
+            .socket
+            .parent()
+            .unwrap_or_else(|| Path::new("."));
         let time = files.reload_time_file.as_ref().map(|file| Settings {
             path: folder.join(file),
             repeat: files.reload_repeat,
