@@ -249,9 +249,10 @@ fn kept_addresses() {
         "{said}"
     );
     assert!(!lan.lb1.has_xdp(), "the steering program is left");
-    // The next one takes it up, and takes it off.
+    // The next one is BACKUP at first, and has it no more.
     let lb = Xvs::start(&lan, &lan.lb1, &config, Engine::AfXdp);
-    lb.wait_for_master();
+    lb.wait_for_line(0, "from eth0: an earlier run left it", secs(8));
+    lb.wait_for_line(0, "(VI_1) Entering MASTER STATE", secs(8));
     lb.stop();
 }
 
