@@ -295,7 +295,7 @@ fn signal_files() {
     }
     assert_eq!(
         one["data"]["vips"][0],
-        "10.0.0.148/32 dev eth0 scope global"
+        "10.0.0.148 dev eth0 scope global set"
     );
     assert_eq!(one["stats"]["become_master"], 1);
     let mark = lb.mark();

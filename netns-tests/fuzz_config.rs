@@ -46,6 +46,7 @@ fuzz_target!(|data: &[u8]| {
         text,
         id: "x",
         seed: 1,
+        all_files: false,
         host: &host,
     });
     assert!(parsed.report().len() < 10 << 20);

@@ -137,10 +137,13 @@ fn by_rsyslog() {
     wait_for(
         "keepalived.log",
         &format!(
-            " Keepalived[{pid}]: xvs {} starting\n",
+            " Keepalived[{pid}]: Starting Keepalived (xvs {})\n",
             env!("CARGO_PKG_VERSION")
         ),
     );
+    let activating =
+        format!("Activating healthchecker for service {first} for VS [{VIP}]:tcp:80\n");
+    assert!(read("keepalived.log").contains(&(checks.clone() + &activating)));
     assert!(!read("vrrp.log").contains("Keepalived_healthcheckers"));
     assert_eq!(lb.log(), "", "all of it is in syslog");
 
@@ -174,7 +177,10 @@ fn by_rsyslog() {
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains(&socket), "{told:?}");
     lb.stop_unheard();
-    wait_for("keepalived.log", &format!(" Keepalived[{pid}]: stopped\n"));
+    wait_for(
+        "keepalived.log",
+        &format!(" Keepalived[{pid}]: Stopped Keepalived (xvs "),
+    );
     wait_for("vrrp.log", "(VI_1) sent 0 priority\n");
     assert_eq!(read("others.log"), "");
     rsyslog.stop();

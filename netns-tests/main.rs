@@ -11,6 +11,7 @@ mod cli;
 mod crash;
 mod demo;
 mod failover;
+mod files;
 mod foreign_traffic;
 mod forwarding;
 mod harness;
@@ -126,6 +127,7 @@ fn main() -> ExitCode {
         cli::tests(),
         as_keepalived::tests(),
         own_process::tests(),
+        files::tests(),
         samples::tests(),
         oracle::tests(),
         throughput::tests(),

@@ -336,7 +336,7 @@ fn two_boxes_that_boot_have_one_master_whatever_is_reloaded() {
     let second = Xvs::start(&lan, &lan.lb2, &config("BACKUP", 100, ""), Engine::AfXdp);
     // Before that nobody listens to signals.
     for lb in [&first, &second] {
-        lb.wait_for_line(0, "starting", secs(10));
+        lb.wait_for_line(0, "Starting xvs", secs(10));
     }
     // All the while they boot and elect, and beyond.
     let end = now() + secs(7);

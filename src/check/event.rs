@@ -10,6 +10,15 @@ use crate::lvs::ServiceId;
 /// `Display` is keepalived's log text where keepalived has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// A checker is new, or asks something else than before.
+    Activated {
+        /// Whose checker.
+        real: Member,
+        /// Its name.
+        name: ServiceName,
+        /// The name of its virtual server.
+        vs: ServiceName,
+    },
     /// A probe failed, and that is reported: it decided, or `log_all_failures` asks for it.
     ProbeFailed {
         /// Whose checker.
@@ -155,7 +164,8 @@ impl Event {
             Self::Quorum { vs, .. } | Self::Sorry { vs, .. } | Self::AliveMoved { vs, .. } => {
                 Some(*vs)
             }
-            Self::ProbesPaused | Self::ProbesResumed { .. } => None,
+            // Nothing is another way for it yet.
+            Self::Activated { .. } | Self::ProbesPaused | Self::ProbesResumed { .. } => None,
         }
     }
 }
@@ -163,6 +173,9 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Activated { name, vs, .. } => {
+                write!(f, "Activating healthchecker for service {name} for VS {vs}")
+            }
             Self::ProbeFailed { name, error, .. } => {
                 let word = match error {
                     ProbeError::Timeout => "timeout",
@@ -312,6 +325,14 @@ mod tests {
             retries,
         };
         for (event, text) in [
+            (
+                Event::Activated {
+                    real,
+                    name: r,
+                    vs: v,
+                },
+                "Activating healthchecker for service [10.0.0.137]:tcp:80 for VS [10.0.0.148]:tcp:80",
+            ),
             (
                 Event::ProbeFailed {
                     real,

@@ -202,6 +202,7 @@ impl Health {
     }
 
     fn build(&mut self, now: Instant, settings: &VirtualSettings, old: Option<Group>) -> Group {
+        let mut activated = Vec::new();
         let (mut pool, mut known) = match old {
             Some(mut group) => {
                 group.renumber(settings);
@@ -218,7 +219,18 @@ impl Health {
             let old = known.remove(&real.id).unwrap_or_default();
             let view = pool.as_ref().and_then(|pool: &Pool| pool.real(real.id));
             let down = view.is_some_and(|view| !view.up);
+            let former = old.clone();
             let ids = self.match_checkers(now, (owner, down), &real.checkers, old);
+            if ids.iter().any(|id| !former.contains(id)) {
+                activated.push(Event::Activated {
+                    real: owner,
+                    name: ServiceName {
+                        endpoint: real.endpoint,
+                        ..settings.name
+                    },
+                    vs: settings.name,
+                });
+            }
             checkers.insert(real.id, ids);
         }
         for id in known.into_values().flatten() {
@@ -237,6 +249,7 @@ impl Health {
             }
             None => Pool::new(now, settings, failed, &mut self.events),
         };
+        self.events.extend(activated);
         Group { pool, checkers }
     }
 

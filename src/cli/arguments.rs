@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use super::{check::Check, list::View, run::Run};
-use crate::control::api::{ConnectionQuery, DEFAULT_CONNECTIONS, DEFAULT_SOCKET, MAX_CONNECTIONS};
+use crate::control::api::{ConnectionQuery, DEFAULT_CONNECTIONS, MAX_CONNECTIONS};
 
 /// Where keepalived looks for its configuration, and so do we.
 const DEFAULT_CONFIG: &str = "/etc/keepalived/keepalived.conf";
@@ -24,9 +24,10 @@ const EXIT_STATUS: &str = "Exit status: 0 done, 1 the work failed, 2 the command
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
-    /// The control socket: where `run` listens, and whom the others ask
-    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    pub(super) socket: PathBuf,
+    /// The control socket: where `run` listens, and whom the others ask [default: /run/xvs/control.sock, in
+    /// netns/NAME there for a network namespace and in instance/NAME for an instance]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -186,7 +187,7 @@ mod tests {
         let words = "xvs run -f /k.conf -nlDdG -S 0 -P --io af-packet --socket /s";
         let parsed = Arguments::try_parse_from(words.split(' '));
         let parsed = parsed.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(parsed.socket.to_str(), Some("/s"));
+        assert_eq!(parsed.socket, Some("/s".into()));
         let Command::Run(run) = parsed.command else {
             panic!("{parsed:?}")
         };

@@ -5,13 +5,16 @@ use std::{path::Path, process::ExitCode};
 use super::{FAILED, USAGE, arguments::ConfigFile, fail, print, tell};
 use crate::{
     config::Config,
-    control::{cleanup, load::Source},
+    control::{cleanup, identity::Identity, load::Source},
 };
 
 /// Removes what a crash has left, and says what.
-pub(super) fn clean_up(config: &ConfigFile, socket: &Path) -> ExitCode {
+pub(super) fn clean_up(config: &ConfigFile, socket: Option<&Path>) -> ExitCode {
     // A file that has been broken since does not keep the steering program on the interfaces.
     let config = read(&config.file);
+    let usual = config.as_ref().map(|config| Identity::of(config).socket());
+    let usual = usual.unwrap_or_else(|_| Identity::default().socket());
+    let socket = socket.unwrap_or(&usual);
     let cleaned = match cleanup::cleanup(config.as_ref().ok(), socket) {
         Ok(cleaned) => cleaned,
         Err(message) => return fail(FAILED, &message),

@@ -12,15 +12,18 @@ use super::{
     run::{EXIT_STATUS, Name, Run, run},
     tell,
 };
-use crate::control::{
-    api::DEFAULT_SOCKET,
-    engine,
-    load::Half,
-    log::{Destination, Facility, Ident, Level},
+use crate::{
+    config::Config,
+    control::{
+        engine,
+        identity::Identity,
+        load::Half,
+        log::{Destination, Facility, Ident, Level},
+    },
 };
 
-/// Where keepalived writes its process id; its parts have files of their own, which others look for.
-const PID_FILES: [&str; 3] = ["/run/keepalived.pid", "/run/vrrp.pid", "/run/checkers.pid"];
+/// The parts of keepalived that have files with their process ids, which others look for.
+const PARTS: [&str; 3] = ["keepalived", "vrrp", "checkers"];
 
 /// xvs in the place of keepalived: runs in the background unless told otherwise
 #[derive(Debug, Parser)]
@@ -28,9 +31,10 @@ const PID_FILES: [&str; 3] = ["/run/keepalived.pid", "/run/vrrp.pid", "/run/chec
 struct Arguments {
     #[command(flatten)]
     run: Run,
-    /// The control socket
-    #[arg(long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    socket: PathBuf,
+    /// The control socket [default: /run/xvs/control.sock, in netns/NAME there for a network namespace and in
+    /// instance/NAME for an instance]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
     /// Ignored, as keepalived does
     #[arg(hide = true)]
     words: Vec<String>,
@@ -48,7 +52,7 @@ pub(super) fn main() -> ExitCode {
             "xvs: {word} is ignored: keepalived takes only options\n"
         ));
     }
-    run(&options, &socket, Name::Keepalived)
+    run(&options, socket.as_deref(), Name::Keepalived)
 }
 
 /// keepalived's options, but for the name of the configuration file.
@@ -78,9 +82,10 @@ pub(super) struct Options {
     #[arg(short = 'i', long, value_name = "ID")]
     pub(super) config_id: Option<String>,
     /// Run in this network namespace, as `ip netns` names it
-    #[arg(short = 's', long, value_name = "NAME")]
-    pub(super) namespace: Option<String>,
-    /// File for the process id. Called as keepalived: /run/keepalived.pid by default, else none
+    #[arg(short = 's', long, value_name = "NAME", value_parser = parse_namespace)]
+    namespace: Option<String>,
+    /// File for the process id. Called as keepalived: /run/keepalived.pid by default, else none; with a network
+    /// namespace, `instance` or `use_pid_dir` in /run/keepalived, called for them
     #[arg(short = 'p', long, value_name = "FILE")]
     pid: Option<PathBuf>,
     /// Another one, of the same process. Called as keepalived: /run/vrrp.pid by default
@@ -122,10 +127,10 @@ pub(super) struct Options {
     /// No effect: an instance that is not MASTER has no virtual addresses in any case
     #[arg(short = 'X', long)]
     release_vips: bool,
-    /// Not applied: virtual addresses are removed at the end all the same
+    /// Leave the virtual addresses when told to stop, and do not tell other routers that it stops
     #[arg(short = 'V', long)]
-    dont_release_vrrp: bool,
-    /// Not applied: virtual servers end with the process that forwards their packets
+    pub(super) dont_release_vrrp: bool,
+    /// No effect: virtual servers cannot outlive the process that forwards their packets
     #[arg(short = 'I', long)]
     dont_release_ipvs: bool,
     /// No effect: there are no processes to start again
@@ -137,18 +142,18 @@ pub(super) struct Options {
     /// No effect: core dumps are the kernel's matter (kernel.core_pattern)
     #[arg(short = 'M', long, value_name = "PATTERN", require_equals = true)]
     core_dump_pattern: Option<Option<String>>,
-    /// Not applied: changes of addresses are not logged
+    /// Log each address that comes to an interface or goes from one
     #[arg(short = 'a', long)]
-    address_monitoring: bool,
-    /// Not applied: there is no SNMP agent
+    pub(super) address_monitoring: bool,
+    /// No effect: there is no SNMP
     #[arg(short = 'x', long)]
     snmp: bool,
-    /// Not applied: there is no SNMP agent
+    /// No effect: there is no SNMP
     #[arg(short = 'A', long, value_name = "FILE")]
     snmp_agent_socket: Option<String>,
-    /// Not applied: whether included files may be missing is for `include_check` to say
+    /// Do not start, nor reload, where a file that is to be included is missing or cannot be read
     #[arg(short = 'e', long)]
-    all_config: bool,
+    pub(super) all_config: bool,
     /// Print the number of a signal: DATA, STATS, STATS_CLEAR, JSON, RELOAD or STOP
     #[arg(long, value_name = "NAME")]
     signum: Option<String>,
@@ -161,6 +166,14 @@ pub(super) struct Options {
     /// Print the version
     #[arg(short = 'v', long)]
     version: bool,
+}
+
+/// What `ip netns` can have named.
+fn parse_namespace(name: &str) -> Result<String, &'static str> {
+    if matches!(name, "" | "." | "..") || name.contains('/') {
+        return Err("the name of a network namespace is expected");
+    }
+    Ok(name.to_owned())
 }
 
 fn parse_umask(text: &str) -> Result<u32, &'static str> {
@@ -199,16 +212,22 @@ impl Options {
         }
     }
 
+    /// What tells the daemon from others. What is said here goes before what the configuration says.
+    pub(super) fn identity(&self, config: &Config) -> Identity {
+        let of_file = Identity::of(config);
+        Identity {
+            namespace: self.namespace.clone().or(of_file.namespace),
+            ..of_file
+        }
+    }
+
     /// The files for the process id.
-    pub(super) fn pid_files(&self, name: Name) -> Vec<PathBuf> {
+    pub(super) fn pid_files(&self, name: Name, identity: &Identity) -> Vec<PathBuf> {
         let wanted = [&self.pid, &self.vrrp_pid, &self.checkers_pid];
-        let files = wanted
-            .into_iter()
-            .zip(PID_FILES)
-            .filter_map(|(wanted, usual)| {
-                let usual = || (name == Name::Keepalived).then(|| PathBuf::from(usual));
-                wanted.clone().or_else(usual)
-            });
+        let files = wanted.into_iter().zip(PARTS).filter_map(|(wanted, part)| {
+            let usual = || (name == Name::Keepalived).then(|| identity.run_file(part, "pid"));
+            wanted.clone().or_else(usual)
+        });
         files.collect()
     }
 
@@ -242,15 +261,12 @@ impl Options {
         }
     }
 
-    pub(super) fn ident(&self, name: Name) -> Ident {
+    pub(super) fn ident(&self, name: Name, identity: &Identity) -> Ident {
         match name {
             Name::Xvs if self.log_facility.is_none() => Ident::Xvs,
             // A facility is what rules of syslog daemons for keepalived go by, and these names.
             Name::Xvs | Name::Keepalived => Ident::Keepalived {
-                suffix: match &self.namespace {
-                    Some(namespace) => format!("_{namespace}"),
-                    None => String::new(),
-                },
+                suffix: identity.suffix(),
             },
         }
     }
@@ -262,94 +278,61 @@ impl Options {
             .unwrap_or_default()
     }
 
-    /// A line for each option that does nothing, or not what it asks for.
+    /// A line for each option that has no effect.
     pub(super) fn remarks(&self, name: Name) -> Vec<String> {
-        const ALREADY: &str = "has no effect here: ";
-        const MISSING: &str = "is not applied: ";
         let useless_console = self.log_console && self.daemonises(name);
         let table = [
-            (self.no_bfd, "--no_bfd", ALREADY, "there is no BFD"),
-            (
-                self.bfd_pid.is_some(),
-                "--bfd_pid",
-                ALREADY,
-                "there is no BFD",
-            ),
-            (self.all, "--all", ALREADY, "whatever is configured runs"),
+            (self.no_bfd, "--no_bfd", "there is no BFD"),
+            (self.bfd_pid.is_some(), "--bfd_pid", "there is no BFD"),
+            (self.all, "--all", "whatever is configured runs"),
             (
                 useless_console,
                 "--log-console",
-                ALREADY,
                 "a daemon has no console; use it with --dont-fork",
             ),
             (
                 self.flush_log_file,
                 "--flush-log-file",
-                ALREADY,
                 "every line is written at once",
             ),
             (
                 self.release_vips,
                 "--release-vips",
-                ALREADY,
                 "an instance that is not MASTER has no virtual addresses in any case",
-            ),
-            (
-                self.dont_release_vrrp,
-                "--dont-release-vrrp",
-                MISSING,
-                "virtual addresses are removed at the end",
             ),
             (
                 self.dont_release_ipvs,
                 "--dont-release-ipvs",
-                MISSING,
-                "virtual servers end with the process that forwards their packets",
+                "virtual servers cannot outlive the process that forwards their packets",
             ),
             (
                 self.dont_respawn,
                 "--dont-respawn",
-                ALREADY,
                 "there are no processes to start again",
             ),
             (
                 self.core_dump,
                 "--core-dump",
-                ALREADY,
                 "core dumps are the service manager's matter (LimitCORE=)",
             ),
             (
                 self.core_dump_pattern.is_some(),
                 "--core-dump-pattern",
-                ALREADY,
                 "core dumps are the kernel's matter (kernel.core_pattern)",
             ),
-            (
-                self.address_monitoring,
-                "--address-monitoring",
-                MISSING,
-                "changes of addresses are not logged",
-            ),
-            (self.snmp, "--snmp", MISSING, "there is no SNMP agent"),
+            (self.snmp, "--snmp", NO_SNMP),
             (
                 self.snmp_agent_socket.is_some(),
                 "--snmp-agent-socket",
-                MISSING,
-                "there is no SNMP agent",
+                NO_SNMP,
             ),
-            (
-                self.all_config,
-                "--all-config",
-                MISSING,
-                "whether included files may be missing is for `include_check` to say",
-            ),
-            (self.no_mem_check, "--no-mem-check", ALREADY, DEBUGGING),
-            (self.debug.is_some(), "--debug", ALREADY, DEBUGGING),
-            (self.perf.is_some(), "--perf", ALREADY, DEBUGGING),
+            (self.no_mem_check, "--no-mem-check", DEBUGGING),
+            (self.debug.is_some(), "--debug", DEBUGGING),
+            (self.perf.is_some(), "--perf", DEBUGGING),
         ];
         let given = table.into_iter().filter(|(given, ..)| *given);
         let mut lines: Vec<String> = given
-            .map(|(_, option, what, why)| format!("{option} {what}{why}"))
+            .map(|(_, option, why)| format!("{option} has no effect here: {why}"))
             .collect();
         if let Some(Err(why)) = self.log_facility.as_deref().map(str::parse::<Facility>) {
             lines.push(format!("--log-facility: {why}; daemon is used"));
@@ -358,6 +341,8 @@ impl Options {
     }
 }
 
+/// Why SNMP's options do nothing.
+const NO_SNMP: &str = "there is no SNMP; `xvs list` and `xvs vrrp` tell the state";
 /// What some of keepalived's options are for.
 const DEBUGGING: &str = "it is for keepalived's own debugging";
 
@@ -389,7 +374,9 @@ mod tests {
         let long = parse("--use-file /etc/k.conf --vrrp_pid=/r --checkers_pid=/c --pid /p");
         assert_eq!(long.run.config.file, Path::new("/etc/k.conf"));
         assert_eq!(
-            long.run.keepalived.pid_files(Name::Keepalived),
+            long.run
+                .keepalived
+                .pid_files(Name::Keepalived, &Identity::default()),
             ["/p", "/r", "/c"].map(PathBuf::from)
         );
         // As getopt_long has it.
@@ -445,22 +432,40 @@ mod tests {
         ] {
             assert_eq!(options(words).destinations(name, socket), places, "{words}");
         }
-        let named = options("-s blue").ident(Name::Keepalived);
-        assert_eq!(
-            named,
-            Ident::Keepalived {
-                suffix: "_blue".into()
-            }
-        );
+        let mut config = Config::default();
+        config.process.instance = Some("foo".into());
+        config.process.net_namespace = Some("green".into());
+        for (words, suffix) in [("-s blue", "_blue_foo"), ("", "_green_foo")] {
+            let options = options(words);
+            let ident = options.ident(Name::Keepalived, &options.identity(&config));
+            let suffix = suffix.to_owned();
+            assert_eq!(ident, Ident::Keepalived { suffix });
+        }
     }
 
     #[test]
     fn files_for_the_process_id_are_keepalived_s_when_called_so() {
-        assert_eq!(options("").pid_files(Name::Xvs), [""; 0].map(PathBuf::from));
-        assert_eq!(options("-p /x").pid_files(Name::Xvs), [PathBuf::from("/x")]);
+        let files = |words, name, config: &Config| {
+            let options = options(words);
+            options.pid_files(name, &options.identity(config))
+        };
+        let alone = Config::default();
+        assert_eq!(files("", Name::Xvs, &alone), [""; 0].map(PathBuf::from));
+        assert_eq!(files("-p /x", Name::Xvs, &alone), [PathBuf::from("/x")]);
         assert_eq!(
-            options("-r /x").pid_files(Name::Keepalived),
+            files("-r /x", Name::Keepalived, &alone),
             ["/run/keepalived.pid", "/x", "/run/checkers.pid"].map(PathBuf::from)
+        );
+        let mut several = Config::default();
+        several.process.instance = Some("foo".into());
+        assert_eq!(
+            files("-r /x -s blue", Name::Keepalived, &several),
+            [
+                "/run/keepalived/blue/keepalived_foo.pid",
+                "/x",
+                "/run/keepalived/blue/checkers_foo.pid"
+            ]
+            .map(PathBuf::from)
         );
     }
 
@@ -470,7 +475,7 @@ mod tests {
             "-B -b /b --all -X -V -I -R -m -M=x -a -x -A /x -e --flush-log-file --no-mem-check --debug --perf -l -S 9",
         );
         let remarks = all.remarks(Name::Keepalived);
-        assert_eq!(remarks.len(), 19, "{remarks:#?}");
+        assert_eq!(remarks.len(), 16, "{remarks:#?}");
         let last = remarks.last().unwrap();
         assert!(last.starts_with("--log-facility: 0 to 7"), "{last}");
         assert_eq!(all.facility(), Facility::Daemon);
@@ -482,7 +487,15 @@ mod tests {
 
     #[test]
     fn wrong_words_are_refused() {
-        for words in ["-Z", "--no-such", "-u 9", "-u 1000", "-i", "--signum"] {
+        for words in [
+            "-s ../x",
+            "-Z",
+            "--no-such",
+            "-u 9",
+            "-u 1000",
+            "-i",
+            "--signum",
+        ] {
             let words = words.split_whitespace();
             let parsed = Arguments::try_parse_from(std::iter::once("keepalived").chain(words));
             assert!(parsed.is_err());

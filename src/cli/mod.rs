@@ -20,6 +20,7 @@ use std::{ffi::OsString, io::Write, path::Path, process::ExitCode};
 use clap::Parser;
 
 use self::arguments::{Arguments, Command};
+use crate::control::api::DEFAULT_SOCKET;
 
 /// The configuration would not start, or the work failed.
 const FAILED: u8 = 1;
@@ -33,13 +34,15 @@ pub fn main() -> ExitCode {
     }
     // clap prints its own messages and exits with 2 on a wrong command line.
     let Arguments { command, socket } = Arguments::parse();
+    let socket = socket.as_deref();
+    let asked = socket.unwrap_or_else(|| Path::new(DEFAULT_SOCKET));
     match command {
-        Command::Run(options) => run::run(&options, &socket, run::Name::Xvs),
+        Command::Run(options) => run::run(&options, socket, run::Name::Xvs),
         Command::Check(options) => check::check(&options),
-        Command::List(list) => ask::show_list(&list, &socket),
-        Command::Vrrp(query) => ask::show_vrrp(&query, &socket),
-        Command::Reload(query) => ask::reload(&query, &socket),
-        Command::Cleanup(config) => clean_up::clean_up(&config, &socket),
+        Command::List(list) => ask::show_list(&list, asked),
+        Command::Vrrp(query) => ask::show_vrrp(&query, asked),
+        Command::Reload(query) => ask::reload(&query, asked),
+        Command::Cleanup(config) => clean_up::clean_up(&config, socket),
     }
 }
 

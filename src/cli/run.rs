@@ -16,6 +16,7 @@ use crate::{
             data_plane::{IoWish, XdpWish},
             placement::CpuList,
         },
+        identity::Identity,
         launch::{self, Launch},
         load::Source,
         log::{self, Destination, Level, Line, SYSLOG_SOCKET},
@@ -32,9 +33,10 @@ Exit status:
 Signals:
   TERM, INT     stop
   HUP           read the configuration anew
-  USR1          write the state, for people, to keepalived.data beside the control socket
-  USR2          write the statistics of VRRP to keepalived.stats there
-  SIGRTMIN+2    write the state of VRRP to keepalived.json there
+  USR1          write the state, for people, to keepalived.data beside the control socket, or where
+                state_dump_file says
+  USR2          write the statistics of VRRP to keepalived.stats there, or where stats_dump_file says
+  SIGRTMIN+2    write the state of VRRP to keepalived.json there, or where json_dump_file says
   SIGRTMAX-1    set the statistics of VRRP to zero";
 
 /// What the program was called.
@@ -116,7 +118,7 @@ enum XdpMode {
 }
 
 /// Does what the daemon was told to do, in the end: run.
-pub(super) fn run(options: &Run, socket: &Path, name: Name) -> ExitCode {
+pub(super) fn run(options: &Run, socket: Option<&Path>, name: Name) -> ExitCode {
     let keepalived = &options.keepalived;
     if let Some(status) = keepalived.answer() {
         return status;
@@ -138,17 +140,17 @@ pub(super) fn run(options: &Run, socket: &Path, name: Name) -> ExitCode {
         return fail(USAGE, &format!("{}: {why}", source.file().display()));
     }
     let of_file = &parsed.config;
-    let namespace = keepalived.namespace.as_ref();
+    let identity = keepalived.identity(&parsed.config);
     let umask = of_file.global.files.umask.map(|mask| mask.0.into());
     // What is said on the command line goes before what the file says.
     let launch = Launch {
-        namespace: namespace
-            .or(of_file.process.net_namespace.as_ref())
-            .cloned(),
+        namespace: identity.namespace.clone(),
         umask: keepalived.umask.or(umask),
         daemonise: keepalived.daemonises(name),
     };
-    let mut engine = options.engine(&parsed.config, source, (socket, name));
+    let usual = identity.socket();
+    let socket = socket.unwrap_or(&usual);
+    let mut engine = options.engine(&parsed.config, source, (socket, name), identity);
     if !engine.log.destinations.contains(&Destination::Stderr) {
         // Nobody may have seen them.
         engine.remarks.extend(remarks.into_iter().map(info));
@@ -178,6 +180,9 @@ impl Run {
         if let Some(id) = &self.keepalived.config_id {
             source.origin = source.origin.with_id(id.clone());
         }
+        if self.keepalived.all_config {
+            source.origin = source.origin.with_all_files();
+        }
         source.strict = self.strict;
         source.half = self.keepalived.half();
         source
@@ -189,19 +194,23 @@ impl Run {
         config: &config::Config,
         source: Source,
         (socket, name): (&Path, Name),
+        identity: Identity,
     ) -> engine::Options {
         let settings = &config.settings;
-        let mut log = self.log(socket, name);
+        let mut log = self.log(socket, name, &identity);
         for place in &mut log.destinations {
             if let Destination::File(file) = place {
                 *file = wherever_we_go(file);
             }
         }
-        let pid_files = self.keepalived.pid_files(name);
+        let pid_files = self.keepalived.pid_files(name, &identity);
         engine::Options {
             source,
             socket: wherever_we_go(socket),
+            identity,
             pid_files: pid_files.iter().map(|file| wherever_we_go(file)).collect(),
+            keep_addresses: self.keepalived.dont_release_vrrp,
+            log_addresses: self.keepalived.address_monitoring,
             ignore_sigint: self.keepalived.ignore_sigint,
             remarks: Vec::new(),
             io: match self.io {
@@ -224,7 +233,7 @@ impl Run {
         }
     }
 
-    fn log(&self, socket: &Path, name: Name) -> log::Options {
+    fn log(&self, socket: &Path, name: Name, identity: &Identity) -> log::Options {
         let keepalived = &self.keepalived;
         let mut destinations = keepalived.destinations(name, socket);
         if !self.log_to.is_empty() {
@@ -238,7 +247,7 @@ impl Run {
         log::Options {
             destinations,
             facility: keepalived.facility(),
-            ident: keepalived.ident(name),
+            ident: keepalived.ident(name, identity),
             level: self.log_level.unwrap_or_else(|| keepalived.level()),
             json: self.log_json,
             syslog_socket: wherever_we_go(&self.syslog_socket),

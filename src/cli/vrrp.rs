@@ -90,6 +90,8 @@ mod tests {
             for_seconds: 187,
             since: "2026-11-23T17:00:00Z".into(),
             master: None,
+            master_priority: 0,
+            held: Vec::new(),
             addresses: vec!["10.0.0.148/32".into()],
             counters: Vec::new(),
         };

@@ -137,6 +137,9 @@ pub const CPUS: usize = 8_192;
 pub const MOST_RT_PRIORITY: i8 = 99;
 /// Longest name of a process: `TASK_COMM_LEN` less the NUL (prctl(2), `PR_SET_NAME`).
 pub const PROCESS_NAME_BYTES: usize = 15;
+/// Longest name of an instance or a network namespace: with what stands around it, it is the name of a file
+/// (`NAME_MAX`, 255 bytes).
+pub const NAME_BYTES: usize = 128;
 /// Longest path: `PATH_MAX` less the NUL (Linux `limits.h`).
 pub const PATH_BYTES: usize = 4_095;
 

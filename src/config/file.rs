@@ -328,12 +328,12 @@ static AROUND: &[Keyword<FileDraft>] = &[
 ];
 
 plain_keywords! { static PROCESS: FileDraft [process];
-    "net_namespace": APPLIED, "the network namespace to run in", text(defaults::PATH_BYTES) => net_namespace;
+    "net_namespace": APPLIED, "the network namespace to run in", file_name(defaults::NAME_BYTES) => net_namespace;
     "net_namespace_ipvs": NO_IPVS, "the network namespace of IPVS's table", names(1) => net_namespace_ipvs;
     "namespace_with_ipsets": NO_IPVS, "ipsets are used within a network namespace, too", flag() => namespace_with_ipsets;
-    "child_wait_time": ONE_PROCESS, "seconds that a stop waits for the child processes", number(&defaults::U32), default(Value::Number(5)) => child_wait_time;
-    "instance": UNAPPLIED, "a name for this process among several", text(defaults::PATH_BYTES) => instance;
-    "use_pid_dir": UNAPPLIED, "files with process ids are in a folder of their own", flag() => use_pid_dir;
+    "child_wait_time": ONE_PROCESS, "seconds that a stop waits for child processes", number(&defaults::U32), default(Value::Number(5)) => child_wait_time;
+    "instance": APPLIED, "a name for this process among several, in the log and in the names of its files", file_name(defaults::NAME_BYTES) => instance;
+    "use_pid_dir": APPLIED, "files with process ids are in /run/keepalived", flag() => use_pid_dir;
     "linkbeat_use_polling": LINKS_ARE_TOLD, "links are polled instead of watched", flag() => linkbeat_use_polling;
 }
 

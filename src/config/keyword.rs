@@ -78,6 +78,8 @@ pub(super) enum Range {
     Choice(&'static [&'static str]),
     /// A word of at most so many bytes.
     Text(usize),
+    /// A word of at most so many bytes that a file or a folder can be called.
+    FileName(usize),
     /// So many words, or fewer, or none.
     Names(usize),
     /// A command, a user and a group.
@@ -95,6 +97,7 @@ impl fmt::Display for Range {
             Self::Time(limits) | Self::Millis(limits) => limits.fmt(f),
             Self::Choice(words) => f.write_str(&any_of(words)),
             Self::Text(most) => write!(f, "at most {most} bytes"),
+            Self::FileName(most) => write!(f, "at most {most} bytes, without a slash"),
             Self::Names(1) => f.write_str("one word or none"),
             Self::Names(most) => write!(f, "up to {most} words"),
             Self::Script => {
@@ -346,6 +349,12 @@ impl Facts {
         self
     }
 
+    /// Its value is a word of at most so many bytes that a file or a folder can be called.
+    pub(super) const fn file_name(mut self, most: usize) -> Self {
+        self.range = Range::FileName(most);
+        self
+    }
+
     /// Its value is so many words, or fewer, or none.
     pub(super) const fn names(mut self, most: usize) -> Self {
         self.range = Range::Names(most);
@@ -546,9 +555,15 @@ impl FromGiven for String {
     fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
         let word = given.stmt.one(drafts)?;
         let most = match given.range {
-            Range::Text(most) => most,
+            Range::Text(most) | Range::FileName(most) => most,
             _ => usize::MAX,
         };
+        let elsewhere = word.text.contains('/') || matches!(word.text.as_str(), "." | "..");
+        if elsewhere && matches!(given.range, Range::FileName(_)) {
+            let message = format!("{} cannot be the name of a file", quoted(&word.text));
+            drafts.push(Draft::warning(word.span, message).hint("the statement is ignored"));
+            return None;
+        }
         if word.text.len() > most {
             let message = format!("{} is longer than {most} bytes", quoted(&word.text));
             drafts.push(Draft::warning(word.span, message).hint("the statement is ignored"));

@@ -16,6 +16,8 @@ pub struct Request<'a> {
     pub id: &'a str,
     /// Where `${_RANDOM}` starts, unless `random_seed` says otherwise: the same seed, the same numbers.
     pub seed: u64,
+    /// Whether each include must be there and be read, whatever `include_check` says: keepalived's `-e`.
+    pub all_files: bool,
     /// Where included files and the variables of the environment come from.
     pub host: &'a dyn Host,
 }
@@ -29,6 +31,7 @@ impl<'a> Request<'a> {
             text,
             id: "",
             seed: 0,
+            all_files: false,
             host: &Nothing,
         }
     }

@@ -453,8 +453,14 @@ pub struct InstanceStatus {
     pub since: String,
     /// The address of the master whose adverts it follows; absent on the master itself.
     pub master: Option<IpAddr>,
+    /// The priority that this master has announced last, 1 to 255; 0 where there is none, and on the master itself.
+    #[serde(default)]
+    pub master_priority: u8,
     /// The virtual addresses, with prefix lengths.
     pub addresses: Vec<String>,
+    /// Those that are on their interfaces now: `ADDRESS/LEN dev INTERFACE`.
+    #[serde(default)]
+    pub held: Vec<String>,
     /// Adverts received and sent, state changes, and each kind of rejected advert.
     pub counters: Vec<NamedCount>,
 }

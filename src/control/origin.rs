@@ -16,6 +16,7 @@ pub struct Origin {
     /// Absolute, as far as the system can say where it is.
     folder: String,
     id: String,
+    all_files: bool,
     seed: u64,
 }
 
@@ -31,6 +32,7 @@ impl Origin {
             file,
             folder,
             id,
+            all_files: false,
             seed,
         }
     }
@@ -38,6 +40,14 @@ impl Origin {
     /// With this configuration id (keepalived's `-i`).
     pub fn with_id(self, id: String) -> Self {
         Self { id, ..self }
+    }
+
+    /// With every included file having to be there and be read (keepalived's `-e`).
+    pub fn with_all_files(self) -> Self {
+        Self {
+            all_files: true,
+            ..self
+        }
     }
 
     /// Another file, with all else alike.
@@ -67,6 +77,7 @@ impl Origin {
             text: &text,
             id: &self.id,
             seed: self.seed,
+            all_files: self.all_files,
             host: &ThisHost,
         }))
     }
@@ -175,6 +186,18 @@ mod tests {
         assert_eq!(parsed.config.global.router_id, Some(format!("r{shown}")));
         let left = origin.with_id("left".to_owned()).read().unwrap();
         assert_eq!(left.config.global.router_id.as_deref(), Some("l"));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn every_file_has_to_be_there_whatever_the_configuration_checks() {
+        let text = "global_defs {\ninclude_check -match\n}\ninclude sub/none\ninclude sub/*.none\n";
+        let folder = folder("all", &[("main", text)]);
+        let origin = Origin::new(folder.join("main"));
+        assert!(!origin.read().unwrap().has_errors());
+        let parsed = origin.with_all_files().read().unwrap();
+        let errors = parsed.report().matches(": error: ").count();
+        assert_eq!(errors, 2, "{}", parsed.report());
         fs::remove_dir_all(folder).unwrap();
     }
 

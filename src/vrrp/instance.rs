@@ -48,6 +48,8 @@ pub(super) struct Instance {
     pub(super) priority: u8,
     /// The router that is MASTER, as far as known; ourselves while MASTER.
     pub(super) master: Option<Ipv4Addr>,
+    /// The priority that the router which is MASTER has announced last. Means nothing unless BACKUP.
+    pub(super) master_priority: u8,
     pub(super) counters: Counters,
     timers: Timers,
     weight: i32,
@@ -77,6 +79,7 @@ impl Instance {
             since: now,
             priority: settings.priority,
             master: None,
+            master_priority: 0,
             counters: Counters::default(),
             timers: Timers::default(),
             weight: 0,
@@ -302,7 +305,13 @@ impl Instance {
     }
 
     /// MASTER to BACKUP because a better router was heard. RFC 3768 §6.4.3.
-    fn give_way(&mut self, now: Instant, to: Ipv4Addr, why: Event, out: &mut Actions) {
+    fn give_way(
+        &mut self,
+        now: Instant,
+        (to, priority): (Ipv4Addr, u8),
+        why: Event,
+        out: &mut Actions,
+    ) {
         self.log(out, why);
         if self.settings.higher_prio_send_advert {
             self.send(self.priority, out);
@@ -310,6 +319,7 @@ impl Instance {
         self.log(out, Event::EnteringBackup);
         self.withdraw(out);
         self.master = Some(to);
+        self.master_priority = priority;
         self.restart_master_down(now);
         self.enter(now, State::Backup, out);
     }
@@ -396,6 +406,7 @@ impl Instance {
             return;
         }
         self.master = Some(from);
+        self.master_priority = priority;
         self.restart_master_down(now);
     }
 
@@ -439,7 +450,7 @@ impl Instance {
         if priority > ours {
             self.give_way(
                 now,
-                from,
+                (from, priority),
                 Event::HigherPriority {
                     from,
                     priority,
@@ -448,7 +459,8 @@ impl Instance {
                 out,
             );
         } else if priority == ours && Some(from) > self.settings.primary {
-            self.give_way(now, from, Event::HigherAddress { from, priority }, out);
+            let why = Event::HigherAddress { from, priority };
+            self.give_way(now, (from, priority), why, out);
         } else {
             let event = Event::LowerPriority {
                 from,

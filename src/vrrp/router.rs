@@ -86,6 +86,8 @@ pub struct Status<'a> {
     pub since: Instant,
     /// Address of the MASTER as far as known; our own while MASTER.
     pub master: Option<Ipv4Addr>,
+    /// The priority that the MASTER has announced last; 0 where there is none, and while MASTER.
+    pub master_priority: u8,
     /// The counters.
     pub counters: &'a Counters,
 }
@@ -290,6 +292,10 @@ impl Router {
             base_priority: instance.settings.priority,
             since: instance.since,
             master: instance.master,
+            master_priority: match instance.state {
+                State::Backup if instance.master.is_some() => instance.master_priority,
+                _ => 0,
+            },
             counters: &instance.counters,
         })
     }

@@ -97,8 +97,10 @@ fn turn(health: &mut Health, now: Instant, answer: impl Fn(u8) -> ProbeResult) -
     texts(health)
 }
 
+/// Without those of checkers that start, which `checkers_that_start_are_told_of` is about.
 fn texts(health: &mut Health) -> Vec<String> {
     std::iter::from_fn(|| health.poll_event())
+        .filter(|event| !matches!(event, Event::Activated { .. }))
         .map(|event| event.to_string())
         .collect()
 }
@@ -109,6 +111,34 @@ fn members(health: &Health) -> Vec<u32> {
         .filter(|(id, _)| pool.in_pool(*id))
         .map(|(id, _)| id.0)
         .collect()
+}
+
+#[test]
+fn checkers_that_start_are_told_of() {
+    let mut health = Health::new(1);
+    let mut activated = |settings: &VirtualSettings| {
+        health.apply(at(0), std::slice::from_ref(settings));
+        let events = std::iter::from_fn(|| health.poll_event());
+        let activated = events.filter(|event| matches!(event, Event::Activated { .. }));
+        let texts: Vec<String> = activated.map(|event| event.to_string()).collect();
+        texts
+    };
+    let mut settings = pair();
+    settings.reals.push(RealSettings {
+        checkers: Vec::new(),
+        ..real(2, "10.0.0.139:80")
+    });
+    let line = |last| {
+        format!(
+            "Activating healthchecker for service [10.0.0.{last}]:tcp:80 for VS [10.0.0.148]:tcp:80"
+        )
+    };
+    assert_eq!(activated(&settings), [line(137), line(138)]);
+    assert_eq!(activated(&settings), [""; 0], "nothing is new");
+    settings.reals[1].checkers[0].retry = 3;
+    assert_eq!(activated(&settings), [""; 0], "it asks the same");
+    settings.reals[1].checkers = vec![checker("10.0.0.138:8080")];
+    assert_eq!(activated(&settings), [line(138)]);
 }
 
 #[test]

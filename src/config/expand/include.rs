@@ -129,7 +129,12 @@ impl Checks {
 impl Expander<'_> {
     /// Reads what the pattern names.
     pub(super) fn include(&mut self, checks: Checks, pattern: &Text, depth: usize) {
-        let checks = self.checks.and(checks);
+        let all_files = self.request.all_files;
+        let checks = if all_files {
+            ALL
+        } else {
+            self.checks.and(checks)
+        };
         let place = pattern.place(0, pattern.len());
         let shown = String::from_utf8_lossy(pattern.bytes()).into_owned();
         if shown.len() > LONGEST_PATH {
@@ -176,7 +181,11 @@ impl Expander<'_> {
             "there is no such file"
         };
         if refused {
-            let hint = "its include is told to check this";
+            let hint = if all_files {
+                "every file that is included has to be there"
+            } else {
+                "its include is told to check this"
+            };
             self.drafts.push(Draft::error(place, message).hint(hint));
         } else if !wild {
             let mut draft = Draft::warning(place, message);

@@ -78,17 +78,17 @@ plain_keywords! { pub(super) static FILES: GlobalDraft [global.files];
     "umask": APPLIED, "permissions that files which are written do not get", words("a number, octal with a 0 in front, or bits like IRGRP|IROTH"), default(Value::Word("what the caller has")) => umask;
     "random_seed": APPLIED, "the start of ${_RANDOM}; default the time", number(&defaults::U32) => random_seed;
     "reload_check_config": ALWAYS_CHECKED, "a reload tries the configuration first", names(1) => reload_check_config;
-    "reload_time_file": UNAPPLIED, "a file with the time of the next reload", text(defaults::PATH_BYTES) => reload_time_file;
-    "reload_repeat": UNAPPLIED, "that file counts more than once", flag() => reload_repeat;
-    "reload_file": UNAPPLIED, "a file that exists while a reload reads", names(1) => reload_file;
+    "reload_time_file": APPLIED, "a file with the time of the next reload: HH:MM:SS, with [YY]YY-MM-DD in front if need be, and Z behind for UTC", text(defaults::PATH_BYTES) => reload_time_file;
+    "reload_repeat": APPLIED, "that file is not removed at the reload; without a date it counts every day", flag() => reload_repeat;
+    "reload_file": APPLIED, "a file that exists while a reload reads; default keepalived.reload in the folder of the files with process ids", names(1) => reload_file;
     "include_check": APPLIED, "which missing includes are wrong: read, match, wildcard_match, brace_match; nothing means all", names(8) => include_check;
-    "config_save_dir": UNAPPLIED, "where each configuration is kept", text(defaults::PATH_BYTES) => config_save_dir;
+    "config_save_dir": APPLIED, "a folder where each configuration that runs is kept, passwords masked", text(defaults::PATH_BYTES) => config_save_dir;
     "tmp_config_directory": IN_MEMORY, "where the configuration is copied to while it is read", text(defaults::PATH_BYTES) => tmp_config_directory;
-    "data_use_instance": UNAPPLIED, "names of dumps carry the name of this process", boolean() => data_use_instance;
-    "json_version": UNAPPLIED, "the form of the JSON dump", number(&defaults::JSON_VERSION), default(Value::Number(1)) => json_version;
-    "state_dump_file": UNAPPLIED, "where the state is written to", text(defaults::PATH_BYTES) => state_dump_file;
-    "stats_dump_file": UNAPPLIED, "where the statistics are written to", text(defaults::PATH_BYTES) => stats_dump_file;
-    "json_dump_file": UNAPPLIED, "where the JSON dump is written to", text(defaults::PATH_BYTES) => json_dump_file;
+    "data_use_instance": APPLIED, "the name of the file with the state carries the network namespace and the instance", boolean() => data_use_instance;
+    "json_version": APPLIED, "the form of the JSON dump: 1 = a list of instances, 2 = an object with that list as `vrrp`", number(&defaults::JSON_VERSION), default(Value::Number(1)) => json_version;
+    "state_dump_file": APPLIED, "where the state is written to; default keepalived.data beside the control socket", text(defaults::PATH_BYTES) => state_dump_file;
+    "stats_dump_file": APPLIED, "where the statistics are written to; default keepalived.stats beside the control socket", text(defaults::PATH_BYTES) => stats_dump_file;
+    "json_dump_file": APPLIED, "where the JSON dump is written to; default keepalived.json beside the control socket", text(defaults::PATH_BYTES) => json_dump_file;
 }
 
 plain_keywords! { pub(super) static PROCESSES: GlobalDraft [global.processes];

@@ -182,7 +182,7 @@ fn sample(block: &str, facts: &Facts, n: u64) -> Option<String> {
         ),
         Range::Millis(limits) => time(limits.least.as_micros(), limits.most.as_micros(), n, 1_000),
         Range::Choice(words) => words[usize::try_from(n).unwrap_or(0) % words.len()].to_owned(),
-        Range::Text(_) => format!("t{}", n % 99),
+        Range::Text(_) | Range::FileName(_) => format!("t{}", n % 99),
         Range::Names(most) => {
             let many = usize::try_from(n).unwrap_or(0) % most + 1;
             vec!["w"; many].join(" ")
@@ -308,8 +308,24 @@ fn plain_values_that_nobody_reads_are_not_called_applied() {
     let config = Config::default();
     let global = config.global.plain().map(|(name, _)| name);
     let plain = global.chain(config.process.plain().into_iter().map(|(name, _)| name));
-    // These are read at the start, or while the file is.
-    let mut read = vec!["umask", "net_namespace", "random_seed", "include_check"];
+    // These are read at the start or while the file is, or by who writes files and who reloads.
+    let mut read = vec![
+        "umask",
+        "net_namespace",
+        "random_seed",
+        "include_check",
+        "instance",
+        "use_pid_dir",
+        "reload_time_file",
+        "reload_repeat",
+        "reload_file",
+        "config_save_dir",
+        "data_use_instance",
+        "json_version",
+        "state_dump_file",
+        "stats_dump_file",
+        "json_dump_file",
+    ];
     // By `control::scripts` and `control::engine::priorities`, each with tests of its own.
     read.extend(
         "script_user enable_script_security set_supplementary_groups use_symlink_paths \

@@ -33,6 +33,7 @@ impl Desk {
             text,
             id: "one",
             seed: 7,
+            all_files: false,
             host: self,
         })
     }

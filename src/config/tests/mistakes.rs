@@ -27,6 +27,24 @@ fn a_wrong_value_leaves_the_one_before_it() {
 }
 
 #[test]
+fn a_name_for_files_leads_to_no_other_folder() {
+    for keyword in ["instance", "net_namespace"] {
+        for name in ["../x", "a/b", "..", "."] {
+            let text = format!("{keyword} {name}\n{}", instance(""));
+            let parsed = parse("f", text.as_bytes());
+            let process = &parsed.config.process;
+            assert_eq!((&process.instance, &process.net_namespace), (&None, &None));
+            let found = said(&text);
+            let why = format!("`{name}` cannot be the name of a file");
+            assert!(found[0].contains(&why), "{found:?}");
+        }
+        let process = config(&format!("{keyword} a.b\n{}", instance(""))).process;
+        let given = process.instance.or(process.net_namespace);
+        assert_eq!(given.as_deref(), Some("a.b"));
+    }
+}
+
+#[test]
 fn a_router_without_addresses_is_one_of_ipv4() {
     let text = instance("") + "vrrp_instance W {\ninterface eth0\nvirtual_router_id 7\n}\n";
     let found = said(&text);

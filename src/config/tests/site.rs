@@ -46,6 +46,7 @@ fn site(id: &str) -> Parsed {
         folder: "",
         id,
         seed: 0,
+        all_files: false,
         host: &Files,
     })
 }

@@ -48,6 +48,7 @@ const fn said(event: &Event) -> Said<'_> {
         Event::ProbeFailed { name, .. } | Event::ProbeDeferred { name, .. } => {
             (Some(name), None, None)
         }
+        Event::Activated { name, vs, .. } => (Some(name), Some(vs), None),
         Event::CheckerUp { name, .. } => (Some(name), None, Some(true)),
         Event::CheckerDown { name, .. } => (Some(name), None, Some(false)),
         Event::RealUp { name, vs, .. } => (Some(name), Some(vs), Some(true)),
@@ -71,6 +72,7 @@ const fn said(event: &Event) -> Said<'_> {
 
 const fn level_and_name(event: &Event) -> (Level, &'static str) {
     match event {
+        Event::Activated { .. } => (Level::Info, "checker_activated"),
         Event::ProbeFailed { .. } => (Level::Warning, "probe_failed"),
         Event::CheckerUp { .. } => (Level::Info, "checker_up"),
         Event::CheckerDown { .. } => (Level::Warning, "checker_down"),

@@ -1,4 +1,4 @@
-//! For programs: the array that keepalived writes, by its names. The password is not in it.
+//! For programs: what keepalived writes, by its names. A password is masked.
 
 use std::time::SystemTime;
 
@@ -6,18 +6,26 @@ use serde_json::{Map, Value, json};
 
 use super::{Snapshot, text};
 use crate::{
-    config::{Authentication, InitialState, VirtualAddress, VrrpInstance, VrrpVersion},
+    config::{
+        Authentication, InitialState, NotifyEvent, VirtualAddress, VrrpInstance, VrrpVersion,
+    },
     control::api::InstanceStatus,
 };
 
-/// The instances: `[{"data": {…}, "stats": {…}}, …]`.
+/// The instances: `[{"data": {…}, "stats": {…}}, …]`, or in version 2 (`json_version`) an object that has this list as
+/// `vrrp`.
 pub(super) fn vrrp(snapshot: &Snapshot) -> String {
     let instances = snapshot.instances.iter().map(|status| {
         let mut all = snapshot.config.vrrp_instances.iter();
         let config = all.find(|one| one.name == status.name);
         json!({ "data": data(status, config), "stats": statistics(status) })
     });
-    let mut text = Value::Array(instances.collect()).to_string();
+    let list = Value::Array(instances.collect());
+    let all = match snapshot.config.global.files.json_version {
+        Some(2) => json!({ "vrrp": list }),
+        _ => list,
+    };
+    let mut text = all.to_string();
     text.push('\n');
     text
 }
@@ -31,20 +39,24 @@ fn data(status: &InstanceStatus, config: Option<&VrrpInstance>) -> Value {
         "vrid": status.vrid,
         "state": number(&status.state),
         "effective_priority": status.priority,
+        "master_priority": status.master_priority,
         "vipset": status.state == "MASTER",
-        "last_transition": since.unwrap_or_default().as_secs(),
+        "last_transition": since.unwrap_or_default().as_secs_f64(),
     });
     if let (Value::Object(data), Some(config)) = (&mut data, config) {
-        data.extend(settings(config));
+        data.extend(settings(config, status));
     }
     data
 }
 
-/// What the configuration says of an instance.
-fn settings(config: &VrrpInstance) -> Map<String, Value> {
+/// What the configuration says of an instance. keepalived writes some of what is on or off as a number.
+fn settings(config: &VrrpInstance, status: &InstanceStatus) -> Map<String, Value> {
     let garp = &config.garp;
     let interval = config.advert_int.as_secs_f64();
-    let addresses = |vips: &[VirtualAddress]| vips.iter().map(text::address).collect::<Vec<_>>();
+    let vmac = config.use_vmac.as_ref().map(|vmac| {
+        let usual = || format!("vrrp.{}", config.virtual_router_id);
+        vmac.name.clone().unwrap_or_else(usual)
+    });
     let settings = json!({
         "base_priority": config.priority,
         "wantstate": match config.initial_state {
@@ -55,14 +67,20 @@ fn settings(config: &VrrpInstance) -> Map<String, Value> {
             VrrpVersion::V2 => 2,
             VrrpVersion::V3 => 3,
         },
+        "strict_mode": u8::from(config.strict_mode),
+        "vmac_ifname": vmac.unwrap_or_default(),
         "adver_int": interval,
         "master_adver_int": interval,
+        "accept": u8::from(config.accept),
         "nopreempt": !config.preempt,
         "preempt_delay": config.preempt_delay.as_secs_f64(),
-        "dont_track_primary": config.dont_track_primary,
-        "skip_check_adv_addr": config.skip_check_adv_addr,
-        "lower_prio_no_advert": config.lower_prio_no_advert,
-        "higher_prio_send_advert": config.higher_prio_send_advert,
+        "promote_secondaries": config.further.promote_secondaries,
+        "dont_track_primary": u8::from(config.dont_track_primary),
+        "skip_check_adv_addr": u8::from(config.skip_check_adv_addr),
+        "lower_prio_no_advert": u8::from(config.lower_prio_no_advert),
+        "higher_prio_send_advert": u8::from(config.higher_prio_send_advert),
+        "smtp_alert": config.further.smtp_alert == Some(true),
+        "notify_deleted": config.further.notify_deleted,
         "garp_delay": garp.master_delay.as_secs(),
         "garp_rep": garp.master_repeat,
         "garp_refresh": garp.master_refresh.as_secs(),
@@ -74,12 +92,51 @@ fn settings(config: &VrrpInstance) -> Map<String, Value> {
             Some(Authentication::Pass(_)) => 1,
             Some(Authentication::Ah(_)) => 2,
         },
-        "vips": addresses(&config.virtual_ipaddress),
-        "evips": addresses(&config.virtual_ipaddress_excluded),
     });
-    match settings {
+    let mut settings = match settings {
         Value::Object(settings) => settings,
         _ => Map::new(),
+    };
+    if config.authentication.is_some() {
+        settings.insert("auth_data".to_owned(), json!("****"));
+    }
+    for script in &config.notify {
+        if let Some(name) = script_name(script.event) {
+            settings.insert(name.to_owned(), json!(script.command));
+        }
+    }
+    // Of these keepalived leaves out what is empty.
+    let addresses = |vips: &[VirtualAddress]| {
+        let shown = vips.iter().map(|vip| text::address(vip, status));
+        shown.collect::<Vec<String>>()
+    };
+    let tracked = config.track_interface.iter();
+    let tracked = tracked.map(|one| one.interface.clone());
+    for (name, list) in [
+        ("vips", addresses(&config.virtual_ipaddress)),
+        ("evips", addresses(&config.virtual_ipaddress_excluded)),
+        ("track_ifp", tracked.collect()),
+    ] {
+        if !list.is_empty() {
+            settings.insert(name.to_owned(), json!(list));
+        }
+    }
+    settings
+}
+
+/// keepalived's name of a script.
+const fn script_name(event: NotifyEvent) -> Option<&'static str> {
+    match event {
+        NotifyEvent::Any => Some("script"),
+        NotifyEvent::Master => Some("script_master"),
+        NotifyEvent::Backup => Some("script_backup"),
+        NotifyEvent::Fault => Some("script_fault"),
+        NotifyEvent::Stop => Some("script_stop"),
+        NotifyEvent::Deleted => Some("script_deleted"),
+        NotifyEvent::MasterRxLowerPri => Some("script_master_rx_lower_pri"),
+        NotifyEvent::Up | NotifyEvent::Down | NotifyEvent::QuorumUp | NotifyEvent::QuorumDown => {
+            None
+        }
     }
 }
 
@@ -128,7 +185,7 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let text = "vrrp_instance VI_1 {\nstate MASTER\ninterface eth0\nvirtual_router_id 51\npriority 150\n\
-                    advert_int 1\nauthentication {\nauth_type PASS\nauth_pass S3cr3t\n}\n\
+                    advert_int 1\nnotify_master \"/bin/true now\"\nauthentication {\nauth_type PASS\nauth_pass S3cr3t\n}\n\
                     virtual_ipaddress {\n10.0.0.9\n10.0.0.10/24 dev eth1 scope link\n}\n}\n";
         let parsed = parse("f", text.as_bytes());
         assert!(!parsed.has_errors(), "{}", parsed.report());
@@ -147,7 +204,9 @@ mod tests {
             for_seconds: 3,
             since: "2026-11-23T17:00:00Z".into(),
             master: None,
+            master_priority: 0,
             addresses: Vec::new(),
+            held: vec!["10.0.0.9/32 dev eth0".into()],
             counters: vec![
                 count("adverts-sent", 61),
                 count("became-master", 1),
@@ -178,22 +237,58 @@ mod tests {
             ("adver_int", json!(1.0)),
             ("nopreempt", json!(false)),
             ("ifp_ifname", json!("eth0")),
-            ("last_transition", json!(1_795_453_200)),
+            ("last_transition", json!(1_795_453_200.0)),
+            ("master_priority", json!(0)),
+            ("dont_track_primary", json!(0)),
+            ("accept", json!(1)),
+            ("smtp_alert", json!(false)),
+            ("auth_data", json!("****")),
+            ("script_master", json!("/bin/true now")),
             ("garp_delay", json!(5)),
             ("auth_type", json!(1)),
             (
                 "vips",
                 json!([
-                    "10.0.0.9/32 dev eth0 scope global",
+                    "10.0.0.9 dev eth0 scope global set",
                     "10.0.0.10/24 dev eth1 scope link"
                 ]),
             ),
         ] {
             assert_eq!(one["data"][name], value, "{name}");
         }
+        // All that keepalived 2.2.7 writes of such an instance.
+        for name in [
+            "strict_mode",
+            "vmac_ifname",
+            "garp_refresh",
+            "garp_rep",
+            "garp_refresh_rep",
+            "garp_lower_prio_delay",
+            "garp_lower_prio_rep",
+            "lower_prio_no_advert",
+            "higher_prio_send_advert",
+            "vipset",
+            "promote_secondaries",
+            "master_adver_int",
+            "preempt_delay",
+            "notify_deleted",
+            "skip_check_adv_addr",
+        ] {
+            assert!(!one["data"][name].is_null(), "{name}");
+        }
+        assert!(one["data"]["evips"].is_null(), "it has none");
         assert_eq!(one["stats"]["advert_sent"], 61);
         assert_eq!(one["stats"]["auth_failure"], 7);
         assert_eq!(one["stats"]["advert_rcvd"], 0);
+    }
+
+    #[test]
+    fn version_2_has_the_list_in_an_object() {
+        let mut second = snapshot();
+        Arc::make_mut(&mut second.config).global.files.json_version = Some(2);
+        let [first, second] =
+            [snapshot(), second].map(|one| serde_json::from_str::<Value>(&vrrp(&one)).unwrap());
+        assert_eq!(second, json!({ "vrrp": first }));
     }
 
     #[test]
@@ -209,7 +304,7 @@ mod tests {
             "   Priority = 150",
             "   Gratuitous ARP delay = 5",
             "   Virtual IP (2):",
-            "     10.0.0.9/32 dev eth0 scope global",
+            "     10.0.0.9 dev eth0 scope global set",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

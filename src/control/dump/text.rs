@@ -77,14 +77,15 @@ fn instance(text: &mut Text, status: &InstanceStatus, config: Option<&VrrpInstan
         if !vips.is_empty() {
             text.line(format_args!("   {label} ({}):", vips.len()));
             for vip in vips {
-                text.line(format_args!("     {}", address(vip)));
+                text.line(format_args!("     {}", address(vip, status)));
             }
         }
     }
 }
 
-/// An address as `ip address` shows it: `10.0.0.9/32 dev eth0 scope global`.
-pub(super) fn address(vip: &VirtualAddress) -> String {
+/// An address as keepalived writes it: `10.0.0.9 dev eth0 scope global set`. A length is that of a network, and the
+/// last word is there while the address is on its interface.
+pub(super) fn address(vip: &VirtualAddress, status: &InstanceStatus) -> String {
     let scope = match vip.scope {
         0 => "global".to_owned(),
         200 => "site".to_owned(),
@@ -92,7 +93,20 @@ pub(super) fn address(vip: &VirtualAddress) -> String {
         254 => "host".to_owned(),
         number => number.to_string(),
     };
-    format!("{} dev {} scope {scope}", vip.prefix, vip.dev)
+    let (prefix, dev) = (vip.prefix, &vip.dev);
+    let is_host = prefix.len() == if prefix.addr().is_ipv4() { 32 } else { 128 };
+    let shown = if is_host {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
+    };
+    let place = format!("{prefix} dev {dev}");
+    let set = if status.held.contains(&place) {
+        " set"
+    } else {
+        ""
+    };
+    format!("{shown} dev {dev} scope {scope}{set}")
 }
 
 fn virtual_server(text: &mut Text, service: &ServiceStatus) {

@@ -1,6 +1,6 @@
 //! A configuration made to run: at the start from nothing, and at a reload.
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::SystemTime};
 
 use super::{
     super::{
@@ -8,6 +8,7 @@ use super::{
         api::{ReloadReport, Response},
         forwarding::{Forwarding, View, data_plane::Calls},
         log::{Level, Line, Room},
+        reload_time::{Settings, Told},
     },
     Engine, Options, Trouble, parts,
     reload::{Fresh, Refusal},
@@ -193,12 +194,45 @@ impl Engine {
             _ => {}
         }
         self.open_late(now);
+        self.follow_files();
         self.say(Level::Notice, "reload: done");
         self.tell_reloaders(&Response::Reload(ReloadReport {
             changes,
             findings: findings.into_iter().map(|line| line.text).collect(),
         }));
         Some(replaced)
+    }
+
+    /// Keeps the configuration that runs now, and looks at the file that tells when it is to be read anew, as far as it
+    /// asks for that.
+    pub(super) fn follow_files(&mut self) {
+        let files = &self.config.global.files;
+        let folder = self
+            .options
+            .socket
+            .parent()
+            .unwrap_or_else(|| Path::new("."));
+        let time = files.reload_time_file.as_ref().map(|file| Settings {
+            path: folder.join(file),
+            repeat: files.reload_repeat,
+        });
+        let kept = self.dumps.keep(&self.config);
+        for line in [kept, self.reload_time.set(time)]
+            .into_iter()
+            .filter_map(Result::err)
+        {
+            self.say(Level::Error, line);
+        }
+    }
+
+    /// Reads the configuration anew if it is time.
+    pub(super) fn drive_reload_time(&mut self) {
+        while let Some(told) = self.reload_time.poll() {
+            match told {
+                Told::Line(line) => self.say_line(&line),
+                Told::Reload => self.begin_reload(None),
+            }
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal) {

@@ -6,11 +6,13 @@
 //! Each part (forwarding, checks, VRRP, the control socket, the reader of the configuration) is driven
 //! alike: `handle_*` with what happened, `drive` when something is due, `poll_timeout` for when that is.
 
+mod address_log;
 mod answers;
 mod apply;
 mod herald;
 mod priorities;
 mod reload;
+mod reload_file;
 mod signals;
 mod start;
 mod token;
@@ -30,7 +32,9 @@ use hdrhistogram::Histogram;
 use mio::{Events, Poll, Registry};
 use signal_hook_mio::v1_0::Signals;
 
-use self::{herald::Herald, priorities::Priorities, reload::Reload, token::Part};
+use self::{
+    address_log::AddressLog, herald::Herald, priorities::Priorities, reload::Reload, token::Part,
+};
 use super::{
     admin::{AdminSocket, Ticket, enquiries::Enquiries},
     checks::Checks,
@@ -40,10 +44,12 @@ use super::{
         data_plane::{IoWish, XdpWish, raise_limits},
         placement::CpuList,
     },
+    identity::Identity,
     load::Source,
     lock_file::{self, LockFile},
     log::{self, Level, Line, Log, Room},
     pid_files::PidFiles,
+    reload_time::ReloadTime,
     repeats::{Repeats, Reports},
     scripts::{self, Stops},
     vrrp::{Env, Vrrp, last_will},
@@ -76,8 +82,15 @@ pub struct Options {
     pub source: Source,
     /// The control socket; a lock file is beside it, and what signals ask for is written there.
     pub socket: PathBuf,
+    /// What tells this daemon from others on the machine.
+    pub identity: Identity,
     /// Files to hold the process id while it runs, mode 0644. Default none.
     pub pid_files: Vec<PathBuf>,
+    /// Whether virtual addresses stay when it is told to stop, and no other router is told that it stops
+    /// (keepalived's `-V`). Default false.
+    pub keep_addresses: bool,
+    /// Whether each address that comes to an interface or goes from one is logged (keepalived's `-a`). Default false.
+    pub log_addresses: bool,
     /// Whether SIGINT does nothing, for a debugger. Default false.
     pub ignore_sigint: bool,
     /// Lines that the log begins with: what there is to say about the configuration.
@@ -165,6 +178,15 @@ fn claim(options: &Options) -> Result<(InstanceLock, Signals, Stops, PidFiles), 
     let failed = |error| format!("catching signals: {error}");
     let signals = signals::catch().map_err(failed)?;
     let stops = Stops::notice(options.ignore_sigint).map_err(failed)?;
+    let pid_folder = options.identity.pid_folder();
+    if options
+        .pid_files
+        .iter()
+        .any(|file| file.starts_with(&pid_folder))
+    {
+        lock_file::make_folder(&pid_folder)
+            .map_err(|error| format!("creating {}: {error}", pid_folder.display()))?;
+    }
     let pid_files = PidFiles::write(&options.pid_files)?;
     Ok((lock, signals, stops, pid_files))
 }
@@ -214,7 +236,10 @@ struct Engine {
     forwarding: Forwarding,
     checks: Checks,
     reload: Reload,
+    reload_time: ReloadTime,
     dumps: Dumps,
+    /// Present if changes of addresses are logged.
+    address_log: Option<AddressLog>,
     herald: Herald,
     /// Who has asked for the reload that is under way.
     reloaders: Vec<Ticket>,
@@ -309,6 +334,7 @@ impl Engine {
             self.notified = self.handle_notifications(now, wall);
         }
         let more = more | self.notified | self.drive_checks(now, wall);
+        self.drive_reload_time();
         self.drive_reload(now, wall);
         self.drive_dumps();
         self.finish_to_open(now, wall);
@@ -481,6 +507,11 @@ impl Engine {
         touched: &mut BTreeSet<u32>,
     ) {
         self.forwarding.handle_notification(now, event);
+        if let Some(log) = &mut self.address_log
+            && let Some(line) = log.line(event)
+        {
+            (self.log).say((now, wall), Room::Vrrp, Level::Info, line);
+        }
         match event {
             monitor::Event::Link(link) => {
                 self.with_vrrp((now, wall), |vrrp, env| vrrp.handle_link(env, link));
@@ -556,14 +587,17 @@ impl Engine {
     fn stop(mut self) -> Ended {
         let (now, wall) = (clock::now(), clock::wall());
         self.herald.stopping();
-        self.say(Level::Notice, "stopping");
-        self.vrrp.stop(now);
-        self.carry_out(now, wall);
+        self.say(Level::Notice, "Stopping");
+        if !self.options.keep_addresses {
+            self.vrrp.stop(now);
+            self.carry_out(now, wall);
+        }
         let ((forwarding, _), mut view) = parts(&mut self, now, wall);
         if let Err(error) = forwarding.stop(&mut view) {
             self.failure = self.failure.take().or(Some(error));
         }
-        self.say(Level::Notice, "stopped");
+        let program = self.options.log.ident.program();
+        self.say(Level::Notice, format_args!("Stopped {program}"));
         if let Err(error) = self.guardian.goodbye() {
             let now = (clock::now(), clock::wall());
             let text = format_args!("the guardian: {error}");

@@ -2,14 +2,17 @@
 //! one takes longer to read than an advert may be late.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
 };
 
-use super::super::{
-    load::Source,
-    log::{Level, Line},
-    scripts,
+use super::{
+    super::{
+        load::Source,
+        log::{Level, Line},
+        scripts,
+    },
+    reload_file::ReloadFile,
 };
 use crate::{
     config::{self, Config, Diff},
@@ -62,9 +65,28 @@ struct Reading {
     replaced: mpsc::Sender<Arc<Config>>,
 }
 
+/// Where the `reload_file` of a configuration is.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// What relative paths count from.
+    pub(super) folder: PathBuf,
+    /// The file, where the configuration does not name it.
+    pub(super) usual: PathBuf,
+}
+
+impl Places {
+    /// The file, if the configuration asks for it.
+    fn file(&self, config: &Config) -> Option<PathBuf> {
+        let told = config.global.files.reload_file.as_ref()?;
+        let named = told.first().map(|path| self.folder.join(path));
+        Some(named.unwrap_or_else(|| self.usual.clone()))
+    }
+}
+
 /// The reader of the configuration file.
 pub(super) struct Reload {
     source: Source,
+    places: Places,
     call: Call,
     reading: Option<Reading>,
     /// It was asked for while one was under way, which may have read the file before it was changed.
@@ -73,9 +95,10 @@ pub(super) struct Reload {
 
 impl Reload {
     /// Reads `source` when it is told to; `call` tells the control thread that something was read.
-    pub(super) const fn new(source: Source, call: Call) -> Self {
+    pub(super) const fn new(source: Source, places: Places, call: Call) -> Self {
         Self {
             source,
+            places,
             call,
             reading: None,
             again: false,
@@ -108,9 +131,11 @@ impl Reload {
             Arc::clone(&self.call),
             Arc::clone(running),
         );
+        let file = self.places.file(&running);
         let read = move || {
+            let outcome = read_marked(&source, file, &running);
             // Nobody listens any more when the daemon stops.
-            let _ = sender.send(read(&source, &running));
+            let _ = sender.send(outcome);
             drop(running);
             call();
             drop(retired.recv());
@@ -144,6 +169,24 @@ impl Reload {
         }
         std::mem::take(&mut self.again)
     }
+}
+
+/// Reads the configuration while this file is there. What is wrong with that is said with what there is to say about
+/// the configuration.
+fn read_marked(source: &Source, file: Option<PathBuf>, running: &Config) -> Result<Fresh, Refusal> {
+    let (made, refused) = match file.map(ReloadFile::make) {
+        Some(Ok(file)) => (Some(file), None),
+        Some(Err(why)) => (None, Some(why)),
+        None => (None, None),
+    };
+    let mut outcome = read(source, running);
+    let left = made.and_then(|file| file.remove().err());
+    let lines = match &mut outcome {
+        Ok(fresh) => &mut fresh.findings,
+        Err(refusal) => &mut refusal.lines,
+    };
+    lines.extend(refused.into_iter().chain(left).map(error));
+    outcome
 }
 
 fn read(source: &Source, running: &Config) -> Result<Fresh, Refusal> {
@@ -186,7 +229,14 @@ mod tests {
         let file = std::env::temp_dir().join(format!("xvs-reload-{}-{name}", std::process::id()));
         let (sender, called) = channel();
         let call = move || sender.send(()).unwrap_or_default();
-        (Reload::new(Source::of(file), Arc::new(call)), called)
+        let places = Places {
+            folder: std::env::temp_dir(),
+            usual: file.with_extension("usual"),
+        };
+        (
+            Reload::new(Source::of(file), places, Arc::new(call)),
+            called,
+        )
     }
 
     fn outcome(reload: &mut Reload, called: &Receiver<()>) -> Result<Fresh, Refusal> {
@@ -212,6 +262,44 @@ mod tests {
         let same = outcome(&mut reload, &called).unwrap();
         assert!(same.diff.changes.is_empty());
         assert!(reload.retire(Some(same.config)));
+        fs::remove_file(reload.file()).unwrap();
+    }
+
+    #[test]
+    fn the_reload_file_is_there_while_the_configuration_is_read() {
+        let (mut reload, called) = reader("marked");
+        let own = format!("xvs-reload-{}-own", std::process::id());
+        for (told, path) in [
+            (Some(vec![]), Some(reload.places.usual.clone())),
+            (
+                Some(vec![own.clone()]),
+                Some(std::env::temp_dir().join(own)),
+            ),
+            (None, None),
+        ] {
+            let mut config = Config::default();
+            config.global.files.reload_file = told;
+            assert_eq!(reload.places.file(&config), path);
+            let Some(path) = path else { continue };
+            fs::write(&path, "the configuration is being changed").unwrap();
+            // A file that is not there, or not cut to nothing, would be complained of.
+            let text = format!("include {}\n{SERVER}", path.display());
+            fs::write(reload.file(), text).unwrap();
+            reload.begin(&Arc::new(config)).unwrap();
+            let fresh = outcome(&mut reload, &called).unwrap();
+            assert!(fresh.findings.is_empty(), "{:?}", fresh.findings);
+            assert!(!path.exists(), "it is removed when all is read");
+            reload.retire(None);
+        }
+        let mut config = Config::default();
+        config.global.files.reload_file = Some(vec!["/no/such/file".into()]);
+        reload.begin(&Arc::new(config)).unwrap();
+        let fresh = outcome(&mut reload, &called).unwrap();
+        // The file that the configuration includes was not made this time.
+        let said = fresh.findings.iter().map(|line| line.text.as_str());
+        let said: Vec<&str> = said.collect();
+        assert!(said[0].ends_with("there is no such file"), "{said:?}");
+        assert!(said[1].contains("/no/such/file: No such file"), "{said:?}");
         fs::remove_file(reload.file()).unwrap();
     }
 

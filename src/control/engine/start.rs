@@ -20,13 +20,15 @@ use super::{
         forwarding::Forwarding,
         lock_file::LockFile,
         log::{Level, Log, Room},
+        reload_time::ReloadTime,
         repeats::{Repeats, Reports},
         vrrp::Vrrp,
     },
     Engine, HOUSEKEEPING, Options,
+    address_log::AddressLog,
     herald::Herald,
     priorities::Priorities,
-    reload::Reload,
+    reload::{Places, Reload},
     token::Part,
 };
 use crate::{
@@ -117,7 +119,7 @@ impl Engine {
             .map_err(failed("watching the guardian"))?;
         let netlink = Netlink::open().map_err(|error| error.to_string())?;
         let (now, wall) = (clock::now(), clock::wall());
-        let text = format_args!("xvs {} starting", env!("CARGO_PKG_VERSION"));
+        let text = format_args!("Starting {}", options.log.ident.program());
         log.say((now, wall), Room::Control, Level::Notice, text);
         // One for all that other threads have to say: a poll has only one.
         let waker =
@@ -131,6 +133,10 @@ impl Engine {
         let call = Arc::clone(&waker);
         let call: Arc<dyn Fn() + Send + Sync> = Arc::new(move || drop(call.wake()));
         let folder = options.socket.parent().unwrap_or_else(|| Path::new("."));
+        let places = Places {
+            folder: folder.to_owned(),
+            usual: options.identity.run_file("keepalived", "reload"),
+        };
         let mut engine = Self {
             poll,
             signals,
@@ -144,8 +150,14 @@ impl Engine {
             vrrp: Vrrp::new(vrrp_registry, Part::Vrrp.first()),
             forwarding: Forwarding::new(now),
             checks: Checks::new(probe_registry, Part::Checks.first()),
-            dumps: Dumps::new(folder.to_owned(), Arc::clone(&call)),
-            reload: Reload::new(options.source.clone(), call),
+            dumps: Dumps::new(
+                folder.to_owned(),
+                options.identity.name(),
+                Arc::clone(&call),
+            ),
+            reload: Reload::new(options.source.clone(), places, Arc::clone(&call)),
+            reload_time: ReloadTime::new(call),
+            address_log: None,
             herald,
             reloaders: Vec::new(),
             next_reloaders: Vec::new(),
@@ -165,6 +177,10 @@ impl Engine {
             failure: None,
             lock_file: LockFile::new(lock),
         };
+        if options.log_addresses {
+            let links = engine.netlink.links().map_err(|error| error.to_string())?;
+            engine.address_log = Some(AddressLog::new(&links));
+        }
         let config = Arc::new(config);
         let diff = config::diff(&engine.config, &config);
         engine.apply(now, wall, config, &diff)?;
@@ -182,6 +198,7 @@ impl Engine {
         let (now, wall) = (clock::now(), clock::wall());
         engine.vrrp.start(now);
         engine.carry_out(now, wall);
+        engine.follow_files();
         Ok(engine)
     }
 }

@@ -136,6 +136,18 @@ pub enum Ident {
     },
 }
 
+impl Ident {
+    /// What the program calls itself where it starts and stops: rules for keepalived look for its name.
+    pub(in crate::control) const fn program(&self) -> &'static str {
+        match self {
+            Self::Xvs => concat!("xvs ", env!("CARGO_PKG_VERSION")),
+            Self::Keepalived { .. } => {
+                concat!("Keepalived (xvs ", env!("CARGO_PKG_VERSION"), ")")
+            }
+        }
+    }
+}
+
 /// What the log is asked to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {

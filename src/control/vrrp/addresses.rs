@@ -91,6 +91,12 @@ impl Addresses {
             .filter_map(|entry| entry.refused.as_deref())
     }
 
+    /// Whether the kernel has made of a place what was asked of it.
+    pub(super) fn is_given(&self, place: Place) -> bool {
+        let entry = self.entries.get(&place);
+        entry.is_some_and(|entry| entry.refused.is_none())
+    }
+
     /// From now on instance `id`, called `name`, wants `vip` on the interface with this index.
     pub(super) fn claim(
         &mut self,

@@ -73,10 +73,21 @@ impl Vrrp {
                     for_seconds: elapsed.as_secs(),
                     since: humantime::format_rfc3339_seconds(since).to_string(),
                     master: master.map(IpAddr::V4),
+                    master_priority: status.master_priority,
+                    held: self.held(instance),
                     addresses: vips.map(|vip| vip.prefix.to_string()).collect(),
                     counters: counters(status.counters),
                 })
             })
+            .collect()
+    }
+
+    /// What it has claimed and the kernel has given it.
+    fn held(&self, instance: &Instance) -> Vec<String> {
+        let held = instance.held.iter();
+        let given = held.filter(|(place, _)| self.addresses.is_given(**place));
+        given
+            .map(|(_, vip)| format!("{} dev {}", vip.prefix, vip.device))
             .collect()
     }
 

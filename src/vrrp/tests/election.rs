@@ -31,6 +31,25 @@ fn the_highest_priority_wins_and_nobody_else_is_heard() {
 }
 
 #[test]
+fn a_backup_knows_the_priority_of_its_master() {
+    let mut lan = lan(&[100, 200]);
+    let known = |lan: &mut Lan, node| {
+        let mut priority = None;
+        lan.with(node, |router, id, _| {
+            priority = router.status(id).map(|status| status.master_priority);
+        });
+        priority
+    };
+    assert_eq!(known(&mut lan, 0), Some(0), "nobody was heard");
+    lan.run(secs(10));
+    assert_eq!(known(&mut lan, 0), Some(200));
+    assert_eq!(known(&mut lan, 1), Some(0), "it is the master");
+    lan.kill(1);
+    lan.run(secs(10));
+    assert_eq!(known(&mut lan, 0), Some(0), "it is the master now");
+}
+
+#[test]
 fn equal_priorities_settle_on_the_highest_address() {
     let mut lan = lan(&[100, 100, 100]);
     lan.delay = millis(2);
