@@ -4,7 +4,11 @@
 //! server is known by what it takes, a real server by its endpoint within it, a VRRP instance by its
 //! interface and VRID.
 
-use std::{collections::HashMap, fmt, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    time::Duration,
+};
 
 use super::{
     effective::plain,
@@ -546,8 +550,9 @@ fn server_changes(old: &VirtualServer, new: &VirtualServer) -> Vec<ServerChange>
     let keywords = server_keywords(old, new).into_iter();
     let mut changes: Vec<_> = keywords.map(ServerChange::Keyword).collect();
     let missing = |from: &VirtualServer, to: &VirtualServer| -> Vec<Match> {
+        let kept: HashSet<&Match> = to.matches.iter().collect();
         let all = from.matches.iter().copied();
-        all.filter(|one| !to.matches.contains(one)).collect()
+        all.filter(|one| !kept.contains(one)).collect()
     };
     let (removed, added) = (missing(old, new), missing(new, old));
     changes.extend(removed.into_iter().map(ServerChange::MatchRemoved));

@@ -55,6 +55,7 @@ mod tests;
 mod timeouts;
 mod tracking;
 mod tree;
+mod unique;
 mod value;
 mod vrrp;
 mod walk;
