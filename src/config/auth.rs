@@ -129,6 +129,11 @@ static KEYWORDS: &[Keyword<AuthDraft>] = &[
             drafts.push(Draft::warning(stmt.keyword.span, message).hint("PASS or AH"));
             return;
         };
+        if let Some(extra) = stmt.args.get(1) {
+            // Not quoted: it may be the password.
+            let message = "auth_type takes one word; the rest is ignored";
+            drafts.push(Draft::warning(extra.span, message));
+        }
         let value = match word.text.as_str() {
             "PASS" => AuthType::Pass,
             "AH" => AuthType::Ah,

@@ -442,6 +442,7 @@ impl FileDraft {
         let mut around = Surroundings {
             groups: &mut self.groups,
             marked: &self.settings.marked(),
+            watchable: &watchable,
         };
         let mut servers = Vec::new();
         for server in self.servers {

@@ -45,6 +45,7 @@ static GARP_GROUP_KEYWORDS: &[Keyword<GarpGroup>] = &[
         "the interfaces that are paced together, one a line",
     )
     .read(|group, stmt, drafts| {
+        stmt.no_more(0, drafts);
         for entry in stmt.body() {
             entry.no_more(0, drafts);
             group.interfaces.extend(interface(&entry.keyword, drafts));

@@ -128,7 +128,7 @@ pub fn read(request: &Request<'_>) -> Parsed {
     let mut source = Source::new(request.file, request.text);
     let mut drafts = Drafts::default();
     let rows = expand::expand(request, &mut source, &mut drafts);
-    let stmts = tree::build(&rows, &source, &grammar::braces(), &mut drafts);
+    let stmts = tree::build(&rows, &source, &grammar::BRACES, &mut drafts);
     drop(rows);
     let mut draft = FileDraft::default();
     walk::walk(&mut draft, &stmts, &file::TABLE, &mut drafts);

@@ -453,6 +453,11 @@ pub(super) fn track(draft: &mut TrackersDraft, stmt: &Stmt, drafts: &mut Drafts)
 pub(super) struct Known(HashMap<String, (i32, bool)>);
 
 impl Known {
+    /// Whether something of this name is defined.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub(super) fn new<'a>(definitions: impl Iterator<Item = (&'a str, i32, bool)>) -> Self {
         Self(
             definitions

@@ -130,6 +130,18 @@ fn script_word(text: &str) -> String {
     quoted
 }
 
+/// A command with its user and group, of which no bare word could hold a quote.
+fn script(script: &Script) -> String {
+    let Script {
+        command,
+        user,
+        group,
+    } = script;
+    let words = std::iter::once(command).chain(user).chain(group);
+    let words: Vec<String> = words.map(|text| script_word(text)).collect();
+    words.join(" ")
+}
+
 /// A plain value as it is written behind its keyword.
 pub(super) fn plain(value: &Plain<'_>) -> String {
     match value {
@@ -142,15 +154,7 @@ pub(super) fn plain(value: &Plain<'_>) -> String {
             let words: Vec<String> = texts.iter().map(|text| word(text)).collect();
             words.join(" ")
         }
-        Plain::Script(Script {
-            command,
-            user,
-            group,
-        }) => {
-            let words = std::iter::once(command).chain(user).chain(group);
-            let words: Vec<String> = words.map(|text| script_word(text)).collect();
-            words.join(" ")
-        }
+        Plain::Script(value) => script(value),
         Plain::Words(words) => words.clone(),
     }
 }

@@ -59,6 +59,8 @@ pub(super) struct Reference {
     /// Where it ends.
     pub(super) end: usize,
     braced: bool,
+    /// It ends at a `/`, where keepalived 2.2 sees no end.
+    slash: bool,
 }
 
 const fn is_name(byte: u8) -> bool {
@@ -93,6 +95,7 @@ pub(super) fn reference(bytes: &[u8], at: usize, next: Option<u8>) -> Option<Ref
             name: name.to_vec(),
             end: at + length + 3,
             braced: true,
+            slash: false,
         });
     }
     let length = name_length(rest);
@@ -102,6 +105,7 @@ pub(super) fn reference(bytes: &[u8], at: usize, next: Option<u8>) -> Option<Ref
         name: rest[..length].to_vec(),
         end: at + 1 + length,
         braced: false,
+        slash: follows == Some(b'/'),
     })
 }
 
@@ -207,6 +211,11 @@ impl Expander<'_> {
             return None;
         }
         if let Some(value) = self.definitions.get(&to.name) {
+            if to.slash {
+                let message = "keepalived 2.2 puts nothing in the place of a name before `/`";
+                let hint = "`${NAME}/` means the same to every version";
+                self.drafts.push(Draft::note(place, message).hint(hint));
+            }
             return Some(Rc::clone(value));
         }
         if let Some(text) = to

@@ -76,6 +76,7 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
     )
     .read(|draft, stmt, drafts| {
         draft.judge_mail(stmt, drafts);
+        stmt.no_more(0, drafts);
         for entry in stmt.body() {
             if entry.block.is_some() {
                 let message = "a list of addresses, one a line, has no blocks";
@@ -416,6 +417,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
         UNAPPLIED,
         "whether the owner of the addresses ignores adverts",
     )
+    .later()
     .boolean()
     .read(|draft, stmt, drafts| {
         stmt.set(&mut draft.inherited.owner_ignore_adverts, drafts);

@@ -523,6 +523,7 @@ pub(super) static SERVER_KNOWN: &[Keyword<ServerDraft>] = &[
 pub(super) static REAL: &[Keyword<RealDraft>] = &[
     line("weight", APPLIED, "its share of new connections; 0 = none")
         .number(&defaults::RS_WEIGHT)
+        .inherited()
         .read(|draft, stmt, drafts| {
             stmt.set(&mut draft.weight, drafts);
         }),

@@ -17,6 +17,7 @@ mod seed;
 mod settings;
 mod site;
 mod snippets;
+mod surplus;
 
 use std::{fs, path::Path};
 
