@@ -9,8 +9,6 @@ mod check;
 mod clean_up;
 mod client;
 mod conns;
-#[cfg(test)]
-mod hostile;
 mod keepalived;
 mod list;
 mod run;

@@ -120,14 +120,14 @@ fn right(opening: &str, facts: &Facts) -> Option<(String, Vec<String>)> {
         Shape::Block => " {\n}",
         Shape::Line | Shape::Lines | Shape::Name => "",
     };
-    let of = |value: &&str| {
+    let of = |value: &str| {
         let statement = format!("{} {value}{block}", facts.name);
         let found = said(opening, &statement);
         (found.len(), (format!("{} {value}", facts.name), found))
     };
     let best = VALUES
         .iter()
-        .map(|value| of(&value))
+        .map(|value| of(value))
         .min_by_key(|(count, _)| *count);
     best.map(|(_, found)| found)
 }
