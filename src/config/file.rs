@@ -30,7 +30,7 @@ use super::{
     ssl,
     support::{Support, judge_missing},
     sync_group::{self, SyncGroupDraft},
-    tracking::{self, Known, Named, Watchable},
+    tracking::{self, Defined, Named, Watchable},
     tree::Stmt,
     unique::Unique,
     vrrp::{InstanceDraft, Neighbours},
@@ -63,7 +63,7 @@ pub(super) struct FileDraft {
 
 pub(super) static TABLE: Table<FileDraft> = Table {
     block: "",
-    keywords: &[KEYWORDS, AROUND, PROCESS],
+    keywords: &[KEYWORDS, SHARED, PROCESS],
 };
 
 static KEYWORDS: &[Keyword<FileDraft>] = &[
@@ -173,7 +173,7 @@ fn refuse(filled: bool, missing: &str, stmt: &Stmt, drafts: &mut Drafts) {
 }
 
 /// What instances watch, what belongs together, and what is always there.
-static AROUND: &[Keyword<FileDraft>] = &[
+static SHARED: &[Keyword<FileDraft>] = &[
     block(
         "vrrp_sync_group",
         BY_VALUE,
@@ -385,12 +385,12 @@ impl FileDraft {
         let processes = self.track_processes.list.iter().map(|one| &one.value);
         let bfds = self.bfd_instances.list.iter().map(|one| &one.value);
         Watchable {
-            scripts: Known::new(scripts.map(|one| (one.name.as_str(), one.weight, one.reverse))),
-            files: Known::new(files.map(|one| (one.name.as_str(), one.weight, one.reverse))),
-            processes: Known::new(
+            scripts: Defined::new(scripts.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            files: Defined::new(files.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            processes: Defined::new(
                 processes.map(|one| (one.name.as_str(), one.weight, one.reverse)),
             ),
-            bfds: Known::new(bfds.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            bfds: Defined::new(bfds.map(|one| (one.name.as_str(), one.weight, one.reverse))),
         }
     }
 

@@ -307,7 +307,7 @@ pub(super) const fn word(name: &'static str, fate: Support, meaning: &'static st
 }
 
 /// A keyword that is known and has no place in the model.
-pub(super) const fn known<T>(
+pub(super) const fn name_only<T>(
     name: &'static str,
     fate: Support,
     meaning: &'static str,

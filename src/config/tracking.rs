@@ -450,9 +450,9 @@ pub(super) fn track(draft: &mut TrackersDraft, stmt: &Stmt, drafts: &mut Drafts)
 
 /// What can be watched: each name with its own weight, and whether that is turned round.
 #[derive(Debug, Default)]
-pub(super) struct Known(HashMap<String, (i32, bool)>);
+pub(super) struct Defined(HashMap<String, (i32, bool)>);
 
-impl Known {
+impl Defined {
     /// Whether something of this name is defined.
     pub(super) fn contains(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -470,10 +470,10 @@ impl Known {
 /// Everything that can be watched.
 #[derive(Debug, Default)]
 pub(super) struct Watchable {
-    pub(super) scripts: Known,
-    pub(super) files: Known,
-    pub(super) processes: Known,
-    pub(super) bfds: Known,
+    pub(super) scripts: Defined,
+    pub(super) files: Defined,
+    pub(super) processes: Defined,
+    pub(super) bfds: Defined,
 }
 
 /// How the weights of what is watched count.
@@ -510,7 +510,7 @@ impl TrackersDraft {
 fn tracked(
     (keyword, whose): (&str, &str),
     entries: Entries,
-    known: &Known,
+    known: &Defined,
     weighing: Weighing,
     drafts: &mut Drafts,
 ) -> Vec<Tracked> {

@@ -1,4 +1,4 @@
-//! What stands around instances: what they watch, what belongs together, and what is always there.
+//! Blocks that instances refer to or share: what they watch, what belongs together, and what is always there.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn options(list: &[RouteOption]) -> String {
 }
 
 impl Out {
-    pub(super) fn around(&mut self, config: &Config) {
+    pub(super) fn definitions(&mut self, config: &Config) {
         self.addresses("static_ipaddress", &config.static_addresses);
         self.routes("static_routes", &config.static_routes);
         self.rules("static_rules", &config.static_rules);

@@ -1,8 +1,8 @@
 //! The configuration that counts, written so that it can be read again: every default resolved,
 //! nothing inherited, the password masked.
 
-mod around;
 mod checker;
+mod definitions;
 mod global;
 mod lvs;
 mod vrrp;
@@ -79,7 +79,7 @@ pub(super) fn written(config: &Config, secrets: Secrets) -> String {
     }
     out.global(&config.global, &config.timeouts);
     out.settings(&config.settings, &config.timeouts);
-    out.around(config);
+    out.definitions(config);
     out.ssl(&config.ssl);
     for instance in &config.vrrp_instances {
         out.instance(instance);

@@ -9,7 +9,7 @@ use super::{
     defaults,
     diagnostic::{Draft, Drafts},
     keyword::{
-        APPLIED, BY_VALUE, Given, Keyword, Table, UNAPPLIED, Value, block, known, line, lines,
+        APPLIED, BY_VALUE, Given, Keyword, Table, UNAPPLIED, Value, block, line, lines, name_only,
     },
     lexer::Word,
     model::{Global, Timeout},
@@ -177,7 +177,7 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
             draft.global.lvs_sync_daemon = sync_daemon::read(stmt, drafts);
         }
     }),
-    known(
+    name_only(
         "lvs_id",
         Support::Former("use `router_id`"),
         "this machine's name",
