@@ -224,7 +224,8 @@ fn keywords() {
 
 /// Of the keywords of keepalived's blocks those that its 2.2 does not have are marked, and no others.
 fn later() {
-    let binary = fs::read(tool("keepalived").get_program()).expect("keepalived can be read");
+    let path = run(tool("sh").args(["-c", "command -v keepalived"]));
+    let binary = fs::read(path.trim()).expect("keepalived can be read");
     let path = testdata("keywords.txt");
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let text: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
