@@ -30,6 +30,7 @@ pub(crate) fn tests() -> Vec<Test> {
         Test::new("samples::each_is_read_and_nothing_is_unknown", samples),
         Test::new("samples::no_word_of_the_manual_is_forgotten", words),
         Test::new("samples::no_keyword_is_unknown_in_its_block", keywords),
+        Test::new("samples::what_came_after_2_2_is_marked", later),
     ]
 }
 
@@ -127,28 +128,6 @@ fn words_of_the_manual() -> BTreeSet<String> {
     words
 }
 
-/// Keywords of keepalived 2.4 that 2.2, the version of the manual, does not have.
-const OF_2_4: [&str; 18] = [
-    "auth_hmac",
-    "dbus_no_interface_name",
-    "iproute_etc_dir",
-    "iproute_usr_dir",
-    "json_dump_file",
-    "multihop",
-    "no_virtual_ipaddress",
-    "owner_ignore_adverts",
-    "set_supplementary_groups",
-    "sni_name",
-    "state_dump_file",
-    "stats_dump_file",
-    "thread_timer_expired",
-    "timer_expired_backup",
-    "tls_compliant",
-    "use_symlink_paths",
-    "v3_checksum_as_v2",
-    "vrrp_delay_after_boot",
-];
-
 /// Words that the manual sets in bold and that are no keywords: `testdata/no-keywords.txt`, one a line.
 fn words() {
     let path = testdata("no-keywords.txt");
@@ -160,7 +139,6 @@ fn words() {
         assert!(words.contains(word), "{word} is not found in {MANUAL}");
     }
     let forgotten: Vec<&str> = (words.iter().map(String::as_str))
-        .chain(OF_2_4)
         .filter(|word| config::explain(word).is_empty() && !none.contains(word))
         .collect();
     assert!(forgotten.is_empty(), "no keywords of xvs: {forgotten:#?}");
@@ -242,4 +220,41 @@ fn keywords() {
     }
     assert!(seen > 400, "{seen}");
     assert!(unknown.is_empty(), "{unknown:#?}");
+}
+
+/// Of the keywords of keepalived's blocks those that its 2.2 does not have are marked, and no others.
+fn later() {
+    let path = run(tool("sh").args(["-c", "command -v keepalived"]));
+    let binary = fs::read(path.trim()).expect("keepalived can be read");
+    let path = testdata("keywords.txt");
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let text: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let text = text.join("\n");
+    let blocks = text.split("\n\n").map(|part| {
+        let (block, words) = part.trim().split_once(": ").expect("BLOCK: KEYWORDS");
+        let block = if block == "outside" { "" } else { block };
+        (block, words.split_whitespace().collect::<BTreeSet<_>>())
+    });
+    let blocks: std::collections::BTreeMap<_, _> = blocks.collect();
+    let in_binary = |name: &str| {
+        let word = [name.as_bytes(), b"\0"].concat();
+        binary.windows(word.len()).any(|bytes| bytes == word)
+    };
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for keyword in config::reference() {
+        let Some(words) = blocks.get(keyword.block) else {
+            continue;
+        };
+        let former = matches!(keyword.fate, config::Support::Former(_));
+        if former || keyword.name == "xvs" {
+            continue;
+        }
+        let is_known = words.contains(keyword.name) || in_binary(keyword.name);
+        if is_known == keyword.later {
+            wrong.push(format!("{} in {:?}", keyword.name, keyword.block));
+        }
+        seen += usize::from(keyword.later);
+    }
+    assert!(seen > 15, "{seen}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -1,5 +1,7 @@
 //! `authentication`: what may be the password is hidden before anything is said about it.
 
+use std::collections::HashSet;
+
 use super::{
     defaults,
     diagnostic::{Draft, Drafts},
@@ -86,7 +88,7 @@ impl AuthDraft {
 /// Hides what may be a password: every word that is neither a keyword nor a type, but for the word in the place of
 /// the type where the password is known and another one.
 fn hide_secrets(stmts: &[Stmt], drafts: &mut Drafts) {
-    let passwords: Vec<&str> = stmts
+    let passwords: HashSet<&str> = stmts
         .iter()
         .filter(|stmt| stmt.keyword.text == "auth_pass")
         .flat_map(|stmt| stmt.args.iter().map(|word| word.text.as_str()))
@@ -99,7 +101,7 @@ fn hide_secrets(stmts: &[Stmt], drafts: &mut Drafts) {
         let types = similar(keyword, TABLE.names()) == Some("auth_type");
         for (at, word) in stmt.args.iter().enumerate() {
             let text = word.text.as_str();
-            let known = !passwords.is_empty() && !passwords.contains(&text);
+            let known = !passwords.is_empty() && !passwords.contains(text);
             if types && at == 0 && (known || is_type(text)) {
                 drafts.reveal(word.span);
             } else {
@@ -127,6 +129,11 @@ static KEYWORDS: &[Keyword<AuthDraft>] = &[
             drafts.push(Draft::warning(stmt.keyword.span, message).hint("PASS or AH"));
             return;
         };
+        if let Some(extra) = stmt.args.get(1) {
+            // Not quoted: it may be the password.
+            let message = "auth_type takes one word; the rest is ignored";
+            drafts.push(Draft::warning(extra.span, message));
+        }
         let value = match word.text.as_str() {
             "PASS" => AuthType::Pass,
             "AH" => AuthType::Ah,

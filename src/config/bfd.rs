@@ -49,7 +49,7 @@ plain_keywords! { static PLAIN: BfdDraft [];
     "ttl": WITH_BLOCK, "TTL of packets; default 255", number(&defaults::BFD_TTLS) => ttl;
     "hoplimit": WITH_BLOCK, "hop limit of packets over IPv6; default 64", number(&defaults::BFD_TTLS) => ttl;
     "max_hops": WITH_BLOCK, "by how much the TTL may have fallen on the way", number(&defaults::BFD_HOPS), default(Value::Number(0)) => max_hops;
-    "multihop": WITH_BLOCK, "the neighbour is further than one hop", flag() => multihop;
+    "multihop": WITH_BLOCK, "the neighbour is further than one hop", later(), flag() => multihop;
     "vrrp": WITH_BLOCK, "only instances hear of the session, not the checks", flag() => vrrp;
     "checker": WITH_BLOCK, "only the checks hear of the session, not instances", flag() => checker;
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, fmt};
 
-use super::source::{Definition, Source, Span};
+use super::source::{Definition, Places, Source, Span};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,9 +131,9 @@ const MOST_ON_LINE: usize = 50;
 #[derive(Debug, Default)]
 pub(super) struct Drafts {
     found: Vec<Draft>,
-    secrets: Vec<Span>,
+    secrets: Places,
     /// Places that look like passwords and are none.
-    open: Vec<Span>,
+    open: Places,
 }
 
 impl Drafts {
@@ -143,29 +143,32 @@ impl Drafts {
 
     /// Marks a place as a password: it is shown as asterisks.
     pub(super) fn hide(&mut self, span: Span) {
-        self.secrets.push(span);
+        self.secrets.add(span);
     }
 
     /// Marks a place as no password, whatever it looks like.
     pub(super) fn reveal(&mut self, span: Span) {
-        self.open.push(span);
+        self.open.add(span);
     }
 
     /// Whether a place was marked as a password.
     pub(super) fn is_hidden(&self, span: Span) -> bool {
-        self.secrets.iter().any(|secret| secret.meets(&span))
+        self.secrets.meets(span)
     }
 
     /// The findings in the order of the files; the source learns what to hide.
     pub(super) fn finish(mut self, source: &mut Source) -> Vec<Diagnostic> {
-        let written = |secret| source.all_written(secret);
-        let hidden: Vec<Span> = self.secrets.iter().copied().flat_map(written).collect();
-        for secret in self.secrets.iter().chain(&hidden) {
-            source.hide(*secret);
+        let mut hidden = Places::default();
+        for secret in self.secrets.iter() {
+            source.hide(secret);
+            for written in source.all_written(secret) {
+                source.hide(written);
+                hidden.add(written);
+            }
         }
-        for open in &self.open {
-            source.reveal(*open);
-            source.reveal(source.written(*open).0);
+        for open in self.open.iter() {
+            source.reveal(open);
+            source.reveal(source.written(open).0);
         }
         self.found.sort_by_cached_key(|draft| {
             let (place, _) = source.written(draft.span);
@@ -201,11 +204,10 @@ impl Drafts {
         let placed = self.found.into_iter().map(|mut draft| {
             // Also what a definition that is a password elsewhere has put into another word.
             let mut parts = source.all_written(draft.span).into_iter();
-            let is_part = parts.any(|part| hidden.iter().any(|place| place.meets(&part)));
+            let is_part = parts.any(|part| hidden.meets(part));
             let own = (is_part || source.hides(draft.span)).then_some(draft.span);
-            let met = secrets.iter().filter(|secret| secret.meets(&draft.span));
-            for secret in met.chain(&own) {
-                draft.message = draft.message.replace(&source.quoted(*secret), "`****`");
+            for secret in secrets.meeting(draft.span).chain(own) {
+                draft.message = draft.message.replace(&source.quoted(secret), "`****`");
             }
             let (span, definition) = source.written(draft.span);
             let place = source.place(span);

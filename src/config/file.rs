@@ -30,8 +30,9 @@ use super::{
     ssl,
     support::{Support, judge_missing},
     sync_group::{self, SyncGroupDraft},
-    tracking::{self, Known, Named, Watchable},
+    tracking::{self, Defined, Named, Watchable},
     tree::Stmt,
+    unique::Unique,
     vrrp::{InstanceDraft, Neighbours},
 };
 use crate::{addr::Family, lvs::Scheduler};
@@ -49,20 +50,20 @@ pub(super) struct FileDraft {
     static_addresses: Vec<Entry>,
     static_routes: Vec<Route>,
     static_rules: Vec<RuleDraft>,
-    track_groups: Vec<At<TrackGroup>>,
-    sync_groups: Vec<SyncGroupDraft>,
-    scripts: Vec<Named<VrrpScript>>,
-    track_files: Vec<Named<TrackFile>>,
-    track_processes: Vec<Named<TrackProcess>>,
-    bfd_instances: Vec<Named<BfdInstance>>,
+    track_groups: Unique<At<TrackGroup>>,
+    sync_groups: Unique<SyncGroupDraft>,
+    scripts: Unique<Named<VrrpScript>>,
+    track_files: Unique<Named<TrackFile>>,
+    track_processes: Unique<Named<TrackProcess>>,
+    bfd_instances: Unique<Named<BfdInstance>>,
     garp_groups: Vec<GarpGroup>,
-    up_down_delays: Vec<At<UpDownDelay>>,
+    up_down_delays: Unique<At<UpDownDelay>>,
     linkbeats: Vec<Linkbeat>,
 }
 
 pub(super) static TABLE: Table<FileDraft> = Table {
     block: "",
-    keywords: &[KEYWORDS, AROUND, PROCESS],
+    keywords: &[KEYWORDS, SHARED, PROCESS],
 };
 
 static KEYWORDS: &[Keyword<FileDraft>] = &[
@@ -129,34 +130,38 @@ const LINKS_ARE_TOLD: Support =
 
 fn add_file(draft: &mut FileDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
     let new = tracking::file(stmt, drafts);
-    add(&mut draft.track_files, new, |file| &file.name, stmt, drafts);
+    let list = &mut draft.track_files;
+    add(list, new, |file| &file.value.name, stmt, drafts);
 }
 
 fn add_process(draft: &mut FileDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
     let new = tracking::process(stmt, drafts);
     let list = &mut draft.track_processes;
-    add(list, new, |process| &process.name, stmt, drafts);
+    add(list, new, |process| &process.value.name, stmt, drafts);
 }
 
-/// Adds what has a name, unless there is one of that name.
+/// Adds the block of `stmt`, unless there is one of its name.
 fn add<T>(
-    list: &mut Vec<Named<T>>,
-    new: Option<Named<T>>,
+    list: &mut Unique<T>,
+    new: Option<T>,
     name: fn(&T) -> &str,
     stmt: &Stmt,
     drafts: &mut Drafts,
 ) {
     let Some(new) = new else { return };
-    if list
-        .iter()
-        .any(|known| name(&known.value) == name(&new.value))
-    {
-        let (keyword, name) = (&stmt.keyword.text, quoted(name(&new.value)));
-        let message = format!("a second {keyword} {name} is ignored");
-        drafts.push(Draft::warning(new.span, message));
-    } else {
-        list.push(new);
+    let name = name(&new).to_owned();
+    if !list.insert(&name, new) {
+        let message = format!(
+            "a second {} {} is ignored",
+            stmt.keyword.text,
+            quoted(&name)
+        );
+        drafts.push(Draft::warning(stmt.keyword.span, message));
     }
+}
+
+fn values<T>(list: Unique<At<T>>) -> Vec<T> {
+    list.list.into_iter().map(At::into_value).collect()
 }
 
 /// Says that a list is not applied, where it has an entry.
@@ -168,7 +173,7 @@ fn refuse(filled: bool, missing: &str, stmt: &Stmt, drafts: &mut Drafts) {
 }
 
 /// What instances watch, what belongs together, and what is always there.
-static AROUND: &[Keyword<FileDraft>] = &[
+static SHARED: &[Keyword<FileDraft>] = &[
     block(
         "vrrp_sync_group",
         BY_VALUE,
@@ -176,22 +181,9 @@ static AROUND: &[Keyword<FileDraft>] = &[
     )
     .top_only()
     .read(|draft, stmt, drafts| {
-        let Some(group) = SyncGroupDraft::read(stmt, drafts) else {
-            return;
-        };
-        if draft
-            .sync_groups
-            .iter()
-            .any(|known| known.name == group.name)
-        {
-            let message = format!(
-                "a second vrrp_sync_group {} is ignored",
-                quoted(&group.name)
-            );
-            drafts.push(Draft::warning(stmt.keyword.span, message));
-        } else {
-            draft.sync_groups.push(group);
-        }
+        let new = SyncGroupDraft::read(stmt, drafts);
+        let list = &mut draft.sync_groups;
+        add(list, new, |group| &group.name, stmt, drafts);
     }),
     block(
         "vrrp_script",
@@ -201,7 +193,8 @@ static AROUND: &[Keyword<FileDraft>] = &[
     .top_only()
     .read(|draft, stmt, drafts| {
         let new = tracking::script(stmt, drafts);
-        add(&mut draft.scripts, new, |script| &script.name, stmt, drafts);
+        let list = &mut draft.scripts;
+        add(list, new, |script| &script.value.name, stmt, drafts);
     }),
     block(
         "track_file",
@@ -240,7 +233,8 @@ static AROUND: &[Keyword<FileDraft>] = &[
     .top_only()
     .read(|draft, stmt, drafts| {
         let new = bfd::read(stmt, drafts);
-        add(&mut draft.bfd_instances, new, |bfd| &bfd.name, stmt, drafts);
+        let list = &mut draft.bfd_instances;
+        add(list, new, |bfd| &bfd.value.name, stmt, drafts);
     }),
     block(
         "static_ipaddress",
@@ -296,13 +290,8 @@ static AROUND: &[Keyword<FileDraft>] = &[
     .only_here()
     .read(|draft, stmt, drafts| {
         let new = sync_group::track_group(stmt, drafts);
-        add(
-            &mut draft.track_groups,
-            new,
-            |group| &group.name,
-            stmt,
-            drafts,
-        );
+        let list = &mut draft.track_groups;
+        add(list, new, |group| &group.value.name, stmt, drafts);
     }),
     block(
         "garp_group",
@@ -391,17 +380,17 @@ impl FileDraft {
 
     /// What instances and groups can watch.
     fn watchable(&self) -> Watchable {
-        let scripts = self.scripts.iter().map(|one| &one.value);
-        let files = self.track_files.iter().map(|one| &one.value);
-        let processes = self.track_processes.iter().map(|one| &one.value);
-        let bfds = self.bfd_instances.iter().map(|one| &one.value);
+        let scripts = self.scripts.list.iter().map(|one| &one.value);
+        let files = self.track_files.list.iter().map(|one| &one.value);
+        let processes = self.track_processes.list.iter().map(|one| &one.value);
+        let bfds = self.bfd_instances.list.iter().map(|one| &one.value);
         Watchable {
-            scripts: Known::new(scripts.map(|one| (one.name.as_str(), one.weight, one.reverse))),
-            files: Known::new(files.map(|one| (one.name.as_str(), one.weight, one.reverse))),
-            processes: Known::new(
+            scripts: Defined::new(scripts.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            files: Defined::new(files.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            processes: Defined::new(
                 processes.map(|one| (one.name.as_str(), one.weight, one.reverse)),
             ),
-            bfds: Known::new(bfds.map(|one| (one.name.as_str(), one.weight, one.reverse))),
+            bfds: Defined::new(bfds.map(|one| (one.name.as_str(), one.weight, one.reverse))),
         }
     }
 
@@ -418,17 +407,17 @@ impl FileDraft {
         let watchable = self.watchable();
         let global = &self.global.global;
         let smtp_alert = global.alerts.vrrp.or(global.alerts.smtp_alert);
-        let names: Vec<&str> = self
+        let names: HashSet<&str> = self
             .instances
             .iter()
             .map(|instance| instance.name.as_str())
             .collect();
         // Of each member of a group, whether weights count.
         let mut members = HashMap::new();
-        for group in &mut self.sync_groups {
+        for group in &mut self.sync_groups.list {
             group.claim(&names, &mut members, drafts);
         }
-        let groups = self.sync_groups.into_iter();
+        let groups = self.sync_groups.list.into_iter();
         let sync_groups: Vec<_> = groups
             .filter_map(|group| group.finish(&watchable, smtp_alert, drafts))
             .collect();
@@ -443,9 +432,9 @@ impl FileDraft {
             (span, instance.finish(around, drafts))
         };
         let instances: Vec<_> = self.instances.into_iter().map(finish).collect();
-        lint::unused(&self.scripts, &instances, &sync_groups, drafts);
+        lint::unused(&self.scripts.list, &instances, &sync_groups, drafts);
         lint::weights(&instances, drafts);
-        host::shorten_delays(&mut self.up_down_delays, &instances, drafts);
+        host::shorten_delays(&mut self.up_down_delays.list, &instances, drafts);
         let vrrp_instances = instances
             .into_iter()
             .map(|(_, instance)| instance)
@@ -453,6 +442,7 @@ impl FileDraft {
         let mut around = Surroundings {
             groups: &mut self.groups,
             marked: &self.settings.marked(),
+            watchable: &watchable,
         };
         let mut servers = Vec::new();
         for server in self.servers {
@@ -490,19 +480,13 @@ impl FileDraft {
                 .into_iter()
                 .map(RuleDraft::finish)
                 .collect(),
-            track_groups: self.track_groups.into_iter().map(At::into_value).collect(),
-            scripts: self.scripts.into_iter().map(At::into_value).collect(),
-            track_files: self.track_files.into_iter().map(At::into_value).collect(),
-            track_processes: self
-                .track_processes
-                .into_iter()
-                .map(At::into_value)
-                .collect(),
-            bfd_instances: self.bfd_instances.into_iter().map(At::into_value).collect(),
+            track_groups: values(self.track_groups),
+            scripts: values(self.scripts),
+            track_files: values(self.track_files),
+            track_processes: values(self.track_processes),
+            bfd_instances: values(self.bfd_instances),
             garp_groups: self.garp_groups,
-            up_down_delays: (self.up_down_delays.into_iter())
-                .map(At::into_value)
-                .collect(),
+            up_down_delays: values(self.up_down_delays),
             linkbeats: self.linkbeats,
             sync_groups,
             vrrp_instances,

@@ -1,6 +1,9 @@
 //! The whole grammar: every table of keywords.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use super::{
     address, auth, bfd, checker, file, global, host,
@@ -36,7 +39,9 @@ pub fn reference() -> impl Iterator<Item = KeywordDoc> {
 }
 
 /// What braces can be told from.
-pub(super) fn braces() -> Braces {
+pub(super) static BRACES: LazyLock<Braces> = LazyLock::new(braces);
+
+fn braces() -> Braces {
     let names = |wanted: fn(&Facts) -> bool| -> HashSet<&'static str> {
         let facts = keywords().map(|(_, facts)| facts);
         let wanted = facts.filter(|facts| wanted(facts));

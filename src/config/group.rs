@@ -95,19 +95,28 @@ impl Group {
     }
 }
 
+/// Most entries that virtual servers may have of groups, all together: each has its own copy.
+const MOST_MATCHES: usize = 1 << 20;
+/// Most groups among which a misspelt one is looked for.
+const MOST_COMPARED: usize = 100;
+
 /// Every group of a file.
 #[derive(Debug, Default)]
-pub(super) struct Groups(BTreeMap<String, Group>);
+pub(super) struct Groups {
+    groups: BTreeMap<String, Group>,
+    /// Entries that virtual servers have of them.
+    given: usize,
+}
 
 impl Groups {
     /// Adds a group, unless there is one of its name.
     pub(super) fn add(&mut self, group: Group, drafts: &mut Drafts) {
-        if self.0.contains_key(&group.name) {
+        if self.groups.contains_key(&group.name) {
             let name = quoted(&group.name);
             let message = format!("a second virtual_server_group {name}: the first one counts");
             drafts.push(Draft::warning(group.span, message));
         } else {
-            self.0.insert(group.name.clone(), group);
+            self.groups.insert(group.name.clone(), group);
         }
     }
 
@@ -120,12 +129,13 @@ impl Groups {
         guessed: Family,
         drafts: &mut Drafts,
     ) -> Option<Vec<Match>> {
-        let Some(group) = self.0.get_mut(&name.value) else {
+        let Some(group) = self.groups.get_mut(&name.value) else {
             let group = quoted(&name.value);
             let message =
                 format!("virtual_server is left out: there is no virtual_server_group {group}");
             let draft = Draft::warning(name.span, message);
-            let names = self.0.keys().map(String::as_str);
+            let names = self.groups.keys().map(String::as_str);
+            let names = names.take(MOST_COMPARED);
             drafts.push(match similar(&name.value, names) {
                 Some(meant) => draft.hint(format!("did you mean `{meant}`?")),
                 None => draft,
@@ -133,6 +143,17 @@ impl Groups {
             return None;
         };
         group.used = true;
+        self.given += group.entries.len();
+        if self.given > MOST_MATCHES {
+            // Said once.
+            if self.given - group.entries.len() <= MOST_MATCHES {
+                let message =
+                    "virtual servers have too many entries of groups; the rest is left out";
+                let hint = format!("{MOST_MATCHES} at most, each counted for every virtual server");
+                drafts.push(Draft::error(name.span, message).hint(hint));
+            }
+            return None;
+        }
         if let Some(said) = said
             && let Some(other) = group.families.iter().find(|f| **f != said.value)
         {
@@ -164,7 +185,7 @@ impl Groups {
 
     /// Names the groups that no virtual server has.
     pub(super) fn unused(&self, drafts: &mut Drafts) {
-        for group in self.0.values().filter(|group| !group.used) {
+        for group in self.groups.values().filter(|group| !group.used) {
             let message = format!("no virtual_server has the group {}", quoted(&group.name));
             drafts.push(Draft::warning(group.span, message));
         }

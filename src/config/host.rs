@@ -1,6 +1,6 @@
 //! What stands outside of `global_defs` and concerns the process and the interfaces of the host.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use super::{
     defaults,
@@ -11,6 +11,7 @@ use super::{
     read::{self, At, interface},
     source::{Span, quoted},
     tree::Stmt,
+    unique::Unique,
     walk::walk,
 };
 
@@ -44,6 +45,7 @@ static GARP_GROUP_KEYWORDS: &[Keyword<GarpGroup>] = &[
         "the interfaces that are paced together, one a line",
     )
     .read(|group, stmt, drafts| {
+        stmt.no_more(0, drafts);
         for entry in stmt.body() {
             entry.no_more(0, drafts);
             group.interfaces.extend(interface(&entry.keyword, drafts));
@@ -65,7 +67,7 @@ pub(super) fn garp_group(stmt: &Stmt, drafts: &mut Drafts) -> Option<GarpGroup> 
 }
 
 /// Reads `interface_up_down_delays`: `INTERFACE DOWN [UP]`, one a line.
-pub(super) fn up_down_delays(list: &mut Vec<At<UpDownDelay>>, stmt: &Stmt, drafts: &mut Drafts) {
+pub(super) fn up_down_delays(list: &mut Unique<At<UpDownDelay>>, stmt: &Stmt, drafts: &mut Drafts) {
     stmt.no_more(0, drafts);
     for entry in stmt.body() {
         let Some(interface) = interface(&entry.keyword, drafts) else {
@@ -78,18 +80,16 @@ pub(super) fn up_down_delays(list: &mut Vec<At<UpDownDelay>>, stmt: &Stmt, draft
         };
         entry.no_more(2, drafts);
         let up = entry.args.get(1).and_then(|word| time(word, drafts));
-        if list.iter().any(|known| known.value.interface == interface) {
-            let message = format!("{} has its delays already", quoted(&interface));
-            drafts.push(Draft::warning(entry.keyword.span, message));
-            continue;
-        }
         let value = UpDownDelay {
-            interface,
+            interface: interface.clone(),
             down,
             up: up.unwrap_or(Duration::ZERO),
         };
         let span = entry.keyword.span;
-        list.push(At { value, span });
+        if !list.insert(&interface, At { value, span }) {
+            let message = format!("{} has its delays already", quoted(&interface));
+            drafts.push(Draft::warning(span, message));
+        }
     }
 }
 
@@ -99,22 +99,24 @@ pub(super) fn shorten_delays(
     instances: &[(Span, VrrpInstance)],
     drafts: &mut Drafts,
 ) {
+    // Of each interface the instance whose backups wait least.
+    let mut concerned: HashMap<&str, (Duration, &VrrpInstance)> = HashMap::new();
+    for (_, instance) in instances {
+        let adverts = u32::from(instance.down_timer_adverts).saturating_sub(1);
+        let patience = (instance.advert_int * adverts).saturating_sub(defaults::SKEW_STEP);
+        let tracked = instance.track_interface.iter();
+        let tracked = tracked.map(|entry| &entry.interface);
+        for interface in tracked.chain([&instance.interface]) {
+            let least = concerned.entry(interface).or_insert((patience, instance));
+            if patience < least.0 {
+                *least = (patience, instance);
+            }
+        }
+    }
     for At { value, span } in list {
-        let patience = |instance: &VrrpInstance| {
-            let adverts = u32::from(instance.down_timer_adverts).saturating_sub(1);
-            (instance.advert_int * adverts).saturating_sub(defaults::SKEW_STEP)
-        };
-        let concerned = instances.iter().map(|(_, instance)| instance);
-        let concerned = concerned.filter(|instance| {
-            let tracked = instance.track_interface.iter();
-            let mut tracked = tracked.map(|entry| &entry.interface);
-            instance.interface == value.interface
-                || tracked.any(|interface| *interface == value.interface)
-        });
-        let Some(instance) = concerned.min_by_key(|instance| patience(instance)) else {
+        let Some((most, instance)) = concerned.get(value.interface.as_str()).copied() else {
             continue;
         };
-        let most = patience(instance);
         if value.down.max(value.up) <= most {
             continue;
         }

@@ -145,6 +145,10 @@ pub(super) struct Facts {
     top_only: bool,
     pub(super) range: Range,
     default: Option<Value>,
+    /// What the blocks around it say counts before the default.
+    inherited: bool,
+    /// keepalived 2.2 does not know it.
+    later: bool,
     /// The name that took its place.
     pub(super) newer: Option<&'static str>,
     meaning: &'static str,
@@ -167,6 +171,8 @@ pub struct KeywordDoc {
     pub default: Option<String>,
     /// The name that took its place, for an old name.
     pub newer: Option<&'static str>,
+    /// Whether keepalived 2.2 does not know it, but a later version does.
+    pub later: bool,
     /// What this version does with it.
     pub fate: Support,
 }
@@ -189,6 +195,8 @@ impl Facts {
             top_only: false,
             range: Range::Free,
             default: None,
+            inherited: false,
+            later: false,
             newer: None,
             meaning,
         }
@@ -209,6 +217,7 @@ impl Facts {
             range: self.range.to_string(),
             default: self.default.map(|value| value.to_string()),
             newer: self.newer,
+            later: self.later,
             fate: self.fate,
         }
     }
@@ -260,6 +269,9 @@ impl fmt::Display for Facts {
         if let Some(newer) = self.newer {
             write!(f, "; an old name of {newer}")?;
         }
+        if self.later {
+            f.write_str("; not in keepalived 2.2")?;
+        }
         match self.fate {
             Support::Applied | Support::WithBlock => Ok(()),
             Support::ByValue => f.write_str("; `xvs check` says what of it is applied"),
@@ -298,7 +310,7 @@ pub(super) const fn word(name: &'static str, fate: Support, meaning: &'static st
 }
 
 /// A keyword that is known and has no place in the model.
-pub(super) const fn known<T>(
+pub(super) const fn name_only<T>(
     name: &'static str,
     fate: Support,
     meaning: &'static str,
@@ -376,6 +388,18 @@ impl Facts {
     /// What its value may be, in words.
     pub(super) const fn words(mut self, words: &'static str) -> Self {
         self.range = Range::Words(words);
+        self
+    }
+
+    /// Where it is not given, what the blocks around it say counts before the default.
+    pub(super) const fn inherited(mut self) -> Self {
+        self.inherited = true;
+        self
+    }
+
+    /// keepalived 2.2 does not know it: it came later.
+    pub(super) const fn later(mut self) -> Self {
+        self.later = true;
         self
     }
 
@@ -457,6 +481,7 @@ pub(super) struct Given<'a> {
     stmt: &'a Stmt,
     range: Range,
     default: Option<Value>,
+    inherited: bool,
 }
 
 impl<'a> Given<'a> {
@@ -465,14 +490,19 @@ impl<'a> Given<'a> {
             stmt,
             range: facts.range,
             default: facts.default,
+            inherited: facts.inherited,
         }
     }
 
     /// What counts where the value is wrong, for people.
     fn otherwise(&self) -> String {
-        match self.default {
-            Some(default) => format!("the default, {default}, counts"),
-            None => "the statement is ignored".to_owned(),
+        match (self.default, self.inherited) {
+            (Some(default), false) => format!("the default, {default}, counts"),
+            (Some(default), true) => {
+                format!("what the blocks around it say counts, else the default, {default}")
+            }
+            (None, true) => "what the blocks around it say counts".to_owned(),
+            (None, false) => "the statement is ignored".to_owned(),
         }
     }
 

@@ -55,6 +55,7 @@ mod tests;
 mod timeouts;
 mod tracking;
 mod tree;
+mod unique;
 mod value;
 mod vrrp;
 mod walk;
@@ -69,16 +70,16 @@ pub use self::{
     keyword::{KeywordDoc, Shape},
     model::{
         AddressSet, Alerts, AntiReplay, AuthHmac, Authentication, BfdInstance, CheckKind, Checker,
-        Config, Connection, Cpus, DnsCheck, DnsType, ExtraGarp, FileCheck, FileWeight, Files,
-        Further, Garp, GarpGroup, Global, HmacKey, HmacMode, HostTools, HttpCheck, HttpUrl,
-        HttpVersion, InitFile, InitialState, Ipvs, LinkPoll, Linkbeat, Mail, MarkRule, MaskedByte,
-        Match, MiscCheck, NotifyEvent, NotifyScript, OptionValue, Owner, PageRegex, ParamMatch,
-        Passphrase, Password, Persistence, PortRange, Process, Processes, RealServer, RegexOption,
-        Route, RouteKind, RouteOption, Rule, RxBufs, Script, Scripts, Settings, SmtpCheck,
-        SorryServer, Ssl, StatusRange, SyncDaemon, SyncGroup, Timeout, Timeouts, Tls, TrackFile,
-        TrackGroup, TrackInterface, TrackProcess, Tracked, Trackers, Transport, UdpCheck, UdpReply,
-        Umask, UnicastPeer, UpDownDelay, VirtualAddress, VirtualServer, VirtualServerKey, Vmac,
-        VrrpInstance, VrrpScript, VrrpVersion, VrrpWide,
+        Config, Connection, Cpus, DnsCheck, DnsType, ExtraGarp, FileCheck, FileWeight, Files, Garp,
+        GarpGroup, Global, HmacKey, HmacMode, HostServices, HttpCheck, HttpUrl, HttpVersion,
+        InitFile, InitialState, InstanceOptions, Ipvs, LinkPoll, Linkbeat, Mail, MarkRule,
+        MaskedByte, Match, MiscCheck, NotifyEvent, NotifyScript, OptionValue, Owner, PageRegex,
+        ParamMatch, Passphrase, Password, Persistence, PortRange, Process, Processes, RealServer,
+        RegexOption, Route, RouteKind, RouteOption, Rule, RxBufs, Script, Scripts, Settings,
+        SmtpCheck, SorryServer, Ssl, StatusRange, SyncDaemon, SyncGroup, Timeout, Timeouts, Tls,
+        TrackFile, TrackGroup, TrackInterface, TrackProcess, Tracked, Trackers, Transport,
+        UdpCheck, UdpReply, Umask, UnicastPeer, UpDownDelay, VirtualAddress, VirtualServer,
+        VirtualServerKey, Vmac, VrrpInstance, VrrpScript, VrrpVersion, VrrpWide,
     },
     request::{Host, Request, Unreadable},
     support::Support,
@@ -128,7 +129,7 @@ pub fn read(request: &Request<'_>) -> Parsed {
     let mut source = Source::new(request.file, request.text);
     let mut drafts = Drafts::default();
     let rows = expand::expand(request, &mut source, &mut drafts);
-    let stmts = tree::build(&rows, &source, &grammar::braces(), &mut drafts);
+    let stmts = tree::build(&rows, &source, &grammar::BRACES, &mut drafts);
     drop(rows);
     let mut draft = FileDraft::default();
     walk::walk(&mut draft, &stmts, &file::TABLE, &mut drafts);

@@ -158,7 +158,7 @@ mod tests {
                 }
                 text += &format!(
                     "}}\nvirtual_server group G{number} {{\nprotocol TCP\nlb_algo rr\nlb_kind NAT\n\
-                     real_server 10.1.0.1 80 {{\n}}\n}}\n"
+                     real_server 10.1.{number}.1 80 {{\n}}\n}}\n"
                 );
             }
             let parsed = parse("f", text.as_bytes());

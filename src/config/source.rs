@@ -1,5 +1,7 @@
 //! The text of a configuration: its files, places in them, and how they are shown.
 
+use std::collections::BTreeMap;
+
 use super::secrets::secret_after;
 
 /// One of the files of a [`Source`], in the order in which they were added.
@@ -60,9 +62,49 @@ impl Span {
     pub(super) const fn len(&self) -> usize {
         wide(self.end.saturating_sub(self.start))
     }
+}
+
+/// Places that have no byte in common: what is added to another becomes one with it.
+#[derive(Debug, Default)]
+pub(super) struct Places(BTreeMap<(FileId, u32), u32>);
+
+impl Places {
+    pub(super) fn add(&mut self, span: Span) {
+        if span.len() == 0 {
+            return;
+        }
+        let mut whole = span;
+        let met: Vec<Span> = self.meeting(span).collect();
+        for place in met {
+            whole.start = whole.start.min(place.start);
+            whole.end = whole.end.max(place.end);
+            self.0.remove(&(place.file, place.start));
+        }
+        self.0.insert((whole.file, whole.start), whole.end);
+    }
+
+    /// Those that have a byte in common with `span`, from the last to the first.
+    pub(super) fn meeting(&self, span: Span) -> impl Iterator<Item = Span> + '_ {
+        let before = self.0.range((span.file, 0)..(span.file, span.end)).rev();
+        let places = before.map(|(&(file, start), &end)| Span { file, start, end });
+        places.take_while(move |place| place.meets(&span))
+    }
+
+    /// Whether one of them has a byte in common with `span`.
+    pub(super) fn meets(&self, span: Span) -> bool {
+        self.meeting(span).next().is_some()
+    }
 
     fn holds(&self, file: FileId, offset: usize) -> bool {
-        self.file == file && (self.start..self.end).contains(&narrow(offset))
+        let start = narrow(offset);
+        let end = start.saturating_add(1);
+        self.meets(Span { file, start, end })
+    }
+
+    /// All of them, in the order of the files.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Span> + '_ {
+        let places = self.0.iter();
+        places.map(|(&(file, start), &end)| Span { file, start, end })
     }
 }
 
@@ -111,9 +153,9 @@ pub(super) struct Source {
     /// What the text of [`FileId::EXPANDED`] is made of.
     pieces: Vec<Piece>,
     /// Places that must not be shown.
-    secrets: Vec<Span>,
+    secrets: Places,
     /// Places that may be shown, whatever their line looks like.
-    open: Vec<Span>,
+    open: Places,
 }
 
 /// A place as people count: the line and the character in it, both from 1.
@@ -253,12 +295,12 @@ impl Source {
 
     /// Marks a place that [`Source::shown_line`] must hide.
     pub(super) fn hide(&mut self, span: Span) {
-        self.secrets.push(span);
+        self.secrets.add(span);
     }
 
     /// Marks a place that is no password, whatever its line looks like.
     pub(super) fn reveal(&mut self, span: Span) {
-        self.open.push(span);
+        self.open.add(span);
     }
 
     fn file(&self, id: FileId) -> &File {
@@ -326,11 +368,7 @@ impl Source {
         let line = file.line(file.line_index(wide(span.start).min(file.text.len())));
         let after = line.and_then(|(start, bytes)| Some(start + secret_after(bytes)?));
         let behind = after.is_some_and(|after| wide(span.start) >= after);
-        behind
-            && !self
-                .open
-                .iter()
-                .any(|s| s.holds(span.file, wide(span.start)))
+        behind && !self.open.holds(span.file, wide(span.start))
     }
 
     /// A word of the file as messages quote it.
@@ -351,15 +389,10 @@ impl Source {
             end: narrow(start + bytes.len()),
         };
         let after = secret_after(bytes).unwrap_or(usize::MAX);
-        let here = |spans: &[Span]| -> Vec<Span> {
-            let met = spans.iter().filter(|span| span.meets(&line));
-            met.copied().collect()
-        };
-        let (secrets, open) = (here(&self.secrets), here(&self.open));
-        let among = |spans: &[Span], at| spans.iter().any(|s| s.holds(line.file, start + at));
+        let among = |places: &Places, at| places.holds(line.file, start + at);
         let mut shown = Vec::with_capacity(bytes.len());
         for (at, byte) in bytes.iter().enumerate() {
-            let hidden = among(&secrets, at) || (at >= after && !among(&open, at));
+            let hidden = among(&self.secrets, at) || (at >= after && !among(&self.open, at));
             if !hidden || byte.is_ascii_whitespace() {
                 shown.push(*byte);
             } else if byte & 0xc0 != 0x80 {

@@ -1,6 +1,6 @@
 //! `vrrp_sync_group` and `track_group`: instances that belong together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     diagnostic::{Draft, Drafts},
@@ -12,6 +12,7 @@ use super::{
     support::judge_missing,
     tracking::{self, TrackersDraft, Watchable, Weighing},
     tree::Stmt,
+    unique::Unique,
     walk::walk,
 };
 
@@ -20,7 +21,7 @@ use super::{
 pub(super) struct SyncGroupDraft {
     pub(super) name: String,
     span: Span,
-    members: Vec<At<String>>,
+    members: Unique<At<String>>,
     trackers: TrackersDraft,
     notify: Vec<NotifyScript>,
     smtp_alert: Option<bool>,
@@ -92,16 +93,14 @@ static KEYWORDS: &[Keyword<SyncGroupDraft>] = &[
 ];
 
 /// The names of a list, which may stand on one line or on several.
-fn members(list: &mut Vec<At<String>>, stmt: &Stmt, drafts: &mut Drafts) {
+fn members(list: &mut Unique<At<String>>, stmt: &Stmt, drafts: &mut Drafts) {
     stmt.no_more(0, drafts);
     for entry in stmt.body() {
         for word in std::iter::once(&entry.keyword).chain(&entry.args) {
             let (value, span) = (word.text.clone(), word.span);
-            if list.iter().any(|known| known.value == value) {
-                let message = format!("{} is given again; it counts once", quoted(&value));
+            if !list.insert(&word.text, At { value, span }) {
+                let message = format!("{} is given again; it counts once", quoted(&word.text));
                 drafts.push(Draft::warning(span, message));
-            } else {
-                list.push(At { value, span });
             }
         }
     }
@@ -114,7 +113,7 @@ impl SyncGroupDraft {
         let mut draft = Self {
             name,
             span: stmt.keyword.span,
-            members: Vec::new(),
+            members: Unique::default(),
             trackers: TrackersDraft::default(),
             notify: Vec::new(),
             smtp_alert: None,
@@ -129,13 +128,13 @@ impl SyncGroupDraft {
     /// Drops members that are not there or are another group's; `taken` are those that have a group.
     pub(super) fn claim(
         &mut self,
-        instances: &[&str],
+        instances: &HashSet<&str>,
         taken: &mut HashMap<String, bool>,
         drafts: &mut Drafts,
     ) {
         let weighing = self.tracking_weight;
         let group = quoted(&self.name);
-        self.members.retain(|member| {
+        self.members.list.retain(|member| {
             let name = &member.value;
             let message = if !instances.contains(&name.as_str()) {
                 format!(
@@ -164,7 +163,7 @@ impl SyncGroupDraft {
         drafts: &mut Drafts,
     ) -> Option<SyncGroup> {
         let name = quoted(&self.name);
-        match self.members.as_slice() {
+        match self.members.list.as_slice() {
             [] => {
                 let message = format!("vrrp_sync_group {name} has no members and is ignored");
                 drafts.push(Draft::warning(self.span, message));
@@ -205,6 +204,7 @@ impl SyncGroupDraft {
         Some(SyncGroup {
             members: self
                 .members
+                .list
                 .into_iter()
                 .map(|member| member.value)
                 .collect(),
@@ -223,7 +223,7 @@ impl SyncGroupDraft {
 /// A `track_group` block while it is read.
 #[derive(Debug, Default)]
 pub(super) struct TrackGroupDraft {
-    members: Vec<At<String>>,
+    members: Unique<At<String>>,
 }
 
 pub(super) static TRACK_GROUP: Table<TrackGroupDraft> = Table {
@@ -241,7 +241,7 @@ pub(super) fn track_group(stmt: &Stmt, drafts: &mut Drafts) -> Option<At<TrackGr
     let name = stmt.text(drafts)?;
     let mut draft = TrackGroupDraft::default();
     walk(&mut draft, stmt.body(), &TRACK_GROUP, drafts);
-    let members = draft.members.into_iter().map(|member| member.value);
+    let members = draft.members.list.into_iter().map(|member| member.value);
     let value = TrackGroup {
         name,
         members: members.collect(),

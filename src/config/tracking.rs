@@ -1,6 +1,9 @@
 //! `vrrp_script`, `track_file` and `track_process`, and the lists of those that an instance or a group watches.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{
     defaults,
@@ -445,15 +448,20 @@ pub(super) fn track(draft: &mut TrackersDraft, stmt: &Stmt, drafts: &mut Drafts)
     entries(list, stmt, limits, drafts);
 }
 
-/// What can be watched: each name with its own weight, and whether it was ever used.
+/// What can be watched: each name with its own weight, and whether that is turned round.
 #[derive(Debug, Default)]
-pub(super) struct Known(Vec<(String, i32, bool)>);
+pub(super) struct Defined(HashMap<String, (i32, bool)>);
 
-impl Known {
+impl Defined {
+    /// Whether something of this name is defined.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     pub(super) fn new<'a>(definitions: impl Iterator<Item = (&'a str, i32, bool)>) -> Self {
         Self(
             definitions
-                .map(|(name, weight, reverse)| (name.to_owned(), weight, reverse))
+                .map(|(name, weight, reverse)| (name.to_owned(), (weight, reverse)))
                 .collect(),
         )
     }
@@ -462,10 +470,10 @@ impl Known {
 /// Everything that can be watched.
 #[derive(Debug, Default)]
 pub(super) struct Watchable {
-    pub(super) scripts: Known,
-    pub(super) files: Known,
-    pub(super) processes: Known,
-    pub(super) bfds: Known,
+    pub(super) scripts: Defined,
+    pub(super) files: Defined,
+    pub(super) processes: Defined,
+    pub(super) bfds: Defined,
 }
 
 /// How the weights of what is watched count.
@@ -502,22 +510,22 @@ impl TrackersDraft {
 fn tracked(
     (keyword, whose): (&str, &str),
     entries: Entries,
-    known: &Known,
+    known: &Defined,
     weighing: Weighing,
     drafts: &mut Drafts,
 ) -> Vec<Tracked> {
-    let mut found: Vec<Tracked> = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
     for At {
         value: (name, weight),
         span,
     } in entries
     {
-        let Some((_, own, turned)) = known.0.iter().find(|(known, ..)| *known == name) else {
+        let Some((own, turned)) = known.0.get(&name) else {
             let message = format!("{keyword} {} is not defined; it is ignored", quoted(&name));
             drafts.push(Draft::warning(span, message));
             continue;
         };
-        if found.iter().any(|other| other.name == name) {
+        if !seen.insert(name.clone()) {
             let message = format!(
                 "{keyword} {} is given again; the first one counts",
                 quoted(&name)

@@ -338,8 +338,12 @@ mod tests {
         let mut drafts = Drafts::default();
         let request = Request::alone("f", text.as_bytes());
         let rows = expand(&request, &mut source, &mut drafts);
-        let braces = crate::config::grammar::braces();
-        let tree = shape(&build(&rows, &source, &braces, &mut drafts));
+        let tree = shape(&build(
+            &rows,
+            &source,
+            &crate::config::grammar::BRACES,
+            &mut drafts,
+        ));
         let said = drafts.finish(&mut source);
         (tree, said.iter().map(ToString::to_string).collect())
     }

@@ -197,6 +197,12 @@ pub(super) fn cpus(text: &str) -> Option<Vec<u16>> {
     Some(numbered.map(|(cpu, _)| cpu).collect())
 }
 
+/// The netmask of this length, 0 to 32.
+pub(super) fn netmask(length: u8) -> Ipv4Addr {
+    let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length.into()));
+    Ipv4Addr::from(mask.unwrap_or(0))
+}
+
 /// A mask as `persistence_granularity` writes it: a length, or where `longest` is that of IPv4 a
 /// mask in dots whose ones come first.
 pub(super) fn mask_length(text: &str, longest: u8) -> Result<u8, String> {

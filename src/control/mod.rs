@@ -8,6 +8,8 @@ mod dump;
 pub mod engine;
 pub mod forwarding;
 pub mod host_check;
+#[cfg(test)]
+mod hostile;
 pub mod identity;
 pub mod launch;
 pub mod load;

@@ -18,7 +18,7 @@ pub struct Settings {
     /// Whether the instance is in FAULT while its interface is down. Default true;
     /// `dont_track_primary` makes it false.
     pub track_link: bool,
-    /// Further interfaces without which the instance is in FAULT: those that virtual addresses are
+    /// InstanceOptions interfaces without which the instance is in FAULT: those that virtual addresses are
     /// on. Numbers and names as of [`interface`](Self::interface). Default none.
     pub further_interfaces: Vec<(u32, String)>,
     /// `virtual_router_id`, 1 to 255.

@@ -126,7 +126,7 @@ const _: () = assert!(size_of::<Record<Key6>>() == 64, "a record is a cache line
 
 const NO_TEMPLATE: u32 = u32::MAX;
 
-/// Further pairs of buckets for the connections of one client endpoint.
+/// InstanceOptions pairs of buckets for the connections of one client endpoint.
 const DEEPEST: u32 = 3;
 
 /// How often a template that has expired is looked at while connections refer to it. IPVS.

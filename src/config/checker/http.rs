@@ -87,14 +87,11 @@ pub(super) static KEYWORDS: &[Keyword<Block<HttpDraft>>] = &[
             let said = stmt.boolean(drafts);
             draft.own.enable_sni = said.unwrap_or(draft.own.enable_sni);
         }),
-    line(
-        "sni_name",
-        WITH_BLOCK,
-        "the name that TLS says; keepalived 2.4",
-    )
-    .read(|draft, stmt, drafts| {
-        draft.own.sni_name = stmt.text(drafts);
-    }),
+    line("sni_name", WITH_BLOCK, "the name that TLS says")
+        .later()
+        .read(|draft, stmt, drafts| {
+            draft.own.sni_name = stmt.text(drafts);
+        }),
     line(
         "fast_recovery",
         WITH_BLOCK,
@@ -108,8 +105,9 @@ pub(super) static KEYWORDS: &[Keyword<Block<HttpDraft>>] = &[
     line(
         "tls_compliant",
         WITH_BLOCK,
-        "a connection that ends without TLS's notice is an error; keepalived 2.4",
+        "a connection that ends without TLS's notice is an error",
     )
+    .later()
     .words(BOOLEAN)
     .read(|draft, stmt, drafts| {
         let said = stmt.boolean(drafts);
@@ -274,7 +272,11 @@ fn set_regex(draft: &mut UrlDraft, stmt: &Given<'_>, drafts: &mut Drafts) {
         drafts.push(Draft::warning(first.span, message));
         return;
     };
-    stmt.no_more(words.len().max(1), drafts);
+    if let Some(extra) = words.get(1) {
+        let message = format!("regex: {} is ignored", quoted(extra));
+        let hint = "a pattern with blanks stands in quotes";
+        drafts.push(Draft::warning(first.span, message).hint(hint));
+    }
     draft.pattern = words.into_iter().next();
 }
 
@@ -367,8 +369,9 @@ static URL: &[Keyword<UrlDraft>] = &[
     line(
         "tls_compliant",
         WITH_BLOCK,
-        "a connection that ends without TLS's notice is an error; keepalived 2.4",
+        "a connection that ends without TLS's notice is an error",
     )
+    .later()
     .words(BOOLEAN)
     .read(|draft, stmt, drafts| {
         draft.tls_compliant = stmt.boolean(drafts).or(draft.tls_compliant);

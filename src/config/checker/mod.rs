@@ -14,8 +14,9 @@ use super::{
         UdpCheck,
     },
     read::{self, At},
-    source::Span,
+    source::{Span, quoted},
     support::Support,
+    tracking::Watchable,
     tree::Stmt,
     walk::walk,
 };
@@ -86,6 +87,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
         )
         .time(&defaults::CHECK_INTERVAL)
         .default(Value::Time(defaults::DELAY_LOOP))
+        .inherited()
         .read(|draft, stmt, drafts| {
             stmt.set(&mut draft.timing().delay_loop, drafts);
         }),
@@ -96,6 +98,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
         )
         .number(&defaults::RETRIES)
         .default(Value::Number(defaults::RETRY))
+        .inherited()
         .read(|draft, stmt, drafts| {
             stmt.set(&mut draft.timing().retry, drafts);
         }),
@@ -106,6 +109,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
         )
         .time(&defaults::CHECK_DELAY)
         .default(Value::Time(defaults::DELAY_BEFORE_RETRY))
+        .inherited()
         .read(|draft, stmt, drafts| {
             stmt.set(&mut draft.timing().delay_before_retry, drafts);
         }),
@@ -115,6 +119,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
             "the longest wait, drawn at random, before the first check",
         )
         .time(&defaults::CHECK_DELAY)
+        .inherited()
         .read(|draft, stmt, drafts| {
             stmt.set(&mut draft.timing().warmup, drafts);
         }),
@@ -128,6 +133,7 @@ impl<T: HasTiming, const APPLIES: bool> TimingRules<T, APPLIES> {
     )
     .time(&defaults::CHECK_TIMEOUT)
     .default(Value::Time(defaults::CONNECT_TIMEOUT))
+    .inherited()
     .read(|draft, stmt, drafts| {
         stmt.set(&mut draft.timing().connect_timeout, drafts);
     })];
@@ -315,11 +321,30 @@ pub(super) struct Outer<'a> {
     pub(super) timing: Timing,
     /// `virtualhost` of the real server, else of the virtual server.
     pub(super) virtualhost: Option<&'a Arc<str>>,
+    /// What is defined to be looked at.
+    pub(super) watchable: &'a Watchable,
 }
 
 impl CheckerDraft {
     /// Resolves what the checker inherits. A mail server with several hosts is a checker for each.
     pub(super) fn finish(self, outer: Outer<'_>, checkers: &mut Vec<Checker>, drafts: &mut Drafts) {
+        let unknown = match &self.kind {
+            Kind::Bfd(name) if !outer.watchable.bfds.contains(name) => {
+                Some(("BFD_CHECK", "bfd_instance", name))
+            }
+            Kind::File(check) if !outer.watchable.files.contains(&check.track_file) => {
+                Some(("FILE_CHECK", "track_file", &check.track_file))
+            }
+            _ => None,
+        };
+        if let Some((keyword, block, name)) = unknown {
+            let message = format!(
+                "{keyword} is left out: there is no {block} {}",
+                quoted(name)
+            );
+            drafts.push(Draft::warning(self.span, message));
+            return;
+        }
         let mut timing = self.timing.or(outer.timing);
         match self.kind {
             Kind::Bfd(_) => {

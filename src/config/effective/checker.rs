@@ -1,6 +1,6 @@
 //! Checkers, and the `SSL` block.
 
-use super::{Out, Secs, script_word, word};
+use super::{Out, Secs, script, script_word, word};
 use crate::config::model::{
     CheckKind, Checker, Connection, HttpCheck, HttpUrl, MiscCheck, PageRegex, Ssl, StatusRange,
     UdpCheck,
@@ -164,12 +164,7 @@ impl Out {
     }
 
     fn misc(&mut self, check: &MiscCheck) {
-        self.line(format!("misc_path {}", script_word(&check.script.command)));
-        if let Some(user) = &check.script.user {
-            let owner = [Some(user), check.script.group.as_ref()];
-            let owner = owner.into_iter().flatten().map(|name| word(name));
-            self.line(format!("user {}", owner.collect::<Vec<_>>().join(" ")));
-        }
+        self.line(format!("misc_path {}", script(&check.script)));
         if let Some(timeout) = check.timeout {
             self.line(format!("misc_timeout {}", timeout.as_secs()));
         }

@@ -1,11 +1,12 @@
 //! Virtual servers and what is in them.
 
-use std::net::Ipv4Addr;
-
 use super::{Out, Secs, word};
 use crate::{
     addr::Family,
-    config::model::{Match, RealServer, VirtualServer},
+    config::{
+        model::{Match, RealServer, VirtualServer},
+        value::netmask,
+    },
     lvs::Scheduler,
 };
 
@@ -47,13 +48,10 @@ impl Out {
         self.line(format!("lb_kind {}", server.lb_kind));
         if let Some(persistence) = server.persistence {
             self.line(format!("persistence_timeout {}", Secs(persistence.timeout)));
-            let len = u32::from(persistence.granularity);
+            let len = persistence.granularity;
             // keepalived takes a bare number for an IPv4 address.
             let granularity = match server.matches.first().map(Match::family) {
-                Some(Family::V4) => {
-                    let mask = u32::MAX.checked_shl(32_u32.saturating_sub(len));
-                    Ipv4Addr::from(mask.unwrap_or(0)).to_string()
-                }
+                Some(Family::V4) => netmask(len).to_string(),
                 _ => len.to_string(),
             };
             self.line(format!("persistence_granularity {granularity}"));

@@ -1,8 +1,8 @@
 //! The configuration that counts, written so that it can be read again: every default resolved,
 //! nothing inherited, the password masked.
 
-mod around;
 mod checker;
+mod definitions;
 mod global;
 mod lvs;
 mod vrrp;
@@ -79,7 +79,7 @@ pub(super) fn written(config: &Config, secrets: Secrets) -> String {
     }
     out.global(&config.global, &config.timeouts);
     out.settings(&config.settings, &config.timeouts);
-    out.around(config);
+    out.definitions(config);
     out.ssl(&config.ssl);
     for instance in &config.vrrp_instances {
         out.instance(instance);
@@ -130,6 +130,18 @@ fn script_word(text: &str) -> String {
     quoted
 }
 
+/// A command with its user and group, of which no bare word could hold a quote.
+fn script(script: &Script) -> String {
+    let Script {
+        command,
+        user,
+        group,
+    } = script;
+    let words = std::iter::once(command).chain(user).chain(group);
+    let words: Vec<String> = words.map(|text| script_word(text)).collect();
+    words.join(" ")
+}
+
 /// A plain value as it is written behind its keyword.
 pub(super) fn plain(value: &Plain<'_>) -> String {
     match value {
@@ -142,15 +154,7 @@ pub(super) fn plain(value: &Plain<'_>) -> String {
             let words: Vec<String> = texts.iter().map(|text| word(text)).collect();
             words.join(" ")
         }
-        Plain::Script(Script {
-            command,
-            user,
-            group,
-        }) => {
-            let words = std::iter::once(command).chain(user).chain(group);
-            let words: Vec<String> = words.map(|text| script_word(text)).collect();
-            words.join(" ")
-        }
+        Plain::Script(value) => script(value),
         Plain::Words(words) => words.clone(),
     }
 }

@@ -1,6 +1,9 @@
 //! Definitions (`$NAME=value`) and what stands for them.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 use super::{
     Expander,
@@ -43,6 +46,8 @@ pub(super) struct Replaced {
 struct Frame {
     text: Text,
     at: usize,
+    /// The byte that follows it in what is around it.
+    next: Option<u8>,
     /// The definition whose value it is, and what stands for it; `None` in the line itself.
     of: Option<(Vec<u8>, Span, Span)>,
 }
@@ -54,6 +59,8 @@ pub(super) struct Reference {
     /// Where it ends.
     pub(super) end: usize,
     braced: bool,
+    /// It ends at a `/`, where keepalived 2.2 sees no end.
+    slash: bool,
 }
 
 const fn is_name(byte: u8) -> bool {
@@ -88,6 +95,7 @@ pub(super) fn reference(bytes: &[u8], at: usize, next: Option<u8>) -> Option<Ref
             name: name.to_vec(),
             end: at + length + 3,
             braced: true,
+            slash: false,
         });
     }
     let length = name_length(rest);
@@ -97,6 +105,7 @@ pub(super) fn reference(bytes: &[u8], at: usize, next: Option<u8>) -> Option<Ref
         name: rest[..length].to_vec(),
         end: at + 1 + length,
         braced: false,
+        slash: follows == Some(b'/'),
     })
 }
 
@@ -128,9 +137,12 @@ impl Expander<'_> {
     pub(super) fn replace(&mut self, line: &Text) -> Option<Replaced> {
         let mut done = Replaced::default();
         let mut replaced = 0;
+        // The names of the definitions whose values are being read.
+        let mut within = HashSet::new();
         let mut frames = vec![Frame {
             text: line.clone(),
             at: 0,
+            next: None,
             of: None,
         }];
         while let Some(frame) = frames.last() {
@@ -138,17 +150,16 @@ impl Expander<'_> {
             let from = frame.at;
             let found = bytes[from..].iter().position(|byte| *byte == b'$');
             let at = found.map_or(bytes.len(), |offset| from + offset);
-            let mut outer = frames.iter().rev().skip(1);
-            let next = outer.find_map(|outer| outer.text.bytes().get(outer.at).copied());
-            let to = found.and_then(|_| reference(bytes, at, next));
+            let to = found.and_then(|_| reference(bytes, at, frame.next));
             let behind = (at + 1).min(bytes.len());
             let end = to.as_ref().map_or(behind, |to| to.end);
+            let next = bytes.get(end).copied().or(frame.next);
             let place = match &frame.of {
                 Some((_, _, place)) => *place,
                 None => frame.text.place(at, end),
             };
             let found_value = to.and_then(|to| {
-                let value = self.value_of(&to, place, &frames);
+                let value = self.value_of(&to, place, &within);
                 value.map(|value| (to.name, value))
             });
             let plain = if found_value.is_some() { at } else { end };
@@ -158,7 +169,10 @@ impl Expander<'_> {
                 frame.at = end;
             }
             if is_over {
-                frames.pop();
+                let name = frames.pop().and_then(|frame| frame.of);
+                name.inspect(|(name, ..)| {
+                    within.remove(name);
+                });
             } else if let Some((name, value)) = found_value {
                 replaced += 1;
                 if value.lines.len() > 1 {
@@ -168,8 +182,10 @@ impl Expander<'_> {
                 frames.extend(value.lines.first().map(|text| Frame {
                     text: text.clone(),
                     at: 0,
-                    of: Some((name, value.name, place)),
+                    next,
+                    of: Some((name.clone(), value.name, place)),
                 }));
+                within.insert(name);
             }
             if done.line.len() > LONGEST_LINE || replaced > MOST_REPLACED {
                 let message = "the definitions make more of this line than it may be";
@@ -183,14 +199,23 @@ impl Expander<'_> {
         Some(done)
     }
 
-    fn value_of(&mut self, to: &Reference, place: Span, frames: &[Frame]) -> Option<Rc<Value>> {
-        let mut within = frames.iter().filter_map(|frame| frame.of.as_ref());
-        if within.any(|(name, ..)| *name == to.name) {
+    fn value_of(
+        &mut self,
+        to: &Reference,
+        place: Span,
+        within: &HashSet<Vec<u8>>,
+    ) -> Option<Rc<Value>> {
+        if within.contains(&to.name) {
             let message = "a definition stands for itself; it is taken as plain text";
             self.drafts.push(Draft::warning(place, message));
             return None;
         }
         if let Some(value) = self.definitions.get(&to.name) {
+            if to.slash {
+                let message = "keepalived 2.2 puts nothing in the place of a name before `/`";
+                let hint = "`${NAME}/` means the same to every version";
+                self.drafts.push(Draft::note(place, message).hint(hint));
+            }
             return Some(Rc::clone(value));
         }
         if let Some(text) = to

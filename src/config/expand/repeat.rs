@@ -23,6 +23,24 @@ struct Repeat {
     place: Span,
 }
 
+impl Repeat {
+    /// How many times the line is read.
+    fn count(&self) -> u64 {
+        match &self.values {
+            Values::Numbers { count, .. } => *count,
+            Values::List(list) => list.len() as u64,
+        }
+    }
+
+    /// The first time is the only one.
+    fn cut(&mut self) {
+        match &mut self.values {
+            Values::Numbers { count, .. } => *count = 1,
+            Values::List(list) => list.truncate(1),
+        }
+    }
+}
+
 enum Values {
     Numbers {
         start: i64,
@@ -72,7 +90,7 @@ impl Expander<'_> {
         } else {
             sequence(&values.line, place, word.ends_with(b"x"))
         };
-        let repeat = match read {
+        let mut repeat = match read {
             Ok(repeat) => repeat,
             Err(why) => {
                 let message = format!("`{shown}`: {why}; the line is dropped");
@@ -85,6 +103,13 @@ impl Expander<'_> {
         let rest = line.part(from, to);
         if rest.is_blank() {
             return;
+        }
+        if repeat.count() > 1 && opens_block(rest.bytes()) {
+            let message = format!("`{shown}` repeats one line, and a block begins on it");
+            let hint = "its first time alone is read; the whole block on the line, or in a definition of \
+                        several lines, is repeated";
+            self.drafts.push(Draft::error(place, message).hint(hint));
+            repeat.cut();
         }
         let names = repeat.names.iter();
         let before: Vec<_> = names
@@ -147,6 +172,22 @@ impl Expander<'_> {
         }
         !self.is_exhausted()
     }
+}
+
+/// Whether a line leaves a block open.
+fn opens_block(bytes: &[u8]) -> bool {
+    let (mut depth, mut quoted, mut before) = (0_i32, false, 0);
+    for byte in bytes {
+        match byte {
+            b'"' => quoted = !quoted,
+            // Of `${NAME}`.
+            b'{' if !quoted && before != b'$' => depth += 1,
+            b'}' if !quoted => depth -= 1,
+            _ => {}
+        }
+        before = *byte;
+    }
+    depth > 0
 }
 
 fn expected(word: &[u8]) -> &'static str {

@@ -44,11 +44,11 @@ plain_keywords! { pub(super) static MAIL: GlobalDraft [global.alerts];
 
 plain_keywords! { pub(super) static VRRP: GlobalDraft [global.vrrp];
     "vrrp_mcast_group6": UNAPPLIED, "the multicast group of IPv6 adverts", words("an IPv6 multicast address"), default(Value::Word("ff02::12")) => mcast_group6;
-    "vrrp_delay_after_boot": UNAPPLIED, "how long after the boot instances wait", time(&defaults::STARTUP_DELAY) => delay_after_boot;
+    "vrrp_delay_after_boot": UNAPPLIED, "how long after the boot instances wait", later(), time(&defaults::STARTUP_DELAY) => delay_after_boot;
     "vrrp_rx_bufs_policy": UNAPPLIED, "how receive buffers for adverts are sized", words("MTU, ADVERT or a number of bytes") => rx_bufs_policy;
     "vrrp_rx_bufs_multiplier": UNAPPLIED, "how many adverts a receive buffer holds", number(&defaults::COUNT), default(Value::Number(3)) => rx_bufs_multiplier;
     "log_unknown_vrids": UNAPPLIED, "adverts of VRIDs that are not configured are logged", flag() => log_unknown_vrids;
-    "v3_checksum_as_v2": UNAPPLIED, "checksums of version 3 as in version 2, without a pseudo header", flag() => v3_checksum_as_v2;
+    "v3_checksum_as_v2": UNAPPLIED, "checksums of version 3 as in version 2, without a pseudo header", later(), flag() => v3_checksum_as_v2;
     "default_interface": UNAPPLIED, "the interface of static addresses that name none", text(defaults::INTERFACE_NAME_BYTES), default(Value::Word("eth0")) => default_interface;
     "vmac_prefix": UNAPPLIED, "the start of names of virtual MAC interfaces", text(defaults::INTERFACE_NAME_BYTES), default(Value::Word("vrrp")) => vmac_prefix;
     "vmac_addr_prefix": UNAPPLIED, "the start of names of virtual MAC interfaces for addresses elsewhere; default vmac_prefix", text(defaults::INTERFACE_NAME_BYTES) => vmac_addr_prefix;
@@ -58,8 +58,8 @@ plain_keywords! { pub(super) static VRRP: GlobalDraft [global.vrrp];
 plain_keywords! { pub(super) static SCRIPTS: GlobalDraft [global.scripts];
     "script_user": APPLIED, "the user and group that scripts run as: of those that run yet, startup_script and shutdown_script; default keepalived_script if there is such a user, else the daemon's", words("a user, and a group if it is not the user's") => script_user;
     "enable_script_security": APPLIED, "no script runs as root that others could change; without it, one that they could is warned about and runs. Of those that run yet, startup_script and shutdown_script", flag() => enable_script_security;
-    "set_supplementary_groups": APPLIED, "scripts get the supplementary groups of their user: of those that run yet, startup_script and shutdown_script", boolean() => set_supplementary_groups;
-    "use_symlink_paths": APPLIED, "symbolic links in the path of a script are followed when it runs, not before it is looked at: of those that run yet, startup_script and shutdown_script", boolean() => use_symlink_paths;
+    "set_supplementary_groups": APPLIED, "scripts get the supplementary groups of their user: of those that run yet, startup_script and shutdown_script", later(), boolean() => set_supplementary_groups;
+    "use_symlink_paths": APPLIED, "symbolic links in the path of a script are followed when it runs, not before it is looked at: of those that run yet, startup_script and shutdown_script", later(), boolean() => use_symlink_paths;
     "startup_script": APPLIED, "a script that is waited for before anything is opened; a failure is said, and the start goes on", script() => startup_script;
     "startup_script_timeout": APPLIED, "how long that script may take, before it is killed with all that it has started", number(&defaults::SCRIPT_TIMEOUT), default(Value::Number(10)) => startup_script_timeout;
     "shutdown_script": APPLIED, "a script that is waited for after everything is closed, also when the start has failed", script() => shutdown_script;
@@ -86,9 +86,9 @@ plain_keywords! { pub(super) static FILES: GlobalDraft [global.files];
     "tmp_config_directory": IN_MEMORY, "where the configuration is copied to while it is read", text(defaults::PATH_BYTES) => tmp_config_directory;
     "data_use_instance": APPLIED, "the name of the file with the state carries the network namespace and the instance", boolean() => data_use_instance;
     "json_version": APPLIED, "the form of the JSON dump: 1 = a list of instances, 2 = an object with that list as `vrrp`", number(&defaults::JSON_VERSION), default(Value::Number(1)) => json_version;
-    "state_dump_file": APPLIED, "where the state is written to; default keepalived.data beside the control socket", text(defaults::PATH_BYTES) => state_dump_file;
-    "stats_dump_file": APPLIED, "where the statistics are written to; default keepalived.stats beside the control socket", text(defaults::PATH_BYTES) => stats_dump_file;
-    "json_dump_file": APPLIED, "where the JSON dump is written to; default keepalived.json beside the control socket", text(defaults::PATH_BYTES) => json_dump_file;
+    "state_dump_file": APPLIED, "where the state is written to; default keepalived.data beside the control socket", later(), text(defaults::PATH_BYTES) => state_dump_file;
+    "stats_dump_file": APPLIED, "where the statistics are written to; default keepalived.stats beside the control socket", later(), text(defaults::PATH_BYTES) => stats_dump_file;
+    "json_dump_file": APPLIED, "where the JSON dump is written to; default keepalived.json beside the control socket", later(), text(defaults::PATH_BYTES) => json_dump_file;
 }
 
 plain_keywords! { pub(super) static PROCESSES: GlobalDraft [global.processes];
@@ -140,11 +140,11 @@ plain_keywords! { pub(super) static HOST: GlobalDraft [global.host];
     "enable_snmp_rfcv3": NO_SNMP, "SNMP as RFC 6527 has it", flag() => enable_snmp_rfcv3;
     "enable_traps": NO_SNMP, "SNMP traps", flag() => enable_traps;
     "snmp_socket": NO_SNMP, "the socket of the SNMP agent", text(defaults::PATH_BYTES) => snmp_socket;
-    "snmp_vs_stats_update_interval": NO_SNMP, "how old statistics of virtual servers may be", time(&defaults::CHECK_INTERVAL) => snmp_vs_stats_update_interval;
-    "snmp_rs_stats_update_interval": NO_SNMP, "how old statistics of real servers may be", time(&defaults::CHECK_INTERVAL) => snmp_rs_stats_update_interval;
+    "snmp_vs_stats_update_interval": NO_SNMP, "how old statistics of virtual servers may be", later(), time(&defaults::CHECK_INTERVAL) => snmp_vs_stats_update_interval;
+    "snmp_rs_stats_update_interval": NO_SNMP, "how old statistics of real servers may be", later(), time(&defaults::CHECK_INTERVAL) => snmp_rs_stats_update_interval;
     "enable_dbus": NO_DBUS, "D-Bus for instances", flag() => enable_dbus;
     "dbus_service_name": NO_DBUS, "the name on D-Bus", text(defaults::PATH_BYTES) => dbus_service_name;
-    "dbus_no_interface_name": NO_DBUS, "names on D-Bus without the interface", flag() => dbus_no_interface_name;
+    "dbus_no_interface_name": NO_DBUS, "names on D-Bus without the interface", later(), flag() => dbus_no_interface_name;
     "vrrp_netlink_cmd_rcv_bufs": OWN_BUFFERS, "bytes for netlink commands of VRRP", number(&defaults::U32) => vrrp_netlink_cmd_rcv_bufs;
     "vrrp_netlink_cmd_rcv_bufs_force": OWN_BUFFERS, "that buffer may exceed the system's limit", boolean() => vrrp_netlink_cmd_rcv_bufs_force;
     "vrrp_netlink_monitor_rcv_bufs": OWN_BUFFERS, "bytes for netlink events of VRRP", number(&defaults::U32) => vrrp_netlink_monitor_rcv_bufs;
@@ -155,8 +155,8 @@ plain_keywords! { pub(super) static HOST: GlobalDraft [global.host];
     "lvs_netlink_monitor_rcv_bufs_force": OWN_BUFFERS, "that buffer may exceed the system's limit", boolean() => lvs_netlink_monitor_rcv_bufs_force;
     "process_monitor_rcv_bufs": OWN_BUFFERS, "bytes for events of processes", number(&defaults::U32) => process_monitor_rcv_bufs;
     "process_monitor_rcv_bufs_force": OWN_BUFFERS, "that buffer may exceed the system's limit", boolean() => process_monitor_rcv_bufs_force;
-    "iproute_usr_dir": UNAPPLIED, "where iproute2 keeps the names of tables, scopes and protocols", text(defaults::PATH_BYTES) => iproute_usr_dir;
-    "iproute_etc_dir": UNAPPLIED, "where this host's own names of tables, scopes and protocols are", text(defaults::PATH_BYTES) => iproute_etc_dir;
+    "iproute_usr_dir": UNAPPLIED, "where iproute2 keeps the names of tables, scopes and protocols", later(), text(defaults::PATH_BYTES) => iproute_usr_dir;
+    "iproute_etc_dir": UNAPPLIED, "where this host's own names of tables, scopes and protocols are", later(), text(defaults::PATH_BYTES) => iproute_etc_dir;
 }
 
 /// Keywords whose value may be left out, and means something else then.

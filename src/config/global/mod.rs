@@ -9,7 +9,7 @@ use super::{
     defaults,
     diagnostic::{Draft, Drafts},
     keyword::{
-        APPLIED, BY_VALUE, Given, Keyword, Table, UNAPPLIED, Value, block, known, line, lines,
+        APPLIED, BY_VALUE, Given, Keyword, Table, UNAPPLIED, Value, block, line, lines, name_only,
     },
     lexer::Word,
     model::{Global, Timeout},
@@ -76,6 +76,7 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
     )
     .read(|draft, stmt, drafts| {
         draft.judge_mail(stmt, drafts);
+        stmt.no_more(0, drafts);
         for entry in stmt.body() {
             if entry.block.is_some() {
                 let message = "a list of addresses, one a line, has no blocks";
@@ -176,7 +177,7 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
             draft.global.lvs_sync_daemon = sync_daemon::read(stmt, drafts);
         }
     }),
-    known(
+    name_only(
         "lvs_id",
         Support::Former("use `router_id`"),
         "this machine's name",
@@ -416,6 +417,7 @@ static VRRP: &[Keyword<GlobalDraft>] = &[
         UNAPPLIED,
         "whether the owner of the addresses ignores adverts",
     )
+    .later()
     .boolean()
     .read(|draft, stmt, drafts| {
         stmt.set(&mut draft.inherited.owner_ignore_adverts, drafts);

@@ -39,7 +39,7 @@ pub struct Global {
     /// keepalived's processes.
     pub processes: Processes,
     /// What keepalived's use of the kernel and of other programs needs.
-    pub host: HostTools,
+    pub host: HostServices,
 }
 
 /// Who is mailed about changes of state, and how.
@@ -319,7 +319,7 @@ plain! {
 
 plain! {
     /// What keepalived's use of the kernel and of other programs needs. Nothing here has a meaning for xvs.
-    HostTools {
+    HostServices {
         /// IPVS's table is emptied at the start.
         lvs_flush: bool = "lvs_flush",
         /// IPVS's table is emptied at the stop; with `VS` virtual server by virtual server.

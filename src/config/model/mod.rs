@@ -20,7 +20,7 @@ pub use self::{
         Ssl, StatusRange, Tls, UdpCheck, UdpReply,
     },
     global::{
-        Alerts, Cpus, Files, Global, HostTools, Mail, Owner, Processes, RxBufs, Scripts,
+        Alerts, Cpus, Files, Global, HostServices, Mail, Owner, Processes, RxBufs, Scripts,
         SyncDaemon, Umask, VrrpWide,
     },
     host::{GarpGroup, LinkPoll, Linkbeat, Process, UpDownDelay},
@@ -33,8 +33,8 @@ pub use self::{
         VrrpScript,
     },
     vrrp::{
-        AntiReplay, AuthHmac, Authentication, ExtraGarp, Further, Garp, HmacKey, HmacMode,
-        InitialState, Password, TrackInterface, Transport, UnicastPeer, VirtualAddress, Vmac,
+        AntiReplay, AuthHmac, Authentication, ExtraGarp, Garp, HmacKey, HmacMode, InitialState,
+        InstanceOptions, Password, TrackInterface, Transport, UnicastPeer, VirtualAddress, Vmac,
         VrrpInstance, VrrpVersion,
     },
 };

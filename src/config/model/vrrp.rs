@@ -108,12 +108,12 @@ pub struct VrrpInstance {
     /// `virtual_rules`: routing rules of the MASTER.
     pub virtual_rules: Vec<Rule>,
     /// Its other keywords.
-    pub further: Further,
+    pub further: InstanceOptions,
 }
 
 plain! {
     /// Keywords of an instance with one plain value.
-    Further {
+    InstanceOptions {
         /// The interface keeps its other addresses when the first one goes.
         promote_secondaries: bool = "promote_secondaries",
         /// FAULT when no peer can be reached.

@@ -2,7 +2,12 @@
 
 mod rules;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     checker::{CheckerDraft, HasTiming, Outer, Timing, TimingRules},
@@ -14,8 +19,9 @@ use super::{
     model::{Match, NotifyScript, Persistence, RealServer, SorryServer, VirtualServer},
     read::At,
     source::{Span, quoted},
+    tracking::Watchable,
     tree::Stmt,
-    value,
+    value::{self, netmask},
     walk::walk,
 };
 use crate::{
@@ -137,6 +143,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) groups: &'a mut Groups,
     /// The marks that packets get.
     pub(super) marked: &'a HashSet<(u32, Family)>,
+    /// What checks can look at.
+    pub(super) watchable: &'a Watchable,
 }
 
 /// What real servers and the sorry server need to know of their virtual server.
@@ -145,6 +153,8 @@ struct Frame {
     families: Vec<Family>,
     /// The port of every match; 0 where they differ, or where any port is taken.
     port: u16,
+    /// The same without marks, which have none: where checks of a real server without a port go.
+    check_port: u16,
 }
 
 /// `ADDR [PORT]`, the words behind `virtual_server`, `real_server` and `sorry_server`. `None` for what cannot be read:
@@ -320,7 +330,7 @@ impl ServerDraft {
         let mut seen = HashSet::new();
         for draft in std::mem::take(&mut self.real_servers) {
             let span = draft.addr.span;
-            let Some(real) = draft.finish(&self, &frame, drafts) else {
+            let Some(real) = draft.finish(&self, &frame, around.watchable, drafts) else {
                 continue;
             };
             if seen.insert(real.endpoint) {
@@ -509,6 +519,17 @@ impl ServerDraft {
                     Draft::warning(said.span, format!("{message}; it is left out")).hint(why)
                 });
             }
+            if let Ok(length) = read
+                && whole == Family::V4.bits()
+                && !said.value.contains('.')
+            {
+                let mask = Ipv4Addr::from(u32::from(length));
+                let meant = netmask(length);
+                let message =
+                    format!("persistence_granularity {length} is read as a prefix length");
+                let hint = format!("keepalived takes it as the mask {mask}; write {meant}");
+                drafts.push(Draft::note(said.span, message).hint(hint));
+            }
             read.ok()
         });
         let forced = server.matches.iter().any(|one| one.port() == Some(0));
@@ -587,16 +608,19 @@ impl Frame {
         let mut families: Vec<Family> = server.matches.iter().map(Match::family).collect();
         families.sort_unstable();
         families.dedup();
-        let mut ports = server.matches.iter().map(|one| one.port().unwrap_or(0));
+        let mut ports = server.matches.iter().filter_map(Match::port);
         let first = ports.next().unwrap_or(0);
+        let check_port = if ports.all(|port| port == first) {
+            first
+        } else {
+            0
+        };
+        let marked = server.matches.iter().any(|one| one.port().is_none());
         Self {
             lb_kind: server.lb_kind,
             families,
-            port: if ports.all(|port| port == first) {
-                first
-            } else {
-                0
-            },
+            port: if marked { 0 } else { check_port },
+            check_port,
         }
     }
 
@@ -668,6 +692,7 @@ impl RealDraft {
         self,
         server: &ServerDraft,
         frame: &Frame,
+        watchable: &Watchable,
         drafts: &mut Drafts,
     ) -> Option<RealServer> {
         let lb_kind = self.lb_kind.unwrap_or(frame.lb_kind);
@@ -687,9 +712,13 @@ impl RealDraft {
             return None;
         }
         let outer = Outer {
-            real: Endpoint::new(self.addr.value, said.map_or(port, |said| said.value)),
+            real: Endpoint::new(
+                self.addr.value,
+                said.map_or(frame.check_port, |said| said.value),
+            ),
             timing: self.timing.or(server.timing),
             virtualhost: self.virtualhost.as_ref().or(server.virtualhost.as_ref()),
+            watchable,
         };
         let mut checkers = Vec::with_capacity(self.checkers.len());
         for checker in self.checkers {

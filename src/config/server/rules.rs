@@ -8,7 +8,7 @@ use super::{
         diagnostic::{Draft, Drafts},
         keyword::{
             APPLIED, BOOLEAN, Given, IRRELEVANT, Keyword, NO_VALUE, REFUSED, UNAPPLIED, Value,
-            block, known, line, lines,
+            block, line, lines, name_only,
         },
         lexer::Word,
         model::NotifyEvent,
@@ -508,12 +508,12 @@ pub(super) static SERVER: &[Keyword<ServerDraft>] = &[
 ];
 
 pub(super) static SERVER_KNOWN: &[Keyword<ServerDraft>] = &[
-    known(
+    name_only(
         "nat_mask",
         Support::Former("it needs no successor"),
         "the mask of networks behind NAT",
     ),
-    known(
+    name_only(
         "hashed",
         IRRELEVANT,
         "the virtual server is in IPVS's table",
@@ -523,6 +523,7 @@ pub(super) static SERVER_KNOWN: &[Keyword<ServerDraft>] = &[
 pub(super) static REAL: &[Keyword<RealDraft>] = &[
     line("weight", APPLIED, "its share of new connections; 0 = none")
         .number(&defaults::RS_WEIGHT)
+        .inherited()
         .read(|draft, stmt, drafts| {
             stmt.set(&mut draft.weight, drafts);
         }),
@@ -585,12 +586,12 @@ pub(super) static REAL: &[Keyword<RealDraft>] = &[
         "up while a TCP connection can be made",
     )
     .read(|draft, stmt, drafts| draft.checkers.push(checker::tcp(stmt, drafts))),
-    known(
+    name_only(
         "lb_kind",
         Support::Former("use `lvs_method`"),
         "how packets reach it",
     ),
-    known(
+    name_only(
         "nat_mask",
         Support::Former("it needs no successor"),
         "the mask of networks behind NAT",

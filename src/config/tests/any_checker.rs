@@ -188,9 +188,13 @@ fn kind() -> impl Strategy<Value = CheckKind> {
         }),
         misc(),
         udp(),
-        name().prop_map(|name| CheckKind::Bfd { name }),
-        (name(), option::of(weight))
-            .prop_map(|(track_file, weight)| CheckKind::File(FileCheck { track_file, weight })),
+        Just(CheckKind::Bfd {
+            name: "B".to_owned()
+        }),
+        option::of(weight).prop_map(|weight| {
+            let track_file = "F".to_owned();
+            CheckKind::File(FileCheck { track_file, weight })
+        }),
     ]
 }
 

@@ -254,6 +254,12 @@ SSL {
     certificate /b
     key /c
 }
+bfd_instance B {
+    neighbor_ip 10.0.0.2
+}
+track_file F {
+    file /f
+}
 ";
 
 /// Words that stand for themselves in a list, each with the options that are applied.
@@ -342,7 +348,8 @@ fn what_is_printed_as_effective_is_applied_or_reported() {
         .filter_map(|l| l.split_whitespace().next())
     {
         let keyword = word.starts_with(|c: char| c.is_ascii_alphabetic());
-        let entry = word.contains('@') || matches!(word, "eth2" | "fwmark");
+        // The user of a script stands behind its command.
+        let entry = word.contains('@') || matches!(word, "eth2" | "fwmark" | "user");
         assert!(!keyword || entry || printed.contains(word), "{word}");
     }
 }

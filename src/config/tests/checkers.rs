@@ -8,9 +8,12 @@ use super::{
     said, server,
 };
 
+/// What BFD_CHECK and FILE_CHECK can look at.
+const DEFINED: &str = "bfd_instance B {\nneighbor_ip 10.0.0.2\n}\ntrack_file F {\nfile /f\n}\n";
+
 /// The virtual server with these lines in it and in its real server, whatever there is to say.
 fn read(more: &str, real: &str) -> VirtualServer {
-    let parsed = parse("f", server(more, real).as_bytes());
+    let parsed = parse("f", (server(more, real) + DEFINED).as_bytes());
     parsed.config.virtual_servers.into_iter().next().unwrap()
 }
 
@@ -42,12 +45,12 @@ fn udp(lines: &str) -> UdpCheck {
 
 /// What is said of the lines of a checker, without the places and how bad it is.
 fn about(checker: &str, lines: &str) -> Vec<String> {
-    let text = server("", &format!("{checker} {{\n{lines}\n}}"));
+    let text = server("", &format!("{checker} {{\n{lines}\n}}")) + DEFINED;
     let refused = format!("`{checker}` is not supported");
     let found = parse("f", text.as_bytes()).diagnostics;
     let messages = found.into_iter().map(|found| found.message);
     messages
-        .filter(|message| !message.contains(&refused))
+        .filter(|message| !message.contains(&refused) && !message.contains("is not applied yet"))
         .collect()
 }
 
@@ -406,4 +409,36 @@ fn the_password_of_a_key_is_never_shown() {
     assert_eq!(one.ssl.password.as_ref().unwrap().text(), "geheim");
     assert!(!format!("{one:?}{one}").contains("geheim"));
     assert!(one.to_string().contains("password ****"));
+}
+
+#[test]
+fn a_check_of_what_is_not_defined_is_left_out() {
+    let checks = "BFD_CHECK {\nname b\n}\nFILE_CHECK {\ntrack_file f\n}";
+    let said: Vec<String> = said(&server("", checks))
+        .into_iter()
+        .filter(|line| line.contains("left out"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "7:1: warning: BFD_CHECK is left out: there is no bfd_instance `b`",
+            "10:1: warning: FILE_CHECK is left out: there is no track_file `f`"
+        ]
+    );
+    let parsed = parse("f", server("", checks).as_bytes());
+    assert!(
+        parsed.config.virtual_servers[0].real_servers[0]
+            .checkers
+            .is_empty()
+    );
+    // Wherever in the file they are defined.
+    let text = server("", checks)
+        + "bfd_instance b {\nneighbor_ip 10.0.0.3\n}\ntrack_file f {\nfile /f\n}\n";
+    let parsed = parse("f", text.as_bytes());
+    assert_eq!(
+        parsed.config.virtual_servers[0].real_servers[0]
+            .checkers
+            .len(),
+        2
+    );
 }

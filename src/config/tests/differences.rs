@@ -41,8 +41,8 @@ fn every_difference_has_its_name() {
         said(&old, &new),
         [
             "virtual server [10.0.0.100]:tcp:80: lb_algo wrr (was wlc), \
-          persistence_timeout 50 s /32 (was none), real server 10.0.0.2:80 is removed, \
-          real server 10.0.0.1:80: weight 3 (was 1), its checks changed, \
+          persistence_timeout 50 (was none), real server 10.0.0.2:80 is removed, \
+          real server 10.0.0.1:80: weight 3 (was 1), TCP_CHECK changed, \
           real server 10.0.0.3:80 is new"
         ]
     );
@@ -79,7 +79,7 @@ fn passwords_are_not_told() {
     };
     assert_eq!(
         said(&with("secret1"), &with("secret2")),
-        ["vrrp_instance V: authentication changed"]
+        ["vrrp_instance V: auth_pass changed"]
     );
 }
 
@@ -166,5 +166,119 @@ fn what_is_not_applied_yet_is_compared_as_well() {
             &instance("debug 2\nno_accept")
         ),
         ["vrrp_instance V: accept no (was yes), debug 2 (was 1), smtp_alert not given (was yes)"]
+    );
+}
+
+#[test]
+fn the_keyword_that_changed_is_the_one_that_is_named() {
+    let peers = |more: &str| instance(&format!("unicast_peer {{\n10.0.0.2\n}}\n{more}"));
+    let xvs = |line: &str| format!("{}xvs {{\n{line}\n}}\n", instance(""));
+    let global = |line: &str| format!("{}global_defs {{\n{line}\n}}\n", instance(""));
+    let auth = |lines: &str| instance(&format!("authentication {{\n{lines}\n}}"));
+    let v = "vrrp_instance V: ";
+    let s = "virtual server [10.0.0.9]:tcp:80: ";
+    let r = "virtual server [10.0.0.9]:tcp:80: real server 10.0.0.1:80: ";
+    for (old, new, expected) in [
+        (
+            peers(""),
+            peers("unicast_ttl 9"),
+            format!("{v}unicast_ttl 9 (was 255)"),
+        ),
+        (
+            peers(""),
+            peers("check_unicast_src"),
+            format!("{v}check_unicast_src yes (was no)"),
+        ),
+        (
+            peers(""),
+            peers("unicast_src_ip 10.0.0.1"),
+            format!("{v}unicast_src_ip changed"),
+        ),
+        (peers(""), instance(""), format!("{v}unicast_peer changed")),
+        (
+            instance(""),
+            instance("mcast_dst_ip 224.0.0.19"),
+            format!("{v}mcast_dst_ip 224.0.0.19 (was 224.0.0.18)"),
+        ),
+        (
+            instance(""),
+            instance("mcast_src_ip 10.0.0.1"),
+            format!("{v}mcast_src_ip changed"),
+        ),
+        (
+            instance(""),
+            instance("garp_master_refresh 9"),
+            format!("{v}garp_master_refresh 9 (was 0)"),
+        ),
+        (
+            instance(""),
+            instance("notify_fault /x"),
+            format!("{v}notify_fault changed"),
+        ),
+        (
+            auth("auth_type PASS\nauth_pass a"),
+            auth("auth_type PASS\nauth_pass b"),
+            format!("{v}auth_pass changed"),
+        ),
+        (
+            instance(""),
+            auth("auth_type PASS\nauth_pass b"),
+            format!("{v}authentication changed"),
+        ),
+        (
+            server("", ""),
+            server("quorum_up /x", ""),
+            format!("{s}quorum_up changed"),
+        ),
+        (
+            server("", ""),
+            server("", "notify_down /x"),
+            format!("{r}notify_down changed"),
+        ),
+        (
+            server("", "TCP_CHECK {\n}"),
+            server("", "TCP_CHECK {\nretry 4\n}"),
+            format!("{r}TCP_CHECK changed"),
+        ),
+        (
+            server("persistence_timeout 5", ""),
+            server(
+                "persistence_timeout 5\npersistence_granularity 255.0.0.0",
+                "",
+            ),
+            format!("{s}persistence_granularity /8 (was /32)"),
+        ),
+        (
+            server("sorry_server 10.0.0.3", ""),
+            server("sorry_server 10.0.0.3\nsorry_server_inhibit", ""),
+            format!("{s}sorry_server_inhibit yes (was no)"),
+        ),
+        (
+            instance(""),
+            xvs("sloppy_tcp 1"),
+            "sloppy_tcp 1 (was 0)".to_owned(),
+        ),
+        (
+            instance(""),
+            xvs("timeouts {\ntcp_close 20\n}"),
+            "tcp_close 20 (was 10)".to_owned(),
+        ),
+        (
+            instance(""),
+            global("smtp_helo_name x"),
+            "smtp_helo_name changed".to_owned(),
+        ),
+        (
+            instance(""),
+            format!("{}SSL {{\nca /x\n}}\n", instance("")),
+            "SSL ca changed".to_owned(),
+        ),
+    ] {
+        assert_eq!(said(&old, &new), [expected], "{new}");
+    }
+    let flags = |flag: &str| server("", "").replace("lb_algo rr", &format!("lb_algo sh\n{flag}"));
+    assert_eq!(
+        said(&flags(""), &flags("sh-port")),
+        [format!("{s}sh-port yes (was no)")]
     );
 }

@@ -611,3 +611,66 @@ fn what_two_virtual_servers_take_is_an_error() {
     let any = server("persistence_timeout 9", "").replace("10.0.0.9 80", "10.0.0.9");
     assert!(!parse("f", (any + &server("", "")).as_bytes()).has_errors());
 }
+
+#[test]
+fn a_bare_number_as_granularity_is_a_length_and_that_is_said() {
+    let text = |value: &str| server(&format!("persistence_granularity {value}"), "");
+    let length = |text: &str| {
+        config(text).virtual_servers[0]
+            .persistence
+            .unwrap()
+            .granularity
+    };
+    assert_eq!(
+        said(&text("24")),
+        ["2:25: note: persistence_granularity 24 is read as a prefix length"]
+    );
+    assert_eq!(length(&text("24")), 24);
+    let hint = parse("f", text("24").as_bytes()).diagnostics[0]
+        .hint
+        .clone();
+    assert_eq!(
+        hint.unwrap(),
+        "keepalived takes it as the mask 0.0.0.24; write 255.255.255.0"
+    );
+    assert_eq!(said(&text("255.255.255.0")), [""; 0]);
+    assert_eq!(length(&text("255.255.255.0")), 24);
+}
+
+#[test]
+fn a_value_that_is_wrong_says_what_counts_instead() {
+    let hints = |more: &str, real: &str| -> Vec<String> {
+        let parsed = parse("f", server(more, real).as_bytes());
+        let hints = parsed.diagnostics.into_iter().filter_map(|d| d.hint);
+        hints.filter(|hint| hint.contains("count")).collect()
+    };
+    let outer = "what the blocks around it say counts";
+    for (more, real, counts) in [
+        ("quorum 0", "", "the default, 1, counts"),
+        ("weight 0", "", "the default, 1, counts"),
+        ("delay_loop 0", "", "else the default, 60 s"),
+        ("", "delay_loop 0", "else the default, 60 s"),
+        ("delay_loop 5", "delay_loop 0", outer),
+        ("", "weight -1", outer),
+        ("", "TCP_CHECK {\nconnect_timeout 0\n}", outer),
+    ] {
+        let found = hints(more, real);
+        let right = found.len() == 1 && found[0].ends_with(counts)
+            || found.iter().any(|hint| hint.contains(counts));
+        assert!(right, "{more} {real}: {found:?}");
+    }
+}
+
+#[test]
+fn a_check_of_a_group_with_a_mark_goes_to_the_port_of_its_addresses() {
+    let text = "xvs {\nmark 3 {\ndestination 10.0.0.9\n}\n}\n\
+                virtual_server_group G {\n10.0.0.1 80\n10.0.0.2 80\nfwmark 3\n}\n\
+                virtual_server group G {\nlb_algo rr\nlb_kind NAT\nprotocol TCP\n\
+                real_server 10.0.1.1 {\nTCP_CHECK {\n}\n}\n}\n";
+    assert_eq!(said(text), [""; 0]);
+    let config = config(text);
+    let real = &config.virtual_servers[0].real_servers[0];
+    // Packets with the mark keep the port that they came for.
+    assert_eq!(real.endpoint.port, 0);
+    assert_eq!(real.checkers[0].kind.connection().unwrap().to.port, 80);
+}

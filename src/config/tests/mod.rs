@@ -5,7 +5,7 @@ mod applied;
 mod checkers;
 mod differences;
 mod documentation;
-mod held;
+mod every_keyword;
 mod language;
 mod legacy_lvs;
 mod lvs;
@@ -17,6 +17,7 @@ mod seed;
 mod settings;
 mod site;
 mod snippets;
+mod surplus;
 
 use std::{fs, path::Path};
 

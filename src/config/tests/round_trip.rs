@@ -13,9 +13,9 @@ use proptest::{
 };
 
 use super::super::{
-    AddressSet, Authentication, Config, Further, Garp, Global, InitialState, Ipvs, Mail, MarkRule,
-    Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer, Settings,
-    SorryServer, Timeout, Timeouts, TrackInterface, Trackers, Transport, UnicastPeer,
+    AddressSet, Authentication, Config, Garp, Global, InitialState, InstanceOptions, Ipvs, Mail,
+    MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer,
+    Settings, SorryServer, Timeout, Timeouts, TrackInterface, Trackers, Transport, UnicastPeer,
     VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
     effective::{Secrets, written},
     parse,
@@ -303,7 +303,7 @@ fn instance() -> impl Strategy<Value = VrrpInstance> {
                 trackers: Trackers::default(),
                 virtual_routes: vec![],
                 virtual_rules: vec![],
-                further: Further::default(),
+                further: InstanceOptions::default(),
             }
         })
 }
@@ -638,7 +638,9 @@ proptest! {
             }
         }
         // What the parser must refuse (a VRID twice, a name twice) it still understands.
-        let config = Config { global, vrrp_instances, virtual_servers, ssl, timeouts, settings, ..Config::default() };
+        // What checks look at.
+        let defined = super::config("bfd_instance B {\nneighbor_ip 10.0.0.2\n}\ntrack_file F {\nfile /f\n}\n");
+        let config = Config { global, vrrp_instances, virtual_servers, ssl, timeouts, settings, ..defined };
         let text = written(&config, Secrets::Shown);
         let parsed = parse("effective", text.as_bytes());
         prop_assert_eq!(&parsed.config, &config, "{}\n{}", text, parsed.report());
@@ -658,4 +660,21 @@ fn passwords_are_written_only_for_this_test() {
     assert!(written(&config, Secrets::Shown).contains("auth_pass hidden"));
     assert!(!written(&config, Secrets::Masked).contains("hidden"));
     assert!(!format!("{config:?}").contains("hidden"));
+}
+
+#[test]
+fn users_of_scripts_may_have_any_name() {
+    for block in [
+        "vrrp_script S {\nscript \"/bin/s a\" \"u\\x22x\\x20\" 'g\"'\n}\n".to_owned(),
+        super::server(
+            "",
+            "MISC_CHECK {\nmisc_path \"/bin/s a\" \"u\\x22x\" 'g\"'\n}",
+        ),
+    ] {
+        let first = parse("f", block.as_bytes());
+        let written = written(&first.config, Secrets::Shown);
+        let again = parse("f", written.as_bytes());
+        assert_eq!(again.config, first.config, "{written}\n{}", again.report());
+        assert!(written.contains("u\\x22x"), "{written}");
+    }
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{
     super::{
-        Authentication, CheckKind, Checker, Config, Connection, Further, Garp, Global,
-        InitialState, Mail, Match, Password, Persistence, RealServer, Settings, Timeouts, Trackers,
-        Transport, VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion, effective, parse,
+        Authentication, CheckKind, Checker, Config, Connection, Garp, Global, InitialState,
+        InstanceOptions, Mail, Match, Password, Persistence, RealServer, Settings, Timeouts,
+        Trackers, Transport, VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion, effective,
+        parse,
     },
     SEED,
 };
@@ -123,7 +124,7 @@ fn expected() -> Config {
             trackers: Trackers::default(),
             virtual_routes: vec![],
             virtual_rules: vec![],
-            further: Further::default(),
+            further: InstanceOptions::default(),
         }],
         virtual_servers: vec![VirtualServer {
             matches: vec![Match::Address(endpoint("10.0.0.148", 80))],

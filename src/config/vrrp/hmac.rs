@@ -16,10 +16,10 @@ pub(in super::super) static TABLE: Table<AuthHmac> = Table {
 };
 
 plain_keywords! { static PLAIN: AuthHmac [];
-    "active_key": WITH_BLOCK, "the id of the key that signs; default the first one's", number(&defaults::HMAC_KEY_ID) => active_key;
-    "anti_replay": WITH_BLOCK, "what tells an old advert from a new one; default time", choice(AntiReplay::WORDS) => anti_replay;
-    "time_window": WITH_BLOCK, "how old an advert may be; default three intervals, at least 5 s", number(&defaults::HMAC_WINDOW) => time_window;
-    "mode": WITH_BLOCK, "what becomes of adverts that are not signed well; default enforce", choice(HmacMode::WORDS) => mode;
+    "active_key": WITH_BLOCK, "the id of the key that signs; default the first one's", later(), number(&defaults::HMAC_KEY_ID) => active_key;
+    "anti_replay": WITH_BLOCK, "what tells an old advert from a new one; default time", later(), choice(AntiReplay::WORDS) => anti_replay;
+    "time_window": WITH_BLOCK, "how old an advert may be; default three intervals, at least 5 s", later(), number(&defaults::HMAC_WINDOW) => time_window;
+    "mode": WITH_BLOCK, "what becomes of adverts that are not signed well; default enforce", later(), choice(HmacMode::WORDS) => mode;
 }
 
 static KEYWORDS: &[Keyword<AuthHmac>] = &[lines(
@@ -27,6 +27,7 @@ static KEYWORDS: &[Keyword<AuthHmac>] = &[lines(
     WITH_BLOCK,
     "a key with its id; hex:, ascii: or file: say what it is written as",
 )
+.later()
 .words("1 to 255, then the key of 32 to 64 bytes")
 .read(|hmac, stmt, drafts| {
     let Some(id) = stmt.first(drafts) else { return };
@@ -38,6 +39,11 @@ static KEYWORDS: &[Keyword<AuthHmac>] = &[lines(
         drafts.push(Draft::warning(stmt.keyword.span, message));
         return;
     };
+    if let Some(extra) = stmt.args.get(2) {
+        // Not quoted: it may be a part of the key.
+        let message = "key takes an id and a key; the rest is ignored";
+        drafts.push(Draft::warning(extra.span, message));
+    }
     if hmac.keys.iter().any(|(known, _)| *known == id) {
         let message = format!("key {id} is given again; the first one counts");
         drafts.push(Draft::warning(stmt.keyword.span, message));

@@ -1,14 +1,14 @@
 //! `vrrp_instance`: its keywords, and the rules that hold between them.
 
+mod environment;
 mod hmac;
-mod others;
 mod rules;
 
 use std::{net::IpAddr, time::Duration};
 
 pub(super) use self::{
+    environment::{extra_garp, judge_strict},
     hmac::TABLE as HMAC,
-    others::{extra_garp, judge_strict},
     rules::{garp_count, multicast_group, version},
 };
 use super::{
@@ -18,8 +18,9 @@ use super::{
     diagnostic::{Draft, Drafts},
     keyword::Table,
     model::{
-        AuthHmac, Authentication, ExtraGarp, Further, Garp, InitialState, NotifyScript, Route,
-        TrackInterface, Transport, UnicastPeer, VirtualAddress, Vmac, VrrpInstance, VrrpVersion,
+        AuthHmac, Authentication, ExtraGarp, Garp, InitialState, InstanceOptions, NotifyScript,
+        Route, TrackInterface, Transport, UnicastPeer, VirtualAddress, Vmac, VrrpInstance,
+        VrrpVersion,
     },
     notify::{Notifies, NotifyRules},
     read::{At, judge_vrrp_address},
@@ -143,7 +144,7 @@ pub(super) struct InstanceDraft {
     use_vmac: Option<Vmac>,
     routes: Vec<Route>,
     pub(super) rules: Vec<RuleDraft>,
-    further: Further,
+    further: InstanceOptions,
     notify: Vec<NotifyScript>,
 }
 
@@ -152,11 +153,11 @@ pub(super) static TABLE: Table<InstanceDraft> = Table {
     keywords: &[
         rules::ROUTER,
         rules::NETWORK,
-        others::TRACK,
+        environment::TRACK,
         NotifyRules::<InstanceDraft>::STATES,
-        others::NOTIFY,
-        others::OTHER,
-        others::PLAIN,
+        environment::NOTIFY,
+        environment::OTHER,
+        environment::PLAIN,
     ],
 };
 
@@ -281,7 +282,7 @@ impl InstanceDraft {
             trackers,
             virtual_routes: self.routes,
             virtual_rules: self.rules.into_iter().map(RuleDraft::finish).collect(),
-            further: Further {
+            further: InstanceOptions {
                 garp_extra_if: self.further.garp_extra_if.or(global.garp_extra_if),
                 owner_ignore_adverts: (self.further.owner_ignore_adverts)
                     .or(global.owner_ignore_adverts),

@@ -257,6 +257,7 @@ pub(super) static NETWORK: &[Keyword<InstanceDraft>] = &[
         "the other nodes, one a line: adverts are unicast",
     )
     .read(|draft, stmt, drafts| {
+        stmt.no_more(0, drafts);
         let mut peers = draft
             .peers
             .take()

@@ -1,4 +1,4 @@
-//! What stands around instances: what they watch, what belongs together, and what is always there.
+//! Blocks that instances refer to or share: what they watch, what belongs together, and what is always there.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn options(list: &[RouteOption]) -> String {
 }
 
 impl Out {
-    pub(super) fn around(&mut self, config: &Config) {
+    pub(super) fn definitions(&mut self, config: &Config) {
         self.addresses("static_ipaddress", &config.static_addresses);
         self.routes("static_routes", &config.static_routes);
         self.rules("static_rules", &config.static_rules);
@@ -133,16 +133,14 @@ impl Out {
         self.close();
     }
 
-    fn owner(&mut self, owner: Option<&Owner>) {
-        if let Some(Owner { user, group }) = owner {
-            let group = group.as_ref().map(|group| format!(" {}", word(group)));
-            self.line(format!("user {}{}", word(user), group.unwrap_or_default()));
-        }
-    }
-
     fn script(&mut self, script: &VrrpScript) {
         self.open(format!("vrrp_script {}", word(&script.name)));
-        self.line(format!("script {}", script_word(&script.command)));
+        // Of `user` no word could hold a quote.
+        let owner = script.user.iter();
+        let owner = owner.flat_map(|Owner { user, group }| std::iter::once(user).chain(group));
+        let words = std::iter::once(&script.command).chain(owner);
+        let words: Vec<String> = words.map(|text| script_word(text)).collect();
+        self.line(format!("script {}", words.join(" ")));
         self.line(format!("interval {}", script.interval.as_secs()));
         self.line(format!("timeout {}", script.timeout.as_secs()));
         self.line(format!(
@@ -152,7 +150,6 @@ impl Out {
         ));
         self.line(format!("rise {}", script.rise));
         self.line(format!("fall {}", script.fall));
-        self.owner(script.user.as_ref());
         self.flag(script.init_fail, "init_fail");
         self.close();
     }

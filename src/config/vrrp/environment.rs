@@ -104,6 +104,7 @@ pub(super) static TRACK: &[Keyword<InstanceDraft>] = &[
         }
     }),
     block("auth_hmac", REFUSED, "adverts are signed with HMAC-SHA-256")
+        .later()
         .read(|draft, stmt, drafts| draft.auth_hmac = hmac::read(stmt, drafts)),
 ];
 
@@ -140,11 +141,11 @@ plain_keywords! { pub(super) static PLAIN: InstanceDraft [further];
     "use_vmac_addr": REFUSED, "virtual MAC addresses for addresses on other interfaces", flag() => use_vmac_addr;
     "vmac_xmit_base": UNAPPLIED, "adverts leave from the interface below the virtual MAC's", flag() => vmac_xmit_base;
     "use_ipvlan": REFUSED, "an ipvlan interface for the addresses: its name, its address and its mode", names(3) => use_ipvlan;
-    "timer_expired_backup": UNAPPLIED, "a MASTER whose timer was so late becomes BACKUP", number(&defaults::U32) => timer_expired_backup;
-    "thread_timer_expired": UNAPPLIED, "adverts are dropped after so long a delay of the process", number(&defaults::U32) => thread_timer_expired;
+    "timer_expired_backup": UNAPPLIED, "a MASTER whose timer was so late becomes BACKUP", later(), number(&defaults::U32) => timer_expired_backup;
+    "thread_timer_expired": UNAPPLIED, "adverts are dropped after so long a delay of the process", later(), number(&defaults::U32) => thread_timer_expired;
     "garp_extra_if": UNAPPLIED, "time between gratuitous ARPs on other interfaces, with a virtual MAC or all", words("seconds up to 86400, with all before them or not; 0 = none") => garp_extra_if;
     "vmac_garp_intvl": UNAPPLIED, "time between gratuitous ARPs on other interfaces, with a virtual MAC or all", words("seconds up to 86400, with all before them or not; 0 = none"), old_name_of("garp_extra_if") => garp_extra_if;
-    "owner_ignore_adverts": UNAPPLIED, "whether the owner of the addresses ignores adverts", boolean() => owner_ignore_adverts;
+    "owner_ignore_adverts": UNAPPLIED, "whether the owner of the addresses ignores adverts", later(), boolean() => owner_ignore_adverts;
     "kernel_rx_buf_size": UNAPPLIED, "bytes that the kernel keeps of adverts which are not read yet", number(&defaults::U32) => kernel_rx_buf_size;
     "debug": READ_ONLY, "how much is logged", number(&defaults::DEBUG) => debug;
     "notify_priority_changes": UNAPPLIED, "whether changes of priority are written to the pipes, too", boolean() => notify_priority_changes;
@@ -191,6 +192,7 @@ pub(super) static OTHER: &[Keyword<InstanceDraft>] = &[
         APPLIED,
         "an instance without addresses is meant",
     )
+    .later()
     .flag()
     .read(|draft, stmt, drafts| {
         draft.no_addresses = stmt.flag(drafts);

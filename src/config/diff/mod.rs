@@ -4,14 +4,17 @@
 //! server is known by what it takes, a real server by its endpoint within it, a VRRP instance by its
 //! interface and VRID.
 
-use std::{collections::HashMap, fmt, time::Duration};
+mod keywords;
 
-use super::{
-    effective::plain,
-    model::{
-        Config, Global, Match, Persistence, Plain, RealServer, Settings, SorryServer,
-        VirtualServer, VrrpInstance,
-    },
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
+
+use self::keywords::Keywords;
+use super::model::{
+    Config, Global, Match, Plain, RealServer, Settings, Timeout, Transport, VirtualServer,
+    VrrpInstance,
 };
 use crate::addr::{Endpoint, Family, L4Proto};
 
@@ -173,61 +176,6 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     Diff { changes, former }
 }
 
-/// Collects the keywords with another value.
-#[derive(Default)]
-struct Keywords(Vec<Keyword>);
-
-impl Keywords {
-    fn value<T: PartialEq>(
-        &mut self,
-        name: &'static str,
-        (old, new): (&T, &T),
-        show: impl Fn(&T) -> String,
-    ) {
-        if old != new {
-            let values = Some((show(old), show(new)));
-            self.0.push(Keyword { name, values });
-        }
-    }
-
-    fn plain<T: PartialEq + fmt::Display>(&mut self, name: &'static str, values: (&T, &T)) {
-        self.value(name, values, T::to_string);
-    }
-
-    fn flag(&mut self, name: &'static str, (old, new): (bool, bool)) {
-        self.value(name, (&old, &new), |set| {
-            if *set { "yes" } else { "no" }.to_owned()
-        });
-    }
-
-    fn time(&mut self, name: &'static str, (old, new): (Duration, Duration)) {
-        self.value(name, (&old, &new), |time| time.as_secs_f64().to_string());
-    }
-
-    /// Groups of plain values, which name their keywords themselves.
-    fn plain_values<'a>(
-        &mut self,
-        old: impl Iterator<Item = (&'static str, Option<Plain<'a>>)>,
-        new: impl Iterator<Item = (&'static str, Option<Plain<'a>>)>,
-    ) {
-        let show = |value: &Option<Plain<'_>>| match value {
-            None => "not given".to_owned(),
-            Some(Plain::Flag) => "given".to_owned(),
-            Some(value) => plain(value),
-        };
-        for ((name, was), (_, is)) in old.zip(new) {
-            self.value(name, (&was, &is), show);
-        }
-    }
-
-    /// A value that is too long, or not for others to see.
-    fn other<T: PartialEq>(&mut self, name: &'static str, (old, new): (&T, &T)) {
-        if old != new {
-            self.0.push(Keyword { name, values: None });
-        }
-    }
-}
-
 /// Keywords of `global_defs` that only a start looks at.
 const AT_START: [&str; 3] = ["umask", "startup_script", "startup_script_timeout"];
 
@@ -255,8 +203,13 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
         settings,
     } = old;
     start.plain_values(process.plain().into_iter(), new.process.plain().into_iter());
-    live.other("SSL", (ssl, &new.ssl));
-    live.other("timeouts", (timeouts, &new.timeouts));
+    live.ssl(ssl, &new.ssl);
+    for state in Timeout::ALL {
+        live.time(
+            state.name(),
+            (timeouts.get(*state), new.timeouts.get(*state)),
+        );
+    }
     live.other(
         "static_ipaddress",
         (static_addresses, &new.static_addresses),
@@ -304,7 +257,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
     );
     live.other("lvs_sync_daemon", (lvs_sync_daemon, &to.lvs_sync_daemon));
     live.other("router_id", (router_id, &to.router_id));
-    live.other("notification_email", (mail, &to.mail));
+    live.mail(mail, &to.mail);
     live.time(
         "vrrp_garp_interval",
         (*vrrp_garp_interval, to.vrrp_garp_interval),
@@ -332,7 +285,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
     } = settings;
     let to = &new.settings;
     live.other("mark", (marks, &to.marks));
-    live.other("the sysctls of IPVS", (ipvs, &to.ipvs));
+    live.ipvs(ipvs, &to.ipvs);
     live.flag("reset_on_failure", (*reset_on_failure, to.reset_on_failure));
     live.flag("cut_removed", (*cut_removed, to.cut_removed));
     live.flag("udp_move", (*udp_move, to.udp_move));
@@ -429,9 +382,13 @@ fn instance_keywords(old: &VrrpInstance, new: &VrrpInstance) -> Vec<Keyword> {
     what.time("advert_int", (*advert_int, new.advert_int));
     what.flag("preempt", (*preempt, new.preempt));
     what.time("preempt_delay", (*preempt_delay, new.preempt_delay));
-    what.other("authentication", (authentication, &new.authentication));
-    what.other("the source address", (source, &new.source));
-    what.other("unicast_peer", (transport, &new.transport));
+    what.authentication(authentication.as_ref(), new.authentication.as_ref());
+    let source_of = match new.transport {
+        Transport::Unicast { .. } => "unicast_src_ip",
+        Transport::Multicast { .. } => "mcast_src_ip",
+    };
+    what.other(source_of, (source, &new.source));
+    what.transport(transport, &new.transport);
     what.other(
         "virtual_ipaddress",
         (virtual_ipaddress, &new.virtual_ipaddress),
@@ -440,7 +397,7 @@ fn instance_keywords(old: &VrrpInstance, new: &VrrpInstance) -> Vec<Keyword> {
         "virtual_ipaddress_excluded",
         (virtual_ipaddress_excluded, &new.virtual_ipaddress_excluded),
     );
-    what.other("garp_master", (garp, &new.garp));
+    what.garp(garp, &new.garp);
     what.other("track_interface", (track_interface, &new.track_interface));
     what.flag(
         "dont_track_primary",
@@ -462,7 +419,7 @@ fn instance_keywords(old: &VrrpInstance, new: &VrrpInstance) -> Vec<Keyword> {
         "higher_prio_send_advert",
         (*higher_prio_send_advert, new.higher_prio_send_advert),
     );
-    what.other("notify", (notify, &new.notify));
+    what.scripts(notify, &new.notify);
     what.flag("strict_mode", (*strict_mode, new.strict_mode));
     what.flag("accept", (*accept, new.accept));
     what.flag(
@@ -552,8 +509,9 @@ fn server_changes(old: &VirtualServer, new: &VirtualServer) -> Vec<ServerChange>
     let keywords = server_keywords(old, new).into_iter();
     let mut changes: Vec<_> = keywords.map(ServerChange::Keyword).collect();
     let missing = |from: &VirtualServer, to: &VirtualServer| -> Vec<Match> {
+        let kept: HashSet<&Match> = to.matches.iter().collect();
         let all = from.matches.iter().copied();
-        all.filter(|one| !to.matches.contains(one)).collect()
+        all.filter(|one| !kept.contains(one)).collect()
     };
     let (removed, added) = (missing(old, new), missing(new, old));
     changes.extend(removed.into_iter().map(ServerChange::MatchRemoved));
@@ -604,48 +562,22 @@ fn server_keywords(old: &VirtualServer, new: &VirtualServer) -> Vec<Keyword> {
     } = old;
     let mut what = Keywords::default();
     what.other("virtual_server_group", (group, &new.group));
-    if lb_algo.name() == new.lb_algo.name() {
-        what.other("the flags of lb_algo", (lb_algo, &new.lb_algo));
-    } else {
-        what.value("lb_algo", (lb_algo, &new.lb_algo), |algo| {
-            algo.name().to_owned()
-        });
-    }
+    what.scheduler(lb_algo, &new.lb_algo);
     what.plain("protocol", (protocol, &new.protocol));
     what.flag("ops", (*ops, new.ops));
-    what.value(
-        "persistence_timeout",
-        (persistence, &new.persistence),
-        |persistence: &Option<Persistence>| match persistence {
-            None => "none".to_owned(),
-            Some(Persistence {
-                timeout,
-                granularity,
-            }) => format!("{} s /{granularity}", timeout.as_secs()),
-        },
-    );
+    what.persistence(*persistence, new.persistence);
     what.other(
         "persistence_engine",
         (persistence_engine, &new.persistence_engine),
     );
     what.plain("quorum", (quorum, &new.quorum));
     what.plain("hysteresis", (hysteresis, &new.hysteresis));
-    what.value(
-        "sorry_server",
-        (sorry_server, &new.sorry_server),
-        |sorry: &Option<SorryServer>| match sorry {
-            None => "none".to_owned(),
-            Some(sorry) => {
-                let inhibit = if sorry.inhibit { " inhibit" } else { "" };
-                format!("{} {}{inhibit}", sorry.endpoint, sorry.lb_kind)
-            }
-        },
-    );
+    what.sorry_server(*sorry_server, new.sorry_server);
     what.flag("omega", (*omega, new.omega));
     what.flag("ha_suspend", (*ha_suspend, new.ha_suspend));
     what.other("smtp_alert", (smtp_alert, &new.smtp_alert));
     what.other("snmp_name", (snmp_name, &new.snmp_name));
-    what.other("quorum_up, quorum_down", (notify, &new.notify));
+    what.scripts(notify, &new.notify);
     what.0
 }
 
@@ -660,7 +592,7 @@ fn real_keywords(old: &RealServer, new: &RealServer) -> Vec<Keyword> {
         smtp_alert,
         snmp_name,
         notify,
-        checkers,
+        checkers: _,
     } = old;
     let mut what = Keywords::default();
     what.plain("weight", (weight, &new.weight));
@@ -673,7 +605,7 @@ fn real_keywords(old: &RealServer, new: &RealServer) -> Vec<Keyword> {
     what.plain("lthreshold", (lthreshold, &new.lthreshold));
     what.other("smtp_alert", (smtp_alert, &new.smtp_alert));
     what.other("snmp_name", (snmp_name, &new.snmp_name));
-    what.other("notify_up, notify_down", (notify, &new.notify));
-    what.other("its checks", (checkers, &new.checkers));
+    what.scripts(notify, &new.notify);
+    what.checks(old, new);
     what.0
 }
