@@ -375,9 +375,10 @@ impl Engine {
     fn tell_status(&mut self) {
         let (masters, instances) = self.vrrp.masters();
         let servers = self.config.virtual_servers.len();
-        self.herald.status(format!(
-            "MASTER of {masters} of {instances} VRRP instances, {servers} virtual servers"
-        ));
+        self.herald.status(
+            clock::now(),
+            format!("MASTER of {masters} of {instances} VRRP instances, {servers} virtual servers"),
+        );
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -586,7 +587,7 @@ impl Engine {
     /// Gives way to other routers, takes the addresses off, stops the workers, detaches the program.
     fn stop(mut self) -> Ended {
         let (now, wall) = (clock::now(), clock::wall());
-        self.herald.stopping();
+        self.herald.stopping(now);
         self.say(Level::Notice, "Stopping");
         if !self.options.keep_addresses {
             self.vrrp.stop(now);
