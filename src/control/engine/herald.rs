@@ -214,6 +214,7 @@ mod tests {
         assert_eq!(
             heard(&listener),
             [
+                "WATCHDOG=1\n",
                 "READY=1\n",
                 "RELOADING=1\nMONOTONIC_USEC=2000000\n",
                 "STATUS=MASTER\n",
