@@ -253,7 +253,10 @@ impl Mapped {
     #[inline]
     pub(super) fn at<A: Atomic>(&self, index: usize, offset: usize) -> &A {
         let is_in = index < self.entries && offset + size_of::<A>() <= self.value;
-        assert!(is_in && offset.is_multiple_of(size_of::<A>()), "a map's value");
+        assert!(
+            is_in && offset.is_multiple_of(size_of::<A>()),
+            "a map's value"
+        );
         // SAFETY: it lies in the mapping, which lives as long as `self`, is aligned (values are multiples of 8 bytes
         // from the start of a page on), and any bytes are a value of it.
         unsafe { self.start.add(index * self.value + offset).cast().as_ref() }

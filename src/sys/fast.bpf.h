@@ -23,8 +23,8 @@
 #define FILTER_BITS 65536
 /* Where IPv4's and IPv6's headers begin. */
 #define NETWORK 14
-/* Tunnel headers in front of a packet at most: IPv6, UDP and GUE. */
-#define MAX_OVERHEAD 52
+/* What stands between an outer IP header and the packet at most: UDP and GUE. Less than any packet of a flow. */
+#define MAX_BETWEEN 12
 
 /* The states of a flow; claimed: it is being written. */
 #define FLOW_NONE 0
@@ -463,8 +463,8 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct course *
 	void *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
 
-	if (data + sizeof(*eth) + MAX_OVERHEAD > end)
-		return XDP_DROP;
+	if ((void *)(eth + 1) > end)
+		return -1;
 	set_stations(eth, course->hop);
 	void *next;
 	if (outer == OUTER_V4) {
@@ -472,6 +472,8 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct course *
 		__be32 *word = (__be32 *)ip;
 		__u32 id = 0;
 
+		if ((void *)(ip + 1) + MAX_BETWEEN > end)
+			return -1;
 		eth->h_proto = bpf_htons(ETH_P_IP);
 		if (!inner->dont_fragment)
 			id = bpf_get_prandom_u32() & 0xffff;
@@ -485,6 +487,8 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct course *
 	} else {
 		struct ipv6_header *ip = data + sizeof(*eth);
 
+		if ((void *)(ip + 1) + MAX_BETWEEN > end)
+			return -1;
 		eth->h_proto = bpf_htons(ETH_P_IPV6);
 		ip->version_class_label = bpf_htonl(0x60000000 | (__u32)outer_tos(inner->tos) << 20);
 		ip->payload_len = bpf_htons(payload);

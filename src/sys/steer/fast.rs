@@ -171,11 +171,21 @@ pub struct FastPath {
 }
 
 /// The maps that all instances share, by their name in the object.
-pub(super) const NAMES: [&std::ffi::CStr; 6] =
-    [c"flows", c"targets", c"hops", c"traffic", c"settings", c"filter"];
+pub(super) const NAMES: [&std::ffi::CStr; 6] = [
+    c"flows",
+    c"targets",
+    c"hops",
+    c"traffic",
+    c"settings",
+    c"filter",
+];
 
 /// Makes room in an object that is not loaded yet.
-pub(super) fn size(object: &mut Object, sizes: FastSizes, processors: u32) -> Result<(), OpenError> {
+pub(super) fn size(
+    object: &mut Object,
+    sizes: FastSizes,
+    processors: u32,
+) -> Result<(), OpenError> {
     object.set_entries(c"flows", groups(sizes))?;
     object.set_entries(c"targets", sizes.reals.max(1))?;
     object.set_entries(c"hops", sizes.hops.max(1))?;
@@ -190,11 +200,7 @@ fn groups(sizes: FastSizes) -> u32 {
 
 impl FastPath {
     /// The tables of a loaded object, empty. `seed` is drawn at start.
-    pub(super) fn of(
-        object: &Object,
-        seed: [u64; 2],
-        processors: u32,
-    ) -> Result<Self, OpenError> {
+    pub(super) fn of(object: &Object, seed: [u64; 2], processors: u32) -> Result<Self, OpenError> {
         let mapped = |name| {
             let map = object.map(name)?;
             map.mapped().map_err(|source| OpenError::Refused {
@@ -216,12 +222,17 @@ impl FastPath {
         };
         for (at, word) in fast.seed.iter().enumerate() {
             let offset = offset_of!(Settings, seed) + 8 * at;
-            fast.settings.at::<AtomicU64>(0, offset).store(*word, Relaxed);
+            fast.settings
+                .at::<AtomicU64>(0, offset)
+                .store(*word, Relaxed);
         }
-        fast.setting(offset_of!(Settings, reals)).store(fast.reals, Relaxed);
+        fast.setting(offset_of!(Settings, reals))
+            .store(fast.reals, Relaxed);
         let mask = LEAST_GROUPS - 1;
-        fast.setting(offset_of!(Settings, mask)).store(mask, Relaxed);
-        fast.setting(offset_of!(Settings, former_mask)).store(mask, Relaxed);
+        fast.setting(offset_of!(Settings, mask))
+            .store(mask, Relaxed);
+        fast.setting(offset_of!(Settings, former_mask))
+            .store(mask, Relaxed);
         Ok(fast)
     }
 
@@ -237,7 +248,10 @@ impl FastPath {
         let (place, head) = (first..first + FLOW_PLACES).find_map(|place| {
             let head: &AtomicU32 = self.flow(place, offset_of!(Flow, head));
             let old = head.load(Relaxed);
-            let ended = Tick::from_raw(self.flow::<AtomicU32>(place, offset_of!(Flow, seen)).load(Relaxed));
+            let ended = Tick::from_raw(
+                self.flow::<AtomicU32>(place, offset_of!(Flow, seen))
+                    .load(Relaxed),
+            );
             let is_fresh = turn_of(old) == 0;
             if state_of(old) != FLOW_NONE || !is_fresh && now.since(ended) < REST {
                 return None;
@@ -256,9 +270,14 @@ impl FastPath {
         word(offset_of!(Flow, real)).store(flow.real.0, Relaxed);
         word(offset_of!(Flow, epoch)).store(flow.real.1, Relaxed);
         self.put_way(place, flow.way);
-        self.flow::<AtomicU8>(place, offset_of!(Flow, packets)).store(0, Relaxed);
+        self.flow::<AtomicU8>(place, offset_of!(Flow, packets))
+            .store(0, Relaxed);
         word(offset_of!(Flow, spread)).store(flow.spread, Relaxed);
-        let state = if flow.client.0.is_ipv4() { FLOW_V4 } else { FLOW_V6 };
+        let state = if flow.client.0.is_ipv4() {
+            FLOW_V4
+        } else {
+            FLOW_V6
+        };
         // Not 0 again, which says that there was none.
         let turn = turn_of(head.1) % 255 + 1;
         let tag = (hash >> 56) as u32;
@@ -361,7 +380,9 @@ impl FastPath {
                 spread_bits,
                 mtu,
             } => {
-                let own = u32::MAX.checked_shr(32 - u32::from(spread_bits.min(32))).unwrap_or(0);
+                let own = u32::MAX
+                    .checked_shr(32 - u32::from(spread_bits.min(32)))
+                    .unwrap_or(0);
                 let begin = without_bits(local, own);
                 put_addr(&self.targets, index, offset_of!(Target, local), begin);
                 word(offset_of!(Target, spread_mask)).store(own.to_be(), Relaxed);
@@ -411,7 +432,9 @@ impl FastPath {
                 (offset_of!(Hop, src), hop.source),
             ] {
                 for (byte, at) in mac.0.iter().zip(offset..) {
-                    self.hops.at::<AtomicU8>(index as usize, at).store(*byte, Relaxed);
+                    self.hops
+                        .at::<AtomicU8>(index as usize, at)
+                        .store(*byte, Relaxed);
                 }
             }
             ifindex.store(hop.ifindex, Release);
@@ -421,13 +444,15 @@ impl FastPath {
 
     /// Numbers the routes to clients: ways that were found by others are not used any more.
     pub fn set_ways(&self, ways: u16) {
-        self.setting(offset_of!(Settings, ways)).store(ways.into(), Release);
+        self.setting(offset_of!(Settings, ways))
+            .store(ways.into(), Release);
     }
 
     /// Whether tunnels hand "don't fragment" on to the outer header.
     pub fn set_pmtu_disc(&self, on: bool) {
         let flags = if on { PMTU_DISC } else { 0 };
-        self.setting(offset_of!(Settings, flags)).store(flags, Relaxed);
+        self.setting(offset_of!(Settings, flags))
+            .store(flags, Relaxed);
     }
 
     /// Makes room for about so many flows at a time, as far as there is memory: dense memory is fast. Those that there
@@ -437,20 +462,24 @@ impl FastPath {
         let (now, former) = self.masks();
         // A group has room for four; three quarters as many groups leave one flow in a thousand without a place.
         let wanted = (flows * 3 / 4).clamp(LEAST_GROUPS.into(), self.flows.entries() as u64);
-        let groups = u32::try_from(wanted).unwrap_or(u32::MAX).next_power_of_two();
+        let groups = u32::try_from(wanted)
+            .unwrap_or(u32::MAX)
+            .next_power_of_two();
         let mask = (groups.min(u32::try_from(self.flows.entries()).unwrap_or(u32::MAX))) - 1;
         // Not smaller for every ebb.
         if now != former || mask == now || mask < now && mask > now >> 3 {
             return false;
         }
-        self.setting(offset_of!(Settings, mask)).store(mask, Release);
+        self.setting(offset_of!(Settings, mask))
+            .store(mask, Release);
         true
     }
 
     /// Every flow is where it should be by now: former places are not looked at any more.
     pub fn settle(&self) {
         let (now, _) = self.masks();
-        self.setting(offset_of!(Settings, former_mask)).store(now, Release);
+        self.setting(offset_of!(Settings, former_mask))
+            .store(now, Release);
     }
 
     /// What went through for the real server in a slot.
@@ -483,7 +512,10 @@ impl FastPath {
 
     fn masks(&self) -> (u32, u32) {
         let get = |offset| self.setting(offset).load(Relaxed);
-        (get(offset_of!(Settings, mask)), get(offset_of!(Settings, former_mask)))
+        (
+            get(offset_of!(Settings, mask)),
+            get(offset_of!(Settings, former_mask)),
+        )
     }
 
     /// The integer at an offset of the flow in a place.
@@ -504,7 +536,8 @@ impl FastPath {
         // Not with another's number for a moment.
         let word: &AtomicU32 = self.flow(place, offset_of!(Flow, hop));
         word.store(NO_HOP, Release);
-        self.flow::<AtomicU16>(place, offset_of!(Flow, ways)).store(ways, Release);
+        self.flow::<AtomicU16>(place, offset_of!(Flow, ways))
+            .store(ways, Release);
         word.store(hop, Release);
     }
 
@@ -583,6 +616,7 @@ fn without_bits(addr: IpAddr, bits: u32) -> IpAddr {
 /// Writes an address into a value of a map.
 fn put_addr(map: &Mapped, index: usize, offset: usize, addr: IpAddr) {
     for (at, word) in words(mapped(addr)).into_iter().enumerate() {
-        map.at::<AtomicU32>(index, offset + 4 * at).store(word, Relaxed);
+        map.at::<AtomicU32>(index, offset + 4 * at)
+            .store(word, Relaxed);
     }
 }
