@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Others, Packet,
-    Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Offload, Others,
+    Packet, Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
@@ -109,6 +109,12 @@ impl Balancer {
     /// From now on the connections of other workers count too, for schedulers and thresholds.
     pub fn see(&mut self, others: Arc<Others>) {
         self.scheduling.see(others);
+    }
+
+    /// From now on flows may be handed down to this.
+    pub fn offload_to(&mut self, below: &Arc<dyn Offload>) {
+        self.v4.offload_to(Arc::clone(below));
+        self.v6.offload_to(Arc::clone(below));
     }
 
     /// Looks at the next `budget` buckets of each table and takes out what has expired.

@@ -23,13 +23,13 @@
 mod bucket;
 mod eviction;
 
-use std::{iter, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use rapidhash::v3::RapidSecrets;
 
 pub use self::bucket::Bucket;
 use self::bucket::{ASSURED, FREE, WAYS};
-use super::{FlowKey, Key4, Key6, RealRef, State, Timeouts};
+use super::{FlowId, FlowKey, Key4, Key6, Offload, RealRef, State, Timeouts};
 use crate::{
     stats::{RealCounters, WorkerStats},
     time::Tick,
@@ -113,8 +113,8 @@ pub struct Record<K> {
     /// Of a connection: the slot of its template, or [`NO_TEMPLATE`]. Of a template: how many
     /// connections refer to it.
     link: u32,
-    /// Of a template: its timeout in ticks. Of a connection: which of its flow's further places it is
-    /// in, 0 for the first.
+    /// Of a template: its timeout in ticks. Of a connection: which of its flow's further places it is in, 0 for the
+    /// first, in the last [`DEPTH_BITS`]; before these the number of its flow on the fast path, or 0.
     period: u32,
 }
 
@@ -128,6 +128,23 @@ const NO_TEMPLATE: u32 = u32::MAX;
 
 /// Further pairs of buckets for the connections of one client endpoint.
 const DEEPEST: u32 = 3;
+/// Bits that number them.
+const DEPTH_BITS: u32 = 2;
+
+const _: () = assert!(DEEPEST < 1 << DEPTH_BITS && DEPTH_BITS + FlowId::BITS <= 32);
+
+impl<K> Record<K> {
+    /// Of a connection: its flow on the fast path.
+    #[inline]
+    const fn flow(&self) -> Option<FlowId> {
+        FlowId::from_raw(self.period >> DEPTH_BITS)
+    }
+
+    /// Of a connection: which of its flow's places it is in.
+    const fn depth(&self) -> u32 {
+        self.period & ((1 << DEPTH_BITS) - 1)
+    }
+}
 
 /// How often a template that has expired is looked at while connections refer to it. IPVS.
 const TEMPLATE_RETRY_TICKS: u32 = 60 * Tick::PER_SECOND;
@@ -161,6 +178,8 @@ pub struct ConnTable<K> {
     /// since there were none.
     deep: usize,
     deepest: u32,
+    /// Where flows can be handed down to.
+    below: Option<Arc<dyn Offload>>,
 }
 
 impl<K: FlowKey> ConnTable<K> {
@@ -188,6 +207,79 @@ impl<K: FlowKey> ConnTable<K> {
             swept: 0,
             deep: 0,
             deepest: 0,
+            below: None,
+        }
+    }
+
+    /// From now on its flows may be handed down to this: see [`Self::hand_down`].
+    pub fn offload_to(&mut self, below: Arc<dyn Offload>) {
+        self.below = Some(below);
+    }
+
+    /// A connection's flow is on the fast path from now on, until the connection ends, or a packet comes up that is to
+    /// be noticed: it is asked there when the last packet came.
+    pub fn hand_down(&mut self, slot: Slot, flow: FlowId) {
+        let record = &mut self.records[slot.0 as usize];
+        record.period = record.depth() | flow.raw() << DEPTH_BITS;
+    }
+
+    /// The flow on the fast path of a connection.
+    #[inline]
+    pub fn flow_below(&self, slot: Slot) -> Option<FlowId> {
+        self.records[slot.0 as usize].flow()
+    }
+
+    /// Takes the flow of a connection back from the fast path, with what was heard of it there.
+    #[cold]
+    pub fn take_back(&mut self, slot: Slot, turn: Turn<'_>) {
+        let flow = self.pull(slot, turn);
+        let record = &mut self.records[slot.0 as usize];
+        record.period = record.depth();
+        if let (Some(below), Some(flow)) = (&self.below, flow) {
+            below.end(flow, turn.tick);
+        }
+    }
+
+    /// Asks the fast path what was heard of a connection there; its flow, if it has one.
+    #[cold]
+    pub(super) fn pull(&mut self, slot: Slot, turn: Turn<'_>) -> Option<FlowId> {
+        let (bucket, way) = (&mut self.buckets[slot.bucket()], slot.way());
+        if bucket.states[way] == State::Template {
+            return None;
+        }
+        let record = &self.records[slot.0 as usize];
+        let flow = record.flow()?;
+        let (heard, packets) = self.below.as_ref()?.heard(flow);
+        // It may be later than this turn began.
+        let heard = if has_come(heard, turn.tick) {
+            heard
+        } else {
+            turn.tick
+        };
+        if has_come(bucket.seen[way], heard) {
+            bucket.seen[way] = heard;
+        }
+        let link = record.link;
+        if bucket.packets[way] < ASSURED && bucket.packets[way].saturating_add(packets) >= ASSURED {
+            bucket.packets[way] = ASSURED;
+            self.assure_template(link);
+        }
+        Some(flow)
+    }
+
+    /// Whether a connection whose time seems to be over was heard of on the fast path.
+    #[cold]
+    fn lives_below(&self, slot: Slot, timeout: u32, turn: Turn<'_>) -> bool {
+        let heard = (self.below.as_ref())
+            .zip(self.flow_below(slot))
+            .map(|(below, flow)| below.heard(flow).0);
+        heard.is_some_and(|heard| !has_come(heard, turn.tick) || turn.tick.since(heard) < timeout)
+    }
+
+    fn assure_template(&mut self, link: u32) {
+        if link != NO_TEMPLATE {
+            let template = Slot(link);
+            self.buckets[template.bucket()].packets[template.way()] = ASSURED;
         }
     }
 
@@ -280,6 +372,9 @@ impl<K: FlowKey> ConnTable<K> {
     #[inline(never)]
     fn advance(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
         if self.state(slot) != state {
+            if !state.is_established() && self.flow_below(slot).is_some() {
+                self.take_back(slot, turn);
+            }
             self.change_state(slot, state, turn);
         }
         if self.buckets[slot.bucket()].packets[slot.way()] < ASSURED {
@@ -307,11 +402,7 @@ impl<K: FlowKey> ConnTable<K> {
             *packets += 1;
         } else if bucket.states[slot.way()].is_established() {
             *packets = ASSURED;
-            let template = self.records[slot.0 as usize].link;
-            if template != NO_TEMPLATE {
-                let template = Slot(template);
-                self.buckets[template.bucket()].packets[template.way()] = ASSURED;
-            }
+            self.assure_template(self.records[slot.0 as usize].link);
         }
     }
 
@@ -332,6 +423,9 @@ impl<K: FlowKey> ConnTable<K> {
             let bucket = u32::try_from(at).unwrap_or(0);
             for way in self.buckets[at].with_tag(FREE).inverted() {
                 let slot = Slot::new(bucket, way);
+                if self.below.is_some() && self.score(slot, turn).spare().is_some() {
+                    self.pull(slot, turn);
+                }
                 if self.is_expired(slot, turn) {
                     self.expire(slot, turn);
                 }
@@ -341,6 +435,7 @@ impl<K: FlowKey> ConnTable<K> {
 
     /// Takes out an entry whose time is over, as of the moment when that was.
     pub fn expire(&mut self, slot: Slot, turn: Turn<'_>) {
+        self.pull(slot, turn);
         let end = self.deadline(slot, turn.timeouts);
         self.take_out(slot, end, turn);
     }
@@ -534,7 +629,8 @@ impl<K: FlowKey> ConnTable<K> {
         let is_over = if state == State::Template {
             has_come(seen, turn.tick) && record.link == 0
         } else {
-            turn.tick.since(seen) >= turn.timeouts.ticks(state)
+            let timeout = turn.timeouts.ticks(state);
+            turn.tick.since(seen) >= timeout && !self.lives_below(slot, timeout, turn)
         };
         (!is_over).then_some((state, record.real))
     }
@@ -650,11 +746,14 @@ impl<K: FlowKey> ConnTable<K> {
             }
             return;
         }
-        if record.period > 0 {
+        if record.depth() > 0 {
             self.deep -= 1;
             if self.deep == 0 {
                 self.deepest = 0;
             }
+        }
+        if let (Some(below), Some(flow)) = (&self.below, record.flow()) {
+            below.end(flow, turn.tick);
         }
         turn.stats.connections.sub(1);
         if let Some(counters) = counters {
@@ -683,7 +782,11 @@ impl<K: FlowKey> ConnTable<K> {
         if state == State::Template {
             seen
         } else {
-            Tick::from_raw(seen.raw().wrapping_add(timeouts.ticks(state)))
+            let heard = (self.below.as_ref())
+                .zip(self.flow_below(slot))
+                .map(|(below, flow)| below.heard(flow).0);
+            let last = heard.filter(|heard| has_come(seen, *heard)).unwrap_or(seen);
+            Tick::from_raw(last.raw().wrapping_add(timeouts.ticks(state)))
         }
     }
 
