@@ -145,6 +145,16 @@ impl Balancer {
         &self.v4
     }
 
+    /// The same, to be changed.
+    pub const fn conns_mut(&mut self) -> &mut ConnTable<Key4> {
+        &mut self.v4
+    }
+
+    /// The same of IPv6.
+    pub const fn conns6_mut(&mut self) -> &mut ConnTable<Key6> {
+        &mut self.v6
+    }
+
     /// The IPv6 connections.
     pub const fn conns6(&self) -> &ConnTable<Key6> {
         &self.v6
@@ -171,7 +181,9 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                         Direction::InOnly
                     };
                     let state = next_state(direction, packet.kind, state);
-                    self.conns.touch(slot, state, self.turn);
+                    if self.conns.touch(slot, state, self.turn) {
+                        packet.is_plain = is_plain(packet.kind, state);
+                    }
                     return Verdict::Forward(id);
                 }
                 Current::Verdict(verdict) => return verdict,
@@ -324,7 +336,9 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         };
         if packet.kind != Kind::IcmpError {
             let state = next_state(Direction::Out, packet.kind, self.conns.state(slot));
-            self.conns.touch(slot, state, self.turn);
+            if self.conns.touch(slot, state, self.turn) {
+                packet.is_plain = is_plain(packet.kind, state);
+            }
         }
         packet.key = self.conns.key(slot);
         match self.conns.real(slot) {
@@ -601,6 +615,21 @@ const fn refuse(flags: Flags, reason: ReplyReason) -> Current<'static> {
     } else {
         Verdict::Reply(reason)
     })
+}
+
+/// Whether the fast path could have forwarded such a packet of a connection that is in `state` after it.
+const fn is_plain(kind: Kind, state: State) -> bool {
+    match kind {
+        Kind::Tcp(flags) => {
+            let marked = Flags::FIN
+                .union(Flags::SYN)
+                .union(Flags::RST)
+                .union(Flags::ACK);
+            flags.0 & marked.0 == Flags::ACK.0 && state.is_established()
+        }
+        Kind::Udp => true,
+        _ => false,
+    }
 }
 
 /// The state of a connection after a packet.

@@ -354,18 +354,21 @@ impl<K: FlowKey> ConnTable<K> {
         record.link = record.link.saturating_sub(1);
     }
 
-    /// A packet came for a connection: its time starts again in `state`.
+    /// A packet came for a connection: its time starts again in `state`. Whether it is worth a look if the fast path
+    /// should have its flow: while few came, and once a tick.
     #[inline]
-    pub fn touch(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
+    pub fn touch(&mut self, slot: Slot, state: State, turn: Turn<'_>) -> bool {
         let (bucket, way) = (&mut self.buckets[slot.bucket()], slot.way());
+        let first = bucket.seen[way] != turn.tick;
         // A line that does not change need not be written back.
-        if bucket.seen[way] != turn.tick {
+        if first {
             bucket.seen[way] = turn.tick;
         }
         let settled = (bucket.states[way] == state) & (bucket.packets[way] >= ASSURED);
         if !settled {
             self.advance(slot, state, turn);
         }
+        (first | !settled) & self.below.is_some()
     }
 
     /// What [`Self::touch`] does for a connection that is not assured, or in another state.

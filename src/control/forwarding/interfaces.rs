@@ -224,6 +224,7 @@ pub(super) fn port_info(link: &Link) -> PortInfo {
         mtu: link.mtu,
         v4: None,
         v6: None,
+        fast: false,
     }
 }
 
