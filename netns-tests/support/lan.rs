@@ -102,6 +102,13 @@ impl Lan {
         lan
     }
 
+    /// As [`Self::new`], where the load balancers' cables take redirected frames.
+    pub(crate) fn that_takes_redirected() -> Self {
+        let lan = Self::with_v6();
+        lan.switch.take_redirected();
+        lan
+    }
+
     /// Puts the VIP on the first load balancer by hand, as boxes without VRRP have it.
     pub(crate) fn hold_vip(&self) {
         self.lb1.ip(&format!("addr add {} dev eth0", whole(VIP)));

@@ -117,12 +117,13 @@ impl Balancer {
         self.v6.offload_to(Arc::clone(below));
     }
 
-    /// Looks at the next `budget` buckets of each table and takes out what has expired.
-    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) {
-        self.v4.sweep(budget, turn);
+    /// Looks at the next `budget` buckets of each table and takes out what has expired. Whether it has come to the end of
+    /// the tables, which are of one size.
+    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) -> bool {
         if !self.v6.is_empty() {
             self.v6.sweep(budget, turn);
         }
+        self.v4.sweep(budget, turn)
     }
 
     /// Lets every scheduler see `table`, as IPVS does with each change: a worker's schedulers see

@@ -1,6 +1,6 @@
 //! Flows that are forwarded before a worker sees their packets: the fast path, as the tables of a worker know it.
 
-use std::{fmt::Debug, num::NonZeroU32};
+use std::{fmt::Debug, net::IpAddr, num::NonZeroU32};
 
 use crate::time::Tick;
 
@@ -33,6 +33,12 @@ impl FlowId {
 pub trait Offload: Debug + Send + Sync {
     /// When the last packet of a flow came there, and how many did, as far as that is counted.
     fn heard(&self, flow: FlowId) -> (Tick, u8);
+
+    /// Whether flows move to other places there: those that are not [at home](Self::is_at_home) are to be taken back.
+    fn is_moving(&self) -> bool;
+
+    /// Whether a flow, of this client by this protocol, is where it would be handed down to now.
+    fn is_at_home(&self, flow: FlowId, client: (IpAddr, u16), protocol: u8) -> bool;
 
     /// Takes a flow back: from now on its packets come up.
     fn end(&self, flow: FlowId, now: Tick);

@@ -68,8 +68,8 @@ pub use self::{
     keyword::{KeywordDoc, Shape},
     model::{
         AddressSet, Alerts, AntiReplay, AuthHmac, Authentication, BfdInstance, CheckKind, Checker,
-        Config, Connection, Cpus, DnsCheck, DnsType, ExtraGarp, FileCheck, FileWeight, Files,
-        Further, Garp, GarpGroup, Global, HmacKey, HmacMode, HostTools, HttpCheck, HttpUrl,
+        Config, Connection, Cpus, DnsCheck, DnsType, ExtraGarp, FastPath, FileCheck, FileWeight,
+        Files, Further, Garp, GarpGroup, Global, HmacKey, HmacMode, HostTools, HttpCheck, HttpUrl,
         HttpVersion, InitFile, InitialState, Ipvs, LinkPoll, Linkbeat, Mail, MarkRule, MaskedByte,
         Match, MiscCheck, NotifyEvent, NotifyScript, OptionValue, Owner, PageRegex, ParamMatch,
         Passphrase, Password, Persistence, PortRange, Process, Processes, RealServer, RegexOption,

@@ -39,6 +39,14 @@ impl Offload for Below {
         handle(flow).map_or((Tick::default(), 0), |flow| self.0.seen(flow))
     }
 
+    fn is_moving(&self) -> bool {
+        self.0.is_moving()
+    }
+
+    fn is_at_home(&self, flow: FlowId, client: (IpAddr, u16), protocol: u8) -> bool {
+        handle(flow).is_some_and(|flow| self.0.is_at_home(flow, client, protocol))
+    }
+
     fn end(&self, flow: FlowId, now: Tick) {
         if let Some(flow) = handle(flow) {
             self.0.end(flow, now);

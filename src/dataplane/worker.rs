@@ -505,7 +505,9 @@ impl<Io: PacketIo> Worker<Io> {
                 timeouts: self.reader.table().timeouts(),
                 stats: &self.stats,
             };
-            self.balancer.sweep(share, turn);
+            if self.balancer.sweep(share, turn) {
+                self.stats.sweeps.add(1);
+            }
         }
     }
 }

@@ -248,6 +248,11 @@ impl Steering {
         self.ports.get(usize::from(port.0))?.as_ref()
     }
 
+    /// The same, to be changed.
+    pub fn port_mut(&mut self, port: PortId) -> Option<&mut PortProgram> {
+        self.ports.get_mut(usize::from(port.0))?.as_mut()
+    }
+
     /// From now on `wanted` is steered to the balancer, or, with [`Steered::Local`], left to the host, and
     /// nothing else is. What comes first of a [`Steered::Service`] and its [`Steered::Return`]s is of no
     /// matter: answers are steered no later than what they answer, fragments of an address no later

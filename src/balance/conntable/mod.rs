@@ -414,15 +414,16 @@ impl<K: FlowKey> ConnTable<K> {
         self.take_out(slot, turn.tick, turn);
     }
 
-    /// Looks at the next `budget` buckets and takes out what has expired.
-    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) {
+    /// Looks at the next `budget` buckets and takes out what has expired; takes flows back from the fast path that are to
+    /// move there. Whether it has come to the end of the table.
+    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) -> bool {
+        let moving = self.below.as_ref().is_some_and(|below| below.is_moving());
+        let mut ended = false;
         for _ in 0..budget.min(self.buckets.len()) {
             let at = self.swept;
-            self.swept = if at + 1 == self.buckets.len() {
-                0
-            } else {
-                at + 1
-            };
+            let is_last = at + 1 == self.buckets.len();
+            self.swept = if is_last { 0 } else { at + 1 };
+            ended |= is_last;
             let bucket = u32::try_from(at).unwrap_or(0);
             for way in self.buckets[at].with_tag(FREE).inverted() {
                 let slot = Slot::new(bucket, way);
@@ -431,9 +432,23 @@ impl<K: FlowKey> ConnTable<K> {
                 }
                 if self.is_expired(slot, turn) {
                     self.expire(slot, turn);
+                } else if moving && self.is_astray(slot) {
+                    self.take_back(slot, turn);
                 }
             }
         }
+        ended
+    }
+
+    /// Whether a connection's flow on the fast path is not where it would be handed down to now.
+    #[cold]
+    fn is_astray(&self, slot: Slot) -> bool {
+        let (Some(below), Some(flow)) = (&self.below, self.flow_below(slot)) else {
+            return false;
+        };
+        let key = self.key(slot);
+        let is_template = self.state(slot) == State::Template;
+        !is_template && !below.is_at_home(flow, (key.client(), key.client_port()), key.protocol())
     }
 
     /// Takes out an entry whose time is over, as of the moment when that was.

@@ -13,12 +13,16 @@ use std::{
 
 use super::{
     super::pace::Pace,
+    fast::NEIGHBOURS,
     ports::{PortInfo, Ports},
 };
 use crate::{
     addr::MacAddr,
     balance::{Route, Routes},
-    sys::netlink::{Neighbour, Netlink, RouteKind, TableRoute},
+    sys::{
+        netlink::{Neighbour, Netlink, RouteKind, TableRoute},
+        steer::FastHop,
+    },
     time::Instant,
 };
 
@@ -170,6 +174,29 @@ impl ClientWays {
         self.look_up.poll_timeout()
     }
 
+    /// How frames get to neighbours that can be the next hops of answers, by their numbers, through the ports that take
+    /// frames from the fast path.
+    pub(super) fn hops(&self, ports: &Ports) -> Vec<(u32, FastHop)> {
+        let hop = |((ifindex, ip), mac): (&(u32, IpAddr), &MacAddr)| {
+            let number = *self.numbers.of.get(&(*ifindex, *ip))?;
+            let (_, port) = ports.with(*ifindex).filter(|(_, port)| port.fast)?;
+            // The smallest of all routes that may lead there: what is larger goes up, where they are told apart.
+            let through = self.routes.iter().filter(|route| {
+                route.ifindex == Some(*ifindex) && route.gateway.is_none_or(|router| router == *ip)
+            });
+            let mtu = through.filter_map(|route| route.mtu).min();
+            let mtu = mtu.map_or(port.mtu, |own| own.min(port.mtu));
+            let hop = FastHop {
+                ifindex: *ifindex,
+                mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+                destination: *mac,
+                source: port.mac,
+            };
+            Some((number, hop))
+        };
+        self.neighbours.iter().filter_map(hop).collect()
+    }
+
     /// What the workers go by.
     pub(super) fn table(&mut self, ports: &Ports) -> Arc<Routes> {
         let table = self.table.take().unwrap_or_else(|| {
@@ -177,7 +204,9 @@ impl ClientWays {
             let numbers = &mut self.numbers;
             let neighbours = self.neighbours.iter().filter_map(|((ifindex, ip), mac)| {
                 let (port, _) = ports.with(*ifindex)?;
-                Some((port, *ip, *mac, numbers.of((*ifindex, *ip))))
+                // Those that there is no room for have no way there: the next numbers are real servers'.
+                let number = Some(numbers.of((*ifindex, *ip))).filter(|it| *it < NEIGHBOURS);
+                Some((port, *ip, *mac, number.unwrap_or(u32::MAX)))
             });
             let table = Routes::new(routes, neighbours);
             Arc::new(table.with_number(numbers.round))

@@ -475,6 +475,12 @@ impl FastPath {
         true
     }
 
+    /// Whether flows are to move, between [`Self::resize`] and [`Self::settle`].
+    pub fn is_moving(&self) -> bool {
+        let (now, former) = self.masks();
+        now != former
+    }
+
     /// Every flow is where it should be by now: former places are not looked at any more.
     pub fn settle(&self) {
         let (now, _) = self.masks();
