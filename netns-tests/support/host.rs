@@ -153,11 +153,12 @@ impl Host {
 
     /// Has the cables that end here take frames that the other end redirects, by GRO, as veth does without a program of
     /// its own. Else they are lost, and the kernel says so.
-    pub(crate) fn take_redirected(&self) {
+    pub(crate) fn take_redirected(&self, takes: bool) {
+        let takes = if takes { "on" } else { "off" };
         let links = self.ip("-oneline link show type veth");
         for link in links.lines() {
             let name = link.split([' ', '@']).nth(1).unwrap_or_default();
-            let output = self.output("ethtool", &["-K", name, "gro", "on"]);
+            let output = self.output("ethtool", &["-K", name, "gro", takes]);
             assert!(output.status.success(), "ethtool on {name}: {output:?}");
         }
     }

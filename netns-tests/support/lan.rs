@@ -105,8 +105,13 @@ impl Lan {
     /// As [`Self::new`], where the load balancers' cables take redirected frames.
     pub(crate) fn that_takes_redirected() -> Self {
         let lan = Self::with_v6();
-        lan.switch.take_redirected();
+        lan.take_redirected(true);
         lan
+    }
+
+    /// Whether the machines' cables take redirected frames from now on.
+    pub(crate) fn take_redirected(&self, takes: bool) {
+        self.switch.take_redirected(takes);
     }
 
     /// Puts the VIP on the first load balancer by hand, as boxes without VRRP have it.

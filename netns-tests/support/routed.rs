@@ -112,7 +112,9 @@ impl Routed {
     /// As [`Self::new`], where the load balancer's cables take redirected frames.
     pub(crate) fn that_takes_redirected() -> Self {
         let net = Self::new();
-        net.switches.iter().for_each(Host::take_redirected);
+        net.switches
+            .iter()
+            .for_each(|switch| switch.take_redirected(true));
         net
     }
 

@@ -402,14 +402,13 @@ static __always_inline void note(const struct course *course)
 	}
 }
 
-static __always_inline int leave(struct xdp_md *ctx, const struct hop *hop)
+/*
+ * Also back where the packet came from, not by XDP_TX: veth puts such a frame into the ring of its other end, and wakes
+ * that only if it has a program of its own (Linux 6.18, veth_xdp_flush), so that it waits there for the next one.
+ */
+static __always_inline int leave(const struct hop *hop)
 {
-	__u32 ifindex = hop->ifindex;
-
-	/* Every driver that has XDP can do this; not every one takes the frames of others. */
-	if (ifindex == ctx->ingress_ifindex)
-		return XDP_TX;
-	return bpf_redirect(ifindex, 0);
+	return bpf_redirect(hop->ifindex, 0);
 }
 
 static __always_inline void set_stations(struct ethhdr *eth, const struct hop *hop)
@@ -666,7 +665,7 @@ static __always_inline int forward4(struct xdp_md *ctx)
 			return XDP_DROP;
 	}
 	note(&course);
-	return leave(ctx, course.hop);
+	return leave(course.hop);
 }
 
 /* The same for IPv6. */
@@ -743,7 +742,7 @@ static __always_inline int forward6(struct xdp_md *ctx)
 			return XDP_DROP;
 	}
 	note(&course);
-	return leave(ctx, course.hop);
+	return leave(course.hop);
 }
 
 /* Forwards a packet of a known flow. Below zero: it is for who comes next. */
