@@ -354,6 +354,10 @@ pub(crate) fn is_all_fast() -> bool {
 /// A configuration, with the fast path if every box is to have it and it does not say.
 fn on_the_fast_path(config: &str) -> String {
     let add = is_all_fast() && config.contains("virtual_server") && !config.contains("fast_path");
+    // What stands in one block does not go with another.
+    if add && config.contains("xvs {\n") {
+        return config.replacen("xvs {\n", "xvs {\n    fast_path on\n", 1);
+    }
     let block = if add {
         "\nxvs {\n    fast_path on\n}\n"
     } else {

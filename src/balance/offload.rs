@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, net::IpAddr, num::NonZeroU32};
 
-use crate::time::Tick;
+use crate::{lvs::RealId, time::Tick};
 
 /// A flow on the fast path, by the place that it has there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub trait Offload: Debug + Send + Sync {
 
     /// Whether a flow, of this client by this protocol, is where it would be handed down to now.
     fn is_at_home(&self, flow: FlowId, client: (IpAddr, u16), protocol: u8) -> bool;
+
+    /// What the path of a real server's tunnel takes, in bytes, outer header included; 0: as much as its next hop does.
+    fn set_path_mtu(&self, real: RealId, mtu: u16);
 
     /// Takes a flow back: from now on its packets come up.
     fn end(&self, flow: FlowId, now: Tick);

@@ -10,6 +10,7 @@ use crate::{
         ConnTable, FlowId, FlowKey, LbKind, Offload, Packet, Real, ServiceTable, Turn,
         rewrite::TunnelKind,
     },
+    lvs::RealId,
     sys::steer::{FastFlow, FastPath, FlowHandle},
     time::Tick,
 };
@@ -45,6 +46,10 @@ impl Offload for Below {
 
     fn is_at_home(&self, flow: FlowId, client: (IpAddr, u16), protocol: u8) -> bool {
         handle(flow).is_some_and(|flow| self.0.is_at_home(flow, client, protocol))
+    }
+
+    fn set_path_mtu(&self, real: RealId, mtu: u16) {
+        self.0.set_path_mtu(real.0, mtu);
     }
 
     fn end(&self, flow: FlowId, now: Tick) {

@@ -175,6 +175,7 @@ impl<Io: PacketIo> Worker<Io> {
     pub fn with_fast_path(mut self, fast: Arc<FastPath>) -> Self {
         let (below, tables) = HandDown::new(fast);
         self.balancer.offload_to(&tables);
+        self.paths.offload_to(tables);
         self.below = Some(below);
         self
     }

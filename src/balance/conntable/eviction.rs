@@ -294,7 +294,9 @@ impl<K: FlowKey> ConnTable<K> {
                 }
             }
         }
-        let (_, from, to) = best;
+        let (score, from, to) = best;
+        // Else none was found.
+        score.spare()?;
         self.pull(to, turn);
         match self.score(to, turn).spare()? {
             Spare::Expired => self.expire(to, turn),

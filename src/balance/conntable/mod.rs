@@ -20,6 +20,7 @@
 //! Expiry is a comparison with the last packet's tick, made when an entry is met: by a packet, by
 //! an insertion that needs the room, by the sweep that passes by in small steps.
 
+mod below;
 mod bucket;
 mod eviction;
 
@@ -211,71 +212,6 @@ impl<K: FlowKey> ConnTable<K> {
         }
     }
 
-    /// From now on its flows may be handed down to this: see [`Self::hand_down`].
-    pub fn offload_to(&mut self, below: Arc<dyn Offload>) {
-        self.below = Some(below);
-    }
-
-    /// A connection's flow is on the fast path from now on, until the connection ends, or a packet comes up that is to
-    /// be noticed: it is asked there when the last packet came.
-    pub fn hand_down(&mut self, slot: Slot, flow: FlowId) {
-        let record = &mut self.records[slot.0 as usize];
-        record.period = record.depth() | flow.raw() << DEPTH_BITS;
-    }
-
-    /// The flow on the fast path of a connection.
-    #[inline]
-    pub fn flow_below(&self, slot: Slot) -> Option<FlowId> {
-        self.records[slot.0 as usize].flow()
-    }
-
-    /// Takes the flow of a connection back from the fast path, with what was heard of it there.
-    #[cold]
-    pub fn take_back(&mut self, slot: Slot, turn: Turn<'_>) {
-        let flow = self.pull(slot, turn);
-        let record = &mut self.records[slot.0 as usize];
-        record.period = record.depth();
-        if let (Some(below), Some(flow)) = (&self.below, flow) {
-            below.end(flow, turn.tick);
-        }
-    }
-
-    /// Asks the fast path what was heard of a connection there; its flow, if it has one.
-    #[cold]
-    pub(super) fn pull(&mut self, slot: Slot, turn: Turn<'_>) -> Option<FlowId> {
-        let (bucket, way) = (&mut self.buckets[slot.bucket()], slot.way());
-        if bucket.states[way] == State::Template {
-            return None;
-        }
-        let record = &self.records[slot.0 as usize];
-        let flow = record.flow()?;
-        let (heard, packets) = self.below.as_ref()?.heard(flow);
-        // It may be later than this turn began.
-        let heard = if has_come(heard, turn.tick) {
-            heard
-        } else {
-            turn.tick
-        };
-        if has_come(bucket.seen[way], heard) {
-            bucket.seen[way] = heard;
-        }
-        let link = record.link;
-        if bucket.packets[way] < ASSURED && bucket.packets[way].saturating_add(packets) >= ASSURED {
-            bucket.packets[way] = ASSURED;
-            self.assure_template(link);
-        }
-        Some(flow)
-    }
-
-    /// Whether a connection whose time seems to be over was heard of on the fast path.
-    #[cold]
-    fn lives_below(&self, slot: Slot, timeout: u32, turn: Turn<'_>) -> bool {
-        let heard = (self.below.as_ref())
-            .zip(self.flow_below(slot))
-            .map(|(below, flow)| below.heard(flow).0);
-        heard.is_some_and(|heard| !has_come(heard, turn.tick) || turn.tick.since(heard) < timeout)
-    }
-
     fn assure_template(&mut self, link: u32) {
         if link != NO_TEMPLATE {
             let template = Slot(link);
@@ -438,17 +374,6 @@ impl<K: FlowKey> ConnTable<K> {
             }
         }
         ended
-    }
-
-    /// Whether a connection's flow on the fast path is not where it would be handed down to now.
-    #[cold]
-    fn is_astray(&self, slot: Slot) -> bool {
-        let (Some(below), Some(flow)) = (&self.below, self.flow_below(slot)) else {
-            return false;
-        };
-        let key = self.key(slot);
-        let is_template = self.state(slot) == State::Template;
-        !is_template && !below.is_at_home(flow, (key.client(), key.client_port()), key.protocol())
     }
 
     /// Takes out an entry whose time is over, as of the moment when that was.

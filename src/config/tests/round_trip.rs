@@ -13,9 +13,9 @@ use proptest::{
 };
 
 use super::super::{
-    AddressSet, Authentication, Config, Further, Garp, Global, InitialState, Ipvs, Mail, MarkRule,
-    Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer, Settings,
-    SorryServer, Timeout, Timeouts, TrackInterface, Trackers, Transport, UnicastPeer,
+    AddressSet, Authentication, Config, FastPath, Further, Garp, Global, InitialState, Ipvs, Mail,
+    MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer,
+    Settings, SorryServer, Timeout, Timeouts, TrackInterface, Trackers, Transport, UnicastPeer,
     VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
     effective::{Secrets, written},
     parse,

@@ -446,3 +446,6 @@ impl Forwarding {
         data_plane.choose_fast(wish, |ifindex| links.get(&ifindex)?.mac)
     }
 }
+
+#[cfg(test)]
+mod tests;
