@@ -97,7 +97,9 @@ pub(crate) fn join(
         let offloads = ["tx", "off", "rx", "off", "tso", "off", "gso", "off"];
         let mut arguments = vec!["-K", interface];
         arguments.extend(offloads);
-        arguments.extend(["gro", if is_all_fast() { "on" } else { "off" }]);
+        // So that a box on the switch can redirect frames to it: see `Host::take_redirected`.
+        let takes = is_all_fast() && interface == port;
+        arguments.extend(["gro", if takes { "on" } else { "off" }]);
         let output = machine.output("ethtool", &arguments);
         assert!(output.status.success(), "ethtool on {port}: {output:?}");
     }

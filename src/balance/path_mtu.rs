@@ -61,10 +61,12 @@ impl PathMtus {
 
     /// What was learnt too long ago is forgotten, also by the fast path: packets that are too large for it by that come
     /// here.
+    #[expect(clippy::cast_possible_truncation, reason = "a part of a word")]
     fn recall(&mut self, real: RealRef, now: Tick) -> Option<u16> {
         let found = self.find(real, now);
         let word = self.known.get_mut(real.id.0 as usize)?;
-        if found.is_none() && *word != 0 {
+        let is_own = *word != 0 && (*word >> 32) as u16 == short(real);
+        if is_own && found.is_none() {
             *word = 0;
             self.tell(real.id, 0);
         }

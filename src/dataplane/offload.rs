@@ -7,10 +7,9 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use crate::{
     balance::{
-        ConnTable, FlowId, FlowKey, LbKind, Offload, Packet, Real, ServiceTable, Turn,
+        ConnTable, FlowId, FlowKey, LbKind, Offload, Packet, Real, RealId, ServiceTable, Turn,
         rewrite::TunnelKind,
     },
-    lvs::RealId,
     sys::steer::{FastFlow, FastPath, FlowHandle},
     time::Tick,
 };
