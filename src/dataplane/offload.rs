@@ -36,7 +36,7 @@ impl fmt::Debug for HandDown {
 
 impl Offload for Below {
     fn heard(&self, flow: FlowId) -> (Tick, u8) {
-        handle(flow).map_or((Tick::default(), 0), |flow| self.0.seen(flow))
+        handle(flow).map_or_else(Default::default, |flow| self.0.seen(flow))
     }
 
     fn is_moving(&self) -> bool {

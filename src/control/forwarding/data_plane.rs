@@ -1,6 +1,6 @@
 //! The data plane as control holds it: opened, published to, steered, stopped.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     super::api::{NamedCount, SteeringCounts},
@@ -140,6 +140,7 @@ impl DataPlane {
                 .fast
                 .map(|sizes| Ok::<_, String>((sizes, [seed()?, seed()?])))
                 .transpose()?,
+            no_fast: RefCell::default(),
             connections: options.connections,
             spin: options.spin,
             ended: calls.ended,
@@ -436,6 +437,8 @@ struct Begin<'a> {
     steered: &'a [steer::Steered],
     seeds: [u64; 2],
     fast: Option<(FastSizes, [u64; 2])>,
+    /// Why there is no fast path although there was to be one.
+    no_fast: RefCell<Option<String>>,
     connections: usize,
     spin: Duration,
     ended: Arc<dyn Fn() + Send + Sync>,
@@ -450,13 +453,27 @@ impl Begin<'_> {
         placement: &Placement,
         wakers: &[Waker],
     ) -> Result<Opened<B>, OpenError> {
-        let fast = self.fast.filter(|_| B::HOOK == Hook::Xdp);
-        let steering = Steering::load_with(B::HOOK, self.steered, fast)?;
+        let steering = self.load(B::HOOK)?;
         let first = placement.0.first().copied().flatten();
         let asked = Arc::clone(&self.asked);
         let (mut ports, inboxes) = Ports::new(backend, steering, wakers, first, asked);
         ports.open_now(self.interfaces)?;
         Ok((ports, inboxes))
+    }
+
+    /// Loads the steering program, without the fast path where that is refused: packets go on by the workers then.
+    fn load(&self, hook: Hook) -> Result<Steering, OpenError> {
+        let why = match self.fast {
+            None => return Steering::load(hook, self.steered),
+            Some(_) if hook != Hook::Xdp => "AF_PACKET has none".to_owned(),
+            fast => match Steering::load_with(hook, self.steered, fast) {
+                Ok(steering) => return Ok(steering),
+                Err(error) => error.to_string(),
+            },
+        };
+        let steering = Steering::load(hook, self.steered)?;
+        self.no_fast.replace(Some(format!("no fast path: {why}")));
+        Ok(steering)
     }
 
     /// Starts the workers.
@@ -497,7 +514,8 @@ impl Begin<'_> {
             }
         };
         ports.wait_until_taken(READY_PATIENCE);
-        let about = [notes, workers.notes()].concat().join("; ");
+        let no_fast: Vec<String> = self.no_fast.take().into_iter().collect();
+        let about = [notes, &no_fast, workers.notes()].concat().join("; ");
         Ok(DataPlane {
             ports: Box::new(ports),
             publisher,

@@ -154,7 +154,8 @@ impl Tables for FastPath {
 #[derive(Debug, Default)]
 struct Mirror {
     targets: Vec<Option<FastTarget>>,
-    hops: Vec<Option<FastHop>>,
+    /// To clients, by their numbers, and to real servers, by theirs.
+    hops: [Vec<Option<FastHop>>; 2],
     /// By slot: whose traffic is counted.
     holders: Vec<u32>,
     settings: Option<(u16, bool)>,
@@ -164,7 +165,8 @@ struct Mirror {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Told {
     targets: Vec<Option<FastTarget>>,
-    hops: Vec<Option<FastHop>>,
+    /// To clients, by their numbers, and to real servers, by theirs.
+    hops: [Vec<Option<FastHop>>; 2],
     ways: u16,
     pmtu_disc: bool,
 }
@@ -176,11 +178,10 @@ impl Told {
         ports: &Ports,
         neighbours: Vec<(u32, FastHop)>,
     ) -> Self {
-        let mut hops = vec![None; NEIGHBOURS as usize];
-        for (number, hop) in neighbours {
-            if let Some(place) = hops.get_mut(number as usize) {
-                *place = Some(hop);
-            }
+        let mut to_clients = Vec::new();
+        for (number, hop) in neighbours.into_iter().filter(|(it, _)| *it < NEIGHBOURS) {
+            grow(&mut to_clients, number as usize + 1);
+            to_clients[number as usize] = Some(hop);
         }
         let way = |hop: &Option<NextHop>| {
             let hop = hop.as_ref()?;
@@ -192,14 +193,13 @@ impl Told {
                 source: hop.source,
             })
         };
-        hops.extend(table.next_hops().iter().map(way));
         let target = |real: &Option<Real>| {
             let real = real.as_ref().filter(|real| is_steered(real.service))?;
             target(real, table)
         };
         Self {
             targets: table.reals().iter().map(target).collect(),
-            hops,
+            hops: [to_clients, table.next_hops().iter().map(way).collect()],
             ways: table.routes().number(),
             pmtu_disc: table.policy().pmtu_disc,
         }
@@ -223,23 +223,29 @@ impl Mirror {
                 *known = None;
             }
         }
-        for (index, known) in (0..).zip(&mut self.hops) {
-            let wanted = told.hops.get(index as usize).copied().flatten();
-            if known.is_some() && *known != wanted {
-                tables.set_hop(index, None);
-                *known = None;
+        let lists = self.hops.iter_mut().zip(&told.hops).zip([0, NEIGHBOURS]);
+        for ((list, told), first) in lists {
+            for (index, known) in (0_u32..).zip(list) {
+                let wanted = told.get(index as usize).copied().flatten();
+                if known.is_some() && *known != wanted {
+                    tables.set_hop(first + index, None);
+                    *known = None;
+                }
             }
         }
     }
 
     /// Adds what is new.
     fn widen(&mut self, told: &Told, tables: &impl Tables) {
-        grow(&mut self.hops, told.hops.len());
         grow(&mut self.targets, told.targets.len());
         grow(&mut self.holders, told.targets.len());
-        for ((index, known), wanted) in (0..).zip(&mut self.hops).zip(&told.hops) {
-            if known != wanted && tables.set_hop(index, wanted.as_ref()) {
-                *known = *wanted;
+        let lists = self.hops.iter_mut().zip(&told.hops).zip([0, NEIGHBOURS]);
+        for ((list, told), first) in lists {
+            grow(list, told.len());
+            for ((index, known), wanted) in (first..).zip(list).zip(told) {
+                if known != wanted && tables.set_hop(index, wanted.as_ref()) {
+                    *known = *wanted;
+                }
             }
         }
         for ((slot, known), wanted) in (0..).zip(&mut self.targets).zip(&told.targets) {
