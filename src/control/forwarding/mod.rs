@@ -440,6 +440,9 @@ impl Forwarding {
     /// An interface exists, as it is now.
     pub(super) fn handle_link(&mut self, link: &Link) {
         self.links.insert(link.index, link.clone());
+        self.data_plane
+            .iter_mut()
+            .for_each(DataPlane::forget_features);
         self.interfaces_changed = true;
     }
 
@@ -539,11 +542,12 @@ impl Forwarding {
         };
         data_plane.collect();
         data_plane.fit_fast();
+        // The other end of a cable may be another's, who does not tell.
+        data_plane.forget_features();
         for line in data_plane.frame_news() {
             view.say(Level::Warning, format_args!("packet I/O: {line}"));
         }
         if self.fast_path != FastPath::Off {
-            // The other end of a cable may be another's, who does not tell.
             self.take_ports(view);
         }
         let data_plane = self.data_plane.as_ref();
