@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    Test,
+    Subject, Test,
     support::{
         client::{ask, connect, fetch, upload, wrk},
         config::{checked, unchecked, virtual_server, vrrp},
@@ -28,7 +28,7 @@ use crate::{
 const ENGINES: [Engine; 2] = [Engine::AfXdp, Engine::GenericXdp];
 
 pub(crate) fn tests() -> Vec<Test> {
-    let subjects: [(&str, fn(Engine)); 7] = [
+    let subjects: [Subject; 7] = [
         (
             "fast_path::requests_on_lasting_connections_go_the_fast_way_through_dr",
             direct,

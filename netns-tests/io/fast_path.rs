@@ -23,6 +23,9 @@ use xvs::{
     time::Instant,
 };
 
+/// Makes a segment something that is not plain.
+type Change = fn(&mut TcpHeader);
+
 const OWN: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const HOP: NextHop = NextHop {
@@ -104,7 +107,7 @@ impl Spec {
                 .write(&mut frame, &self.data)
                 .unwrap();
         }
-        if let IpAddr::V4(_) = self.from.0 {
+        if self.from.0.is_ipv4() {
             frame[15] = self.tos;
             frame[20] = if self.dont_fragment { 0x40 } else { 0 };
             sum_header(&mut frame);
@@ -370,7 +373,7 @@ fn what_is_odd_goes_up() {
         };
         let plain = lab.asked();
         assert!(lab.forward(&plain.frame()).is_some());
-        let flags: [(&str, fn(&mut TcpHeader)); 4] = [
+        let flags: [(&str, Change); 4] = [
             ("SYN", |tcp| tcp.syn = true),
             ("FIN", |tcp| tcp.fin = true),
             ("RST", |tcp| tcp.rst = true),
