@@ -9,17 +9,41 @@ use std::{env, fmt::Write as _, fs, path::PathBuf, process::Command};
 
 /// The program, the object that `sys::bpf` embeds from `OUT_DIR`, and the types for `sys::steer`.
 const SOURCE: &str = "src/sys/steer.bpf.c";
+/// What it includes of ours.
+const HEADER: &str = "src/sys/fast.bpf.h";
 const OBJECT: &str = "steer.bpf.o";
 const TYPES: &str = "steer_types.rs";
 
 /// Structures of the program that are keys or values of maps, or parts of these.
-const STRUCTS: &[&str] = &["addr", "endpoint", "prefix", "rule", "features", "station"];
+const STRUCTS: &[&str] = &[
+    "addr",
+    "endpoint",
+    "prefix",
+    "rule",
+    "features",
+    "station",
+    "flow",
+    "flow_group",
+    "target",
+    "hop",
+    "settings",
+    "traffic",
+    "filter",
+];
 
 /// Constants of the program that Rust needs, with the type that they have there.
 const CONSTANTS: &[(&str, &str)] = &[
+    ("ASSURED", "u8"),
     ("COUNT_DROPPED", "u32"),
+    ("COUNT_FORWARDED", "u32"),
     ("COUNT_PASSED", "u32"),
     ("COUNT_STEERED", "u32"),
+    ("FILTER_BITS", "usize"),
+    ("FLOW_CLAIMED", "u32"),
+    ("FLOW_NONE", "u32"),
+    ("FLOW_PLACES", "u32"),
+    ("FLOW_V4", "u32"),
+    ("FLOW_V6", "u32"),
     ("HAS_ANY_PORT", "u32"),
     ("HAS_ANY_PORT_PREFIXES", "u32"),
     ("HAS_ANY_PORT_RETURNS", "u32"),
@@ -29,11 +53,20 @@ const CONSTANTS: &[(&str, &str)] = &[
     ("KIND_V4", "u8"),
     ("KIND_V6", "u8"),
     ("MAX_RULES", "usize"),
+    ("METHOD_DR", "u8"),
+    ("METHOD_GRE", "u8"),
+    ("METHOD_GUE", "u8"),
+    ("METHOD_IPIP", "u8"),
+    ("METHOD_NAT", "u8"),
+    ("OUTER_V4", "u8"),
+    ("OUTER_V6", "u8"),
+    ("PMTU_DISC", "u32"),
 ];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed={HEADER}");
     println!("cargo::rerun-if-env-changed=CLANG");
     if let Err(problem) = build() {
         println!("cargo::error={problem}");

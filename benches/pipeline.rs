@@ -122,7 +122,7 @@ fn routes() -> Routes {
         gateway: Some(router),
         mtu: hop.mtu,
     };
-    Routes::new([route], [(hop.port, router, hop.destination)])
+    Routes::new([route], [(hop.port, router, hop.destination, 0)])
 }
 
 fn table(way: Way, persistence: Option<Persistence>) -> ServiceTable {

@@ -8,6 +8,8 @@
 
 #[path = "io/bed.rs"]
 mod bed;
+#[path = "io/fast_path.rs"]
+mod fast_path;
 #[path = "io/interfaces.rs"]
 mod interfaces;
 #[path = "io/steering.rs"]

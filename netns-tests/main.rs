@@ -11,6 +11,7 @@ mod cli;
 mod crash;
 mod demo;
 mod failover;
+mod fast_path;
 mod files;
 mod foreign_traffic;
 mod forwarding;
@@ -115,6 +116,7 @@ fn main() -> ExitCode {
         reload::tests(),
         health::tests(),
         failover::tests(),
+        fast_path::tests(),
         links::tests(),
         keepalived_peer::tests(),
         foreign_traffic::tests(),

@@ -185,7 +185,7 @@ fn egress(ports: &impl PortControl, names: &str) -> Option<PortId> {
 }
 
 fn numbers(stats: &[Arc<WorkerStats>], ports: &impl PortControl) -> Vec<(&'static str, u64)> {
-    let all = AllStats(stats);
+    let all = AllStats::new(stats, None);
     let mut numbers = vec![
         ("in", all.sum(|s| s.frames_in.get())),
         ("out", all.sum(|s| s.frames_out.get())),

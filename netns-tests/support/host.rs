@@ -151,6 +151,18 @@ impl Host {
         }
     }
 
+    /// Has the cables that end here take frames that the other end redirects, by GRO, as veth does without a program of
+    /// its own. Else they are lost, and the kernel says so.
+    pub(crate) fn take_redirected(&self, takes: bool) {
+        let takes = if takes { "on" } else { "off" };
+        let links = self.ip("-oneline link show type veth");
+        for link in links.lines() {
+            let name = link.split([' ', '@']).nth(1).unwrap_or_default();
+            let output = self.output("ethtool", &["-K", name, "gro", takes]);
+            assert!(output.status.success(), "ethtool on {name}: {output:?}");
+        }
+    }
+
     /// Calls `action` with this machine's network: what it opens or writes is this machine's.
     pub(crate) fn inside<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

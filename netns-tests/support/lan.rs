@@ -102,6 +102,18 @@ impl Lan {
         lan
     }
 
+    /// As [`Self::new`], where the load balancers' cables take redirected frames.
+    pub(crate) fn that_takes_redirected() -> Self {
+        let lan = Self::with_v6();
+        lan.take_redirected(true);
+        lan
+    }
+
+    /// Whether the machines' cables take redirected frames from now on.
+    pub(crate) fn take_redirected(&self, takes: bool) {
+        self.switch.take_redirected(takes);
+    }
+
     /// Puts the VIP on the first load balancer by hand, as boxes without VRRP have it.
     pub(crate) fn hold_vip(&self) {
         self.lb1.ip(&format!("addr add {} dev eth0", whole(VIP)));

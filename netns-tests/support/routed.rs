@@ -109,6 +109,15 @@ impl Routed {
 }
 
 impl Routed {
+    /// As [`Self::new`], where the load balancer's cables take redirected frames.
+    pub(crate) fn that_takes_redirected() -> Self {
+        let net = Self::new();
+        net.switches
+            .iter()
+            .for_each(|switch| switch.take_redirected(true));
+        net
+    }
+
     /// As [`Self::new`], with the offloads that veth has by default.
     pub(crate) fn with_offloads() -> Self {
         let net = Self::new();

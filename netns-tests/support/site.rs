@@ -8,7 +8,10 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::host::{Host, namespaces, remove};
+use super::{
+    host::{Host, namespaces, remove},
+    xvs::is_all_fast,
+};
 
 /// What every name that a test gives to something outside itself begins with.
 const PREFIX: &str = "xvs-";
@@ -94,7 +97,9 @@ pub(crate) fn join(
         let offloads = ["tx", "off", "rx", "off", "tso", "off", "gso", "off"];
         let mut arguments = vec!["-K", interface];
         arguments.extend(offloads);
-        arguments.extend(["gro", "off"]);
+        // So that a box on the switch can redirect frames to it: see `Host::take_redirected`.
+        let takes = is_all_fast() && interface == port;
+        arguments.extend(["gro", if takes { "on" } else { "off" }]);
         let output = machine.output("ethtool", &arguments);
         assert!(output.status.success(), "ethtool on {port}: {output:?}");
     }

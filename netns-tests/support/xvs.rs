@@ -113,7 +113,7 @@ impl<'a> Xvs<'a> {
     ) -> Self {
         let place = |suffix: &str| place.as_ref().join(format!("{}.{suffix}", host.role()));
         let file = place("conf");
-        write(&file, config);
+        write(&file, &on_the_fast_path(config));
         let socket = place("sock");
         let mut command = host.command("sh");
         command.args(["-c", script, "sh", PROGRAM]);
@@ -323,7 +323,7 @@ impl<'a> Xvs<'a> {
 
     /// Writes the configuration file anew.
     pub(crate) fn write(&self, config: &str) {
-        write(&self.config, config);
+        write(&self.config, &on_the_fast_path(config));
     }
 
     /// Writes the configuration file anew and has it applied, by SIGHUP or by `xvs reload`, and waits until it
@@ -344,6 +344,26 @@ impl<'a> Xvs<'a> {
     pub(crate) fn config(&self) -> PathBuf {
         self.config.clone()
     }
+}
+
+/// Whether every box has the fast path: all tests can be run so, with this variable of the environment set.
+pub(crate) fn is_all_fast() -> bool {
+    std::env::var_os("XVS_TEST_FAST_PATH").is_some()
+}
+
+/// A configuration, with the fast path if every box is to have it and it does not say.
+fn on_the_fast_path(config: &str) -> String {
+    let add = is_all_fast() && config.contains("virtual_server") && !config.contains("fast_path");
+    // What stands in one block does not go with another.
+    if add && config.contains("xvs {\n") {
+        return config.replacen("xvs {\n", "xvs {\n    fast_path on\n", 1);
+    }
+    let block = if add {
+        "\nxvs {\n    fast_path on\n}\n"
+    } else {
+        ""
+    };
+    format!("{config}{block}")
 }
 
 /// Runs `xvs` with `arguments` on `host` to its end.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Others, Packet,
-    Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
+    Ask, Classifier, ConnTable, FlowKey, Fragments, Key4, Key6, Kind, NewConn, Offload, Others,
+    Packet, Real, RealId, RealRef, SchedulerState, Service, ServiceTable, Slot, State, Turn, sctp,
     tcp::{self, Direction, Event},
 };
 use crate::{
@@ -111,12 +111,19 @@ impl Balancer {
         self.scheduling.see(others);
     }
 
-    /// Looks at the next `budget` buckets of each table and takes out what has expired.
-    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) {
-        self.v4.sweep(budget, turn);
+    /// From now on flows may be handed down to this.
+    pub fn offload_to(&mut self, below: &Arc<dyn Offload>) {
+        self.v4.offload_to(Arc::clone(below));
+        self.v6.offload_to(Arc::clone(below));
+    }
+
+    /// Looks at the next `budget` buckets of each table and takes out what has expired. Whether it has come to the end of
+    /// the tables, which are of one size.
+    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) -> bool {
         if !self.v6.is_empty() {
             self.v6.sweep(budget, turn);
         }
+        self.v4.sweep(budget, turn)
     }
 
     /// Lets every scheduler see `table`, as IPVS does with each change: a worker's schedulers see
@@ -137,6 +144,16 @@ impl Balancer {
     /// The IPv4 connections.
     pub const fn conns(&self) -> &ConnTable<Key4> {
         &self.v4
+    }
+
+    /// The same, to be changed.
+    pub const fn conns_mut(&mut self) -> &mut ConnTable<Key4> {
+        &mut self.v4
+    }
+
+    /// The same of IPv6.
+    pub const fn conns6_mut(&mut self) -> &mut ConnTable<Key6> {
+        &mut self.v6
     }
 
     /// The IPv6 connections.
@@ -165,7 +182,9 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                         Direction::InOnly
                     };
                     let state = next_state(direction, packet.kind, state);
-                    self.conns.touch(slot, state, self.turn);
+                    if self.conns.touch(slot, state, self.turn) {
+                        packet.is_plain = is_plain(packet.kind, state);
+                    }
                     return Verdict::Forward(id);
                 }
                 Current::Verdict(verdict) => return verdict,
@@ -318,7 +337,9 @@ impl<'a, K: FlowKey> Decider<'a, K> {
         };
         if packet.kind != Kind::IcmpError {
             let state = next_state(Direction::Out, packet.kind, self.conns.state(slot));
-            self.conns.touch(slot, state, self.turn);
+            if self.conns.touch(slot, state, self.turn) {
+                packet.is_plain = is_plain(packet.kind, state);
+            }
         }
         packet.key = self.conns.key(slot);
         match self.conns.real(slot) {
@@ -595,6 +616,21 @@ const fn refuse(flags: Flags, reason: ReplyReason) -> Current<'static> {
     } else {
         Verdict::Reply(reason)
     })
+}
+
+/// Whether the fast path could have forwarded such a packet of a connection that is in `state` after it.
+const fn is_plain(kind: Kind, state: State) -> bool {
+    match kind {
+        Kind::Tcp(flags) => {
+            let marked = Flags::FIN
+                .union(Flags::SYN)
+                .union(Flags::RST)
+                .union(Flags::ACK);
+            flags.0 & marked.0 == Flags::ACK.0 && state.is_established()
+        }
+        Kind::Udp => true,
+        _ => false,
+    }
 }
 
 /// The state of a connection after a packet.

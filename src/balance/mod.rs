@@ -12,6 +12,7 @@ mod conntable;
 mod fragments;
 mod key;
 mod listing;
+mod offload;
 mod owner;
 mod packet;
 mod path_mtu;
@@ -30,6 +31,7 @@ pub use self::{
     fragments::Fragments,
     key::{FlowKey, Key4, Key6},
     listing::{ConnEntry, ConnFilter, Listing},
+    offload::{FlowId, Offload},
     owner::Ownership,
     packet::{Classifier, Kind, Packet},
     path_mtu::PathMtus,

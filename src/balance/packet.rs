@@ -54,6 +54,8 @@ pub struct Packet<K> {
     pub answers: bool,
     /// Whether it is the first of several fragments.
     pub first_fragment: bool,
+    /// Whether it is an ordinary packet of an established connection, which the fast path could have forwarded.
+    pub is_plain: bool,
     /// Where its IP header starts in the frame.
     pub network: u8,
     /// Where its transport header starts, from the IP header on.
@@ -73,6 +75,7 @@ impl<K: FlowKey> Packet<K> {
         kind: Kind::IcmpError,
         answers: false,
         first_fragment: false,
+        is_plain: false,
         network: 0,
         transport: 0,
         length: 0,
@@ -207,6 +210,7 @@ impl Classifier<'_> {
         packet.guess = None;
         packet.kind = kind;
         packet.first_fragment = ip.is_fragment() && kind != Kind::LaterFragment;
+        packet.is_plain = false;
         // At most 60 bytes, and a total length of 16 bits.
         packet.transport = u16::try_from(ip.header_len()).unwrap_or(u16::MAX);
         packet.length = u16::try_from(ip.total_len()).unwrap_or(u16::MAX);
@@ -265,6 +269,7 @@ impl Classifier<'_> {
         packet.guess = None;
         packet.kind = kind;
         packet.first_fragment = upper.fragment.is_some() && kind != Kind::LaterFragment;
+        packet.is_plain = false;
         packet.transport = upper.offset;
         packet.length = u16::try_from(ip.total_len()).unwrap_or(u16::MAX);
         Ok(())

@@ -2,7 +2,9 @@
 //!
 //! An array of one worker, a word for each real server, of which only what is written to takes memory.
 
-use super::RealRef;
+use std::sync::Arc;
+
+use super::{Offload, RealId, RealRef};
 use crate::{stats::MAX_REALS, time::Tick};
 
 /// How long what a router said is believed. Linux `mtu_expires`; RFC 1191 §6.3.
@@ -15,6 +17,8 @@ pub struct PathMtus {
     known: Box<[u64]>,
     /// Whether anything was ever learnt.
     any: bool,
+    /// Who else is to go by it.
+    below: Option<Arc<dyn Offload>>,
 }
 
 impl PathMtus {
@@ -23,7 +27,13 @@ impl PathMtus {
         Self {
             known: vec![0; MAX_REALS].into(),
             any: false,
+            below: None,
         }
+    }
+
+    /// From now on the fast path is told of it.
+    pub fn offload_to(&mut self, below: Arc<dyn Offload>) {
+        self.below = Some(below);
     }
 
     /// A router said that packets to `real` may have `mtu` bytes, outer headers included. It counts for ten
@@ -35,13 +45,38 @@ impl PathMtus {
             let high = u64::from(mtu) << 48 | u64::from(short(real)) << 32;
             *word = high | u64::from(now.raw());
             self.any = true;
+            self.tell(real.id, mtu);
         }
     }
 
     /// The largest packet to `real`, if a router said so lately.
     #[inline]
-    pub fn of(&self, real: RealRef, now: Tick) -> Option<u16> {
-        if self.any { self.find(real, now) } else { None }
+    pub fn of(&mut self, real: RealRef, now: Tick) -> Option<u16> {
+        if self.any {
+            self.recall(real, now)
+        } else {
+            None
+        }
+    }
+
+    /// What was learnt too long ago is forgotten, also by the fast path: packets that are too large for it by that come
+    /// here.
+    #[expect(clippy::cast_possible_truncation, reason = "a part of a word")]
+    fn recall(&mut self, real: RealRef, now: Tick) -> Option<u16> {
+        let found = self.find(real, now);
+        let word = self.known.get_mut(real.id.0 as usize)?;
+        let is_own = *word != 0 && (*word >> 32) as u16 == short(real);
+        if is_own && found.is_none() {
+            *word = 0;
+            self.tell(real.id, 0);
+        }
+        found
+    }
+
+    fn tell(&self, real: RealId, mtu: u16) {
+        if let Some(below) = &self.below {
+            below.set_path_mtu(real, mtu);
+        }
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "parts of a word")]

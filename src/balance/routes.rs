@@ -69,18 +69,22 @@ struct Levels {
 pub struct Routes {
     v4: Levels,
     v6: Levels,
-    neighbours: Map<(PortId, IpAddr), MacAddr>,
+    /// With a number each, which the fast path knows them by.
+    neighbours: Map<(PortId, IpAddr), (MacAddr, u32)>,
+    number: u16,
 }
 
 impl Routes {
-    /// The table of `routes`, of which the first of several to one prefix counts, and `neighbours`.
+    /// The table of `routes`, of which the first of several to one prefix counts, and `neighbours` with a number each.
     pub fn new(
         routes: impl IntoIterator<Item = Route>,
-        neighbours: impl IntoIterator<Item = (PortId, IpAddr, MacAddr)>,
+        neighbours: impl IntoIterator<Item = (PortId, IpAddr, MacAddr, u32)>,
     ) -> Self {
         let mut table = Self::default();
         let known = neighbours.into_iter();
-        table.neighbours = known.map(|(port, addr, mac)| ((port, addr), mac)).collect();
+        table.neighbours = known
+            .map(|(port, addr, mac, number)| ((port, addr), (mac, number)))
+            .collect();
         for route in routes {
             let leg = Leg {
                 route,
@@ -116,6 +120,25 @@ impl Routes {
         levels.find(bits(to))?.hop.as_ref()
     }
 
+    /// Numbers the routes: ways that were found by a table with another number may lead elsewhere now.
+    #[must_use]
+    pub fn with_number(self, number: u16) -> Self {
+        Self { number, ..self }
+    }
+
+    /// The number of [`Self::with_number`].
+    pub const fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// The number of the neighbour that the way to an address leads to, if that is known.
+    pub fn number_of_way(&self, to: IpAddr) -> Option<u32> {
+        let levels = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        let route = &levels.find(bits(to))?.route;
+        let neighbour = (route.port?, route.gateway.unwrap_or(to));
+        self.neighbours.get(&neighbour).map(|(_, number)| *number)
+    }
+
     fn way_by(&self, route: &Route, to: IpAddr) -> Way {
         let Some(port) = route.port else {
             return Way::None;
@@ -130,7 +153,7 @@ impl Routes {
     /// The way along a route through a neighbour.
     fn hop(&self, route: &Route, neighbour: IpAddr) -> Option<NextHop> {
         let port = route.port?;
-        let destination = *self.neighbours.get(&(port, neighbour))?;
+        let (destination, _) = *self.neighbours.get(&(port, neighbour))?;
         Some(NextHop {
             port,
             source: route.source,
@@ -213,11 +236,11 @@ mod tests {
             route("10.0.0.0/24", Some(7), None),
         ];
         let neighbours = [
-            (PortId(0), "10.0.0.254".parse().unwrap(), mac(254)),
-            (PortId(0), "10.0.0.7".parse().unwrap(), mac(7)),
-            (PortId(1), "fe80::1".parse().unwrap(), mac(1)),
+            (PortId(0), "10.0.0.254".parse().unwrap(), mac(254), 3),
+            (PortId(0), "10.0.0.7".parse().unwrap(), mac(7), 4),
+            (PortId(1), "fe80::1".parse().unwrap(), mac(1), 5),
             // The same address elsewhere is another neighbour.
-            (PortId(0), "10.1.0.1".parse().unwrap(), mac(9)),
+            (PortId(0), "10.1.0.1".parse().unwrap(), mac(9), 6),
         ];
         let table = Routes::new(routes, neighbours);
         let way = |to: &str| table.way(to.parse().unwrap());
@@ -231,6 +254,10 @@ mod tests {
         };
         assert_eq!(way("192.0.2.1"), known(0, 254));
         assert_eq!(way("10.0.0.7"), known(0, 7));
+        let number = |to: &str| table.number_of_way(to.parse().unwrap());
+        assert_eq!(number("192.0.2.1"), Some(3), "its router's");
+        assert_eq!((number("10.0.0.7"), number("10.0.0.8")), (Some(4), None));
+        assert_eq!((number("10.9.7.7"), number("2001:db8::5")), (None, Some(5)));
         let unknown = "10.0.0.8".parse().unwrap();
         assert_eq!(way("10.0.0.8"), Way::Unresolved(PortId(0), unknown));
         assert_eq!(way("10.9.7.7"), Way::None, "hidden by the /16");

@@ -229,6 +229,7 @@ impl Run {
             cpus: self.cpus.clone().or_else(|| CpuList::new(&settings.cpus)),
             busy_poll: self.busy_poll || settings.busy_poll,
             spin: settings.spin,
+            fast_path: settings.fast_path,
             log,
         }
     }

@@ -6,9 +6,9 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 use super::{
     defaults,
     diagnostic::{Draft, Drafts},
-    keyword::{APPLIED, BOOLEAN, Facts, Given, Keyword, Table, Value, block, line},
+    keyword::{APPLIED, BOOLEAN, Facts, FromGiven, Given, Keyword, Table, Value, block, line},
     lexer::Word,
-    model::{AddressSet, MarkRule, PortRange, Settings, Timeouts},
+    model::{AddressSet, FastPath, MarkRule, PortRange, Settings, Timeouts},
     read::{At, interface, protocol},
     source::{Span, quoted},
     timeouts::{Said, timeouts},
@@ -320,6 +320,18 @@ static KEYWORDS: &[Keyword<SettingsDraft>] = &[
         }
     }),
     line(
+        "fast_path",
+        APPLIED,
+        "whether the steering program forwards established connections itself",
+    )
+    .choice(FastPath::WORDS)
+    .default(Value::Word("off"))
+    .read(|draft, stmt, drafts| {
+        let mut chosen = None;
+        stmt.set(&mut chosen, drafts);
+        draft.settings.fast_path = chosen.unwrap_or_default();
+    }),
+    line(
         "busy_poll",
         APPLIED,
         "whether the kernel polls the NIC for the workers",
@@ -330,6 +342,12 @@ static KEYWORDS: &[Keyword<SettingsDraft>] = &[
         yes_or_no(&mut draft.settings.busy_poll, stmt, drafts);
     }),
 ];
+
+impl FromGiven for FastPath {
+    fn from_given(given: &Given<'_>, drafts: &mut Drafts) -> Option<Self> {
+        given.choice(drafts).map(|at| Self::ALL[at])
+    }
+}
 
 /// A `mark` block while it is read.
 #[derive(Debug, Default)]

@@ -163,6 +163,9 @@ pub struct SteeringCounts {
     pub passed: u64,
     /// The workers', but no socket took them.
     pub dropped: u64,
+    /// Forwarded by the program itself, on the fast path; in none of the others.
+    #[serde(default)]
+    pub forwarded: u64,
 }
 
 /// Frames that the workers handled since the start.

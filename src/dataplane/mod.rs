@@ -7,6 +7,7 @@ pub mod handover;
 pub mod io;
 mod limit;
 pub mod memory;
+pub mod offload;
 mod output;
 mod parking;
 pub mod ports;

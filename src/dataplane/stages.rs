@@ -4,6 +4,7 @@
 use super::{
     handover::{Handover, Purpose},
     io::{BURST, FrameBuf, PacketIo},
+    offload::HandDown,
     output::Output,
 };
 use crate::{
@@ -205,6 +206,32 @@ pub(super) fn decide_burst(
             if *verdict == Verdict::Undecided && *family == Family::V6 {
                 *verdict = decider.decide(packet);
             }
+        }
+    }
+}
+
+/// Hands the flows of plain packets down to the fast path.
+#[inline(never)]
+pub(super) fn hand_down_burst(
+    frames: usize,
+    metas: &Metas,
+    balancer: &mut Balancer,
+    table: &ServiceTable,
+    turn: Turn<'_>,
+    below: &HandDown,
+) {
+    for at in 0..frames.min(BURST) {
+        if !matches!(metas.verdicts[at], Verdict::Forward(_) | Verdict::Answer(_)) {
+            continue;
+        }
+        match metas.families[at] {
+            Family::V4 if metas.four[at].is_plain => {
+                below.consider(balancer.conns_mut(), &metas.four[at], table, turn);
+            }
+            Family::V6 if metas.six[at].is_plain => {
+                below.consider(balancer.conns6_mut(), &metas.six[at], table, turn);
+            }
+            Family::V4 | Family::V6 => {}
         }
     }
 }

@@ -23,6 +23,7 @@ use super::{
     handover::{self, Handover, Purpose},
     io::{BURST, FrameAccount, FrameBuf, PacketIo},
     limit::ReplyLimit,
+    offload::HandDown,
     output::{Output, untransmitted},
     parking::Parking,
     ports::orders::{Inbox, Order},
@@ -33,7 +34,7 @@ use crate::{
     addr::PortId,
     balance::{Balancer, Others, PathMtus, Turn},
     stats::{DropReason, Stage, WorkerStats},
-    sys::huge_pages,
+    sys::{huge_pages, steer::FastPath},
     time::{Instant, Tick},
 };
 
@@ -110,6 +111,8 @@ pub struct Worker<Io: PacketIo> {
     /// Bursts until the next that is timed.
     untimed: u32,
     spin: Duration,
+    /// The fast path, where there is one.
+    below: Option<HandDown>,
 }
 
 /// Told of the end of each stage of a turn.
@@ -163,7 +166,18 @@ impl<Io: PacketIo> Worker<Io> {
             inbox: None,
             untimed: FIRST_TIMED,
             spin: options.spin,
+            below: None,
         }
+    }
+
+    /// Has it hand established flows down to the fast path.
+    #[must_use]
+    pub fn with_fast_path(mut self, fast: Arc<FastPath>) -> Self {
+        let (below, tables) = HandDown::new(fast);
+        self.balancer.offload_to(&tables);
+        self.paths.offload_to(tables);
+        self.below = Some(below);
+        self
     }
 
     /// Makes it one of several workers, with its end of what joins them.
@@ -279,6 +293,9 @@ impl<Io: PacketIo> Worker<Io> {
             let waited = (taken, &*self.waited);
             let out = stages::rewrite_burst(&mut self.frames, waited, metas, &mut output);
             self.waited.clear();
+            if let Some(below) = &self.below {
+                stages::hand_down_burst(frames, metas, balancer, table, turn, below);
+            }
             watch.lap(Stage::Rewrite);
             self.stats.frames_in.add((frames - old) as u64);
             self.stats.bytes_in.add(bytes);
@@ -489,7 +506,9 @@ impl<Io: PacketIo> Worker<Io> {
                 timeouts: self.reader.table().timeouts(),
                 stats: &self.stats,
             };
-            self.balancer.sweep(share, turn);
+            if self.balancer.sweep(share, turn) {
+                self.stats.sweeps.add(1);
+            }
         }
     }
 }

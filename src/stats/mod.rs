@@ -18,5 +18,5 @@ pub use self::{
     rates::{Averages, Estimator, Rates, Totals},
     reasons::{DropReason, IoDrop, ReplyReason, Stage},
     timing::{StageTimes, TIME_BUCKETS},
-    worker::{AllStats, MAX_REALS, RealCounters, WorkerStats},
+    worker::{AllStats, Below, MAX_REALS, RealCounters, WorkerStats},
 };

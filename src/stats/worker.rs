@@ -1,6 +1,6 @@
 //! The counters of one worker.
 
-use std::{iter::repeat_with, sync::Arc};
+use std::{fmt, iter::repeat_with, sync::Arc};
 
 use super::{Counter, DropReason, ReplyReason, StageTimes, Totals};
 
@@ -102,6 +102,8 @@ pub struct WorkerStats {
     pub connections: Counter,
     /// Persistence templates in the table.
     pub templates: Counter,
+    /// How often the sweep has passed by every entry.
+    pub sweeps: Counter,
     /// Connections and templates that made room for new ones before their time.
     pub evicted: Counter,
     /// Packets forwarded without an entry, as there was no room for their flow and its scheduler is a hash.
@@ -124,6 +126,7 @@ impl WorkerStats {
             times: StageTimes::default(),
             connections: Counter::default(),
             templates: Counter::default(),
+            sweeps: Counter::default(),
             evicted: Counter::default(),
             unstored: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
@@ -155,28 +158,48 @@ impl WorkerStats {
     }
 }
 
-/// The counters of all workers, read as one.
-#[derive(Clone, Copy, Debug)]
-pub struct AllStats<'a>(pub &'a [Arc<WorkerStats>]);
+/// What goes through without a worker seeing it.
+pub trait Below: fmt::Debug {
+    /// What went through a real server so far, by its slot and which holder of it it is. No connection begins there.
+    fn totals(&self, slot: u32, epoch: u32) -> Totals;
+}
 
-impl AllStats<'_> {
+/// The counters of all workers, and of what they do not see, read as one.
+#[derive(Clone, Copy, Debug)]
+pub struct AllStats<'a> {
+    workers: &'a [Arc<WorkerStats>],
+    below: Option<&'a dyn Below>,
+}
+
+impl<'a> AllStats<'a> {
+    /// Those of these workers, and of what goes through below them.
+    pub const fn new(workers: &'a [Arc<WorkerStats>], below: Option<&'a dyn Below>) -> Self {
+        Self { workers, below }
+    }
+
+    /// The workers, by their number.
+    pub const fn workers(self) -> &'a [Arc<WorkerStats>] {
+        self.workers
+    }
+
     /// The sum of one number over the workers.
     pub fn sum(self, number: impl Fn(&WorkerStats) -> u64) -> u64 {
-        self.0.iter().map(|stats| number(stats)).sum()
+        self.workers.iter().map(|stats| number(stats)).sum()
     }
 
     /// The sum of one number of a real server, by its slot and which holder of it it is.
     pub fn real(self, slot: u32, epoch: u32, number: impl Fn(&RealCounters) -> &Counter) -> u64 {
-        let counters = self.0.iter().map(|stats| stats.real(slot));
+        let counters = self.workers.iter().map(|stats| stats.real(slot));
         let own = counters.filter(|counters| counters.is_for(epoch));
         own.map(|counters| number(counters).get()).sum()
     }
 
     /// What went through a real server so far, by its slot and which holder of it it is.
     pub fn totals(self, slot: u32, epoch: u32) -> Totals {
-        let counters = self.0.iter().map(|stats| stats.real(slot));
+        let counters = self.workers.iter().map(|stats| stats.real(slot));
         let own = counters.filter(|counters| counters.is_for(epoch));
-        own.map(RealCounters::totals).sum()
+        let below = self.below.map(|below| below.totals(slot, epoch));
+        own.map(RealCounters::totals).chain(below).sum()
     }
 }
 
@@ -213,7 +236,7 @@ mod tests {
             worker.real(7).claim(if n == 2 { 5 } else { 6 });
             worker.real(7).active.add(10 * n);
         }
-        let all = AllStats(&workers);
+        let all = AllStats::new(&workers, None);
         assert_eq!(all.sum(|stats| stats.frames_in.get()), 6);
         assert_eq!(all.real(7, 6, |real| &real.active), 40);
         assert_eq!(all.real(7, 5, |real| &real.active), 20);

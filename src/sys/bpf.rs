@@ -7,7 +7,10 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
     slice,
-    sync::Once,
+    sync::{
+        Once,
+        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -95,6 +98,17 @@ impl Object {
         Ok(())
     }
 
+    /// Makes room for so many entries in a map. Only before [`Self::load`].
+    pub(super) fn set_entries(&mut self, name: &CStr, entries: u32) -> Result<(), OpenError> {
+        // SAFETY: the map belongs to the open object.
+        let code = unsafe { bpf::bpf_map__set_max_entries(self.find_map(name)?, entries) };
+        check(code).map_err(|source| OpenError::Program {
+            source,
+            log: String::new(),
+        })?;
+        Ok(())
+    }
+
     /// Loads the programs chosen at [`Self::open`] and their maps into the kernel.
     pub(super) fn load(&mut self) -> Result<(), OpenError> {
         // SAFETY: the object is open, and its log buffer is alive.
@@ -123,10 +137,13 @@ impl Object {
                 bpf::bpf_map__value_size(map),
             )
         };
+        // SAFETY: as above.
+        let entries = unsafe { bpf::bpf_map__max_entries(map) };
         Ok(Map {
             fd: duplicate(fd)?,
             key: key as usize,
             value: value as usize,
+            entries: entries as usize,
         })
     }
 
@@ -193,9 +210,91 @@ pub(super) struct Map {
     fd: OwnedFd,
     key: usize,
     value: usize,
+    entries: usize,
+}
+
+/// An atomic integer, of a type that any bytes are a value of.
+///
+/// # Safety
+/// It is one of the standard library's integers.
+pub(super) unsafe trait Atomic {}
+
+// SAFETY: integers.
+unsafe impl Atomic for AtomicU8 {}
+// SAFETY: as above.
+unsafe impl Atomic for AtomicU16 {}
+// SAFETY: as above.
+unsafe impl Atomic for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Atomic for AtomicU64 {}
+
+/// The values of an array map in this process's memory, where program and process read and write them at a time.
+pub(super) struct Mapped {
+    start: NonNull<u8>,
+    value: usize,
+    entries: usize,
+}
+
+// SAFETY: it hands out nothing but shared references to atomics, and unmaps only when it is dropped.
+unsafe impl Send for Mapped {}
+// SAFETY: as above.
+unsafe impl Sync for Mapped {}
+
+impl Mapped {
+    /// Values that there are.
+    pub(super) const fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// The integer at an offset of the value at `index`.
+    ///
+    /// # Panics
+    /// If it is not in the map, or not aligned.
+    #[inline]
+    pub(super) fn at<A: Atomic>(&self, index: usize, offset: usize) -> &A {
+        let is_in = index < self.entries && offset + size_of::<A>() <= self.value;
+        assert!(
+            is_in && offset.is_multiple_of(size_of::<A>()),
+            "a map's value"
+        );
+        // SAFETY: it lies in the mapping, which lives as long as `self`, is aligned (values are multiples of 8 bytes
+        // from the start of a page on), and any bytes are a value of it.
+        unsafe { self.start.add(index * self.value + offset).cast().as_ref() }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this size, and no reference into it outlives `self`.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.value * self.entries) };
+    }
 }
 
 impl Map {
+    /// Maps the values of an array into memory. Its program allows that by `BPF_F_MMAPABLE`.
+    pub(super) fn mapped(&self) -> io::Result<Mapped> {
+        assert!(self.value.is_multiple_of(8), "the kernel rounds others up");
+        // SAFETY: a new mapping at a place of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                self.value * self.entries,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                self.fd.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Mapped {
+            start: NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?,
+            value: self.value,
+            entries: self.entries,
+        })
+    }
+
     /// Sets the value of `key`, which is made if there is none.
     pub(super) fn set(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         assert_eq!(
@@ -229,9 +328,7 @@ impl Map {
     /// The sum over all processors of a per-processor 64-bit counter.
     pub(super) fn sum(&self, index: u32) -> io::Result<u64> {
         assert_eq!((self.key, self.value), (4, 8), "a counter's map");
-        // SAFETY: takes no arguments.
-        let processors = check(unsafe { bpf::libbpf_num_possible_cpus() })?;
-        let mut values = vec![0_u64; processors];
+        let mut values = vec![0_u64; processors()? as usize];
         // SAFETY: the key is 4 bytes, and the kernel writes one 8-byte value a possible processor;
         // both are alive for the call.
         check(unsafe {
@@ -245,9 +342,21 @@ impl Map {
     }
 }
 
+/// How many processors there can be.
+pub(super) fn processors() -> io::Result<u32> {
+    // SAFETY: takes no arguments.
+    let count = check(unsafe { bpf::libbpf_num_possible_cpus() })?;
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Bytes that a program can make a packet longer by.
+const GROWTH: usize = 256;
+
 /// What came of running a program.
 pub(super) struct Run {
     pub(super) verdict: u32,
+    /// The packet as the program left it.
+    pub(super) packet: Vec<u8>,
     /// What one run took, on average.
     pub(super) each: Duration,
 }
@@ -271,10 +380,15 @@ impl Program {
         options.data_in = packet.as_ptr().cast();
         options.data_size_in = u32::try_from(packet.len()).unwrap_or(u32::MAX);
         options.repeat = times.try_into().unwrap_or(i32::MAX);
-        // SAFETY: the program is loaded, `packet` is as long as said and only read, and no output
-        // buffer is asked for.
+        let mut out = vec![0_u8; packet.len() + GROWTH];
+        options.data_out = out.as_mut_ptr().cast();
+        options.data_size_out = u32::try_from(out.len()).unwrap_or(u32::MAX);
+        // SAFETY: the program is loaded, `packet` is as long as said and only read, and `out` is writable for as many
+        // bytes as said.
         check(unsafe { bpf::bpf_prog_test_run_opts(self.fd.as_raw_fd(), &mut options) })?;
+        out.truncate(options.data_size_out as usize);
         Ok(Run {
+            packet: out,
             verdict: options.retval,
             each: Duration::from_nanos(options.duration.into()),
         })

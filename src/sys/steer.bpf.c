@@ -106,7 +106,8 @@
 #define COUNT_STEERED 0
 #define COUNT_PASSED 1
 #define COUNT_DROPPED 2
-#define COUNTERS 3
+#define COUNT_FORWARDED 3
+#define COUNTERS 4
 
 /* 16 bytes in network order, IPv4 mapped (RFC 4291 section 2.5.5.2). */
 struct addr {
@@ -629,9 +630,17 @@ static __always_inline void count(__u32 which)
 		*counter += 1;
 }
 
+#include "fast.bpf.h"
+
 SEC("xdp")
 int xvs_steer(struct xdp_md *ctx)
 {
+	int forwarded = forward(ctx);
+
+	if (forwarded >= 0) {
+		count(COUNT_FORWARDED);
+		return forwarded;
+	}
 	if (!is_ours(ctx, load_xdp, ctx->ingress_ifindex)) {
 		count(COUNT_PASSED);
 		return XDP_PASS;

@@ -6,6 +6,7 @@
 
 mod abi;
 mod entries;
+mod fast;
 mod matching;
 mod tables;
 
@@ -13,16 +14,21 @@ use std::{
     ffi::CStr,
     io, ops,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    sync::Arc,
     time::Duration,
 };
 
-use abi::{COUNT_DROPPED, COUNT_PASSED, COUNT_STEERED};
+use abi::{COUNT_DROPPED, COUNT_FORWARDED, COUNT_PASSED, COUNT_STEERED};
+pub use fast::{
+    ASSURED_PACKETS, FastFlow, FastHop, FastMethod, FastPath, FastSizes, FastTarget, FastTraffic,
+    FastTunnel, FlowHandle,
+};
 pub use matching::{MatchRule, Outer, PortRange, RULE_ENTRIES, Steered, Target, covering};
 use tables::Tables;
 pub use tables::{Reconciled, Refusal};
 
 use super::{
-    bpf::{Map, Object, Program},
+    bpf::{self, Map, Object, Plain, Program},
     device::{self, InterfaceSpec, Merging},
     ingress_filter,
     open_error::OpenError,
@@ -61,6 +67,8 @@ pub struct SteerCounters {
     pub passed: u64,
     /// The balancer's, but its queue had no socket: dropped.
     pub dropped: u64,
+    /// Forwarded on the fast path; none of the others counts them.
+    pub forwarded: u64,
 }
 
 impl ops::AddAssign for SteerCounters {
@@ -68,6 +76,7 @@ impl ops::AddAssign for SteerCounters {
         self.steered += other.steered;
         self.passed += other.passed;
         self.dropped += other.dropped;
+        self.forwarded += other.forwarded;
     }
 }
 
@@ -86,6 +95,7 @@ struct Instance {
     tap: Option<Program>,
     xsks: Map,
     counters: Map,
+    own: Map,
     /// Last: closing the object frees what nothing above or on the interface holds.
     object: Object,
 }
@@ -106,6 +116,7 @@ impl Instance {
                 .transpose()?,
             xsks: object.map(c"xsks")?,
             counters: object.map(c"counters")?,
+            own: object.map(c"own")?,
             object,
         })
     }
@@ -155,6 +166,8 @@ pub struct Steering {
     /// By the number of the port.
     ports: Vec<Option<PortProgram>>,
     tables: Tables,
+    /// The tables of the fast path, where there is one.
+    fast: Option<Arc<FastPath>>,
 }
 
 impl Hook {
@@ -172,11 +185,32 @@ impl Steering {
     /// # Errors
     /// Missing capabilities, or a kernel that does not take the program.
     pub fn load(hook: Hook, matches: &[Steered]) -> Result<Self, OpenError> {
-        let object = Object::open(hook.programs())?;
+        Self::load_with(hook, matches, None)
+    }
+
+    /// The same with a fast path that has room for so many flows; `seed` is drawn at start.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`], and memory that the kernel has not.
+    pub fn load_with(
+        hook: Hook,
+        matches: &[Steered],
+        fast: Option<(FastSizes, [u64; 2])>,
+    ) -> Result<Self, OpenError> {
+        let mut object = Object::open(hook.programs())?;
+        let processors = bpf::processors().map_err(|source| OpenError::Refused {
+            action: "count the processors".to_owned(),
+            source,
+        })?;
+        if let Some((sizes, _)) = fast {
+            fast::size(&mut object, sizes, processors)?;
+        }
         let own = Instance::load(hook, object)?;
+        let fast = fast.map(|(_, seed)| FastPath::of(&own.object, seed, processors));
         let mut steering = Self {
             hook,
             tables: Tables::of(&own.object)?,
+            fast: fast.transpose()?.map(Arc::new),
             own,
             ports: (0..PortId::COUNT).map(|_| None).collect(),
         };
@@ -192,6 +226,11 @@ impl Steering {
     pub fn another(&self) -> Result<Unloaded, OpenError> {
         let mut object = Object::open(self.hook.programs())?;
         self.tables.share_with(&mut object)?;
+        if self.fast.is_some() {
+            for name in fast::NAMES {
+                object.share(name, &self.own.object.map(name)?)?;
+            }
+        }
         Ok(Unloaded {
             hook: self.hook,
             object,
@@ -207,6 +246,11 @@ impl Steering {
     /// The program of `port`.
     pub fn port(&self, port: PortId) -> Option<&PortProgram> {
         self.ports.get(usize::from(port.0))?.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub fn port_mut(&mut self, port: PortId) -> Option<&mut PortProgram> {
+        self.ports.get_mut(usize::from(port.0))?.as_mut()
     }
 
     /// From now on `wanted` is steered to the balancer, or, with [`Steered::Local`], left to the host, and
@@ -257,6 +301,24 @@ impl Steering {
             result = result.and(detached);
         }
         result
+    }
+
+    /// The tables of the fast path, where there is one.
+    pub const fn fast_path(&self) -> Option<&Arc<FastPath>> {
+        self.fast.as_ref()
+    }
+
+    /// What the fast path makes of `packet`, an Ethernet frame to the station `own`, when it comes in on interface 1;
+    /// `None` when it leaves it to others. Nothing is sent; what it counts is counted.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn forward(&self, packet: &[u8], own: MacAddr) -> io::Result<Option<Vec<u8>>> {
+        set_own(&self.own.own, 1, own)?;
+        let run = self.own.program.run(packet, 1)?;
+        let is_sent = [libbpf_sys::XDP_TX, libbpf_sys::XDP_REDIRECT].contains(&run.verdict);
+        // A packet of the workers' is redirected, too, where there is a socket, which there is not here.
+        Ok(is_sent.then_some(run.packet))
     }
 
     /// What the program says of `packet`, an Ethernet frame, when it comes in on interface 1 (the
@@ -312,6 +374,16 @@ impl PortProgram {
         }
         self.sockets.push(socket.try_clone_to_owned()?);
         Ok(())
+    }
+
+    /// From now on flows that were handed down are forwarded below when they come in here, addressed to `own`; `None`: they go up.
+    ///
+    /// # Errors
+    /// What the kernel answered.
+    pub fn set_fast(&mut self, own: Option<MacAddr>) -> io::Result<()> {
+        // No frame is addressed to nobody.
+        let own = own.unwrap_or(MacAddr::ZERO);
+        set_own(&self.instance.own, self.spec.ifindex, own)
     }
 
     /// The descriptors that were kept of the sockets. They close when they are dropped, which takes the kernel
@@ -448,6 +520,7 @@ impl PortProgram {
             steered: counters.sum(COUNT_STEERED)?,
             passed: counters.sum(COUNT_PASSED)?,
             dropped: counters.sum(COUNT_DROPPED)?,
+            forwarded: counters.sum(COUNT_FORWARDED)?,
         })
     }
 
@@ -467,6 +540,15 @@ impl PortProgram {
         }
         .map_err(refused)
     }
+}
+
+fn set_own(map: &Map, ifindex: u32, mac: MacAddr) -> io::Result<()> {
+    let station = abi::Station {
+        ifindex,
+        mac: mac.0,
+        zero: [0; 2],
+    };
+    map.set(&0_u32.to_ne_bytes(), station.bytes())
 }
 
 /// Removes what a crashed run left on an interface: its steering program, its ingress filter. Says

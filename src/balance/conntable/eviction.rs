@@ -11,7 +11,7 @@ use crate::{
 
 /// Why an entry may make room for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spare {
+pub(super) enum Spare {
     /// Its time is over.
     Expired,
     /// It has not: half-open, closing, finished or idle.
@@ -63,7 +63,7 @@ const PLACE_BITS: u32 = (2 * WAYS).ilog2();
 
 /// How soon an entry may make room: by rank, then by how many ticks it has been silent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Score(u64);
+pub(super) struct Score(u64);
 
 impl Score {
     #[inline]
@@ -72,7 +72,7 @@ impl Score {
     }
 
     #[inline]
-    const fn spare(self) -> Option<Spare> {
+    pub(super) const fn spare(self) -> Option<Spare> {
         match (self.0 >> 32) as u32 {
             STAYS => None,
             EXPIRED => Some(Spare::Expired),
@@ -136,7 +136,15 @@ impl<K: FlowKey> ConnTable<K> {
         let guessed = guess
             .filter(|slot| candidates.has(*slot) && self.silent(*slot, turn))
             .and_then(|slot| Some((slot, self.score(slot, turn).spare()?)));
-        match guessed.or_else(|| self.spare(candidates, turn)) {
+        let mut found = guessed.or_else(|| self.spare(candidates, turn));
+        // One that goes on on the fast path stays, and is not taken for silent again.
+        while let Some((slot, _)) = found
+            && self.pull(slot, turn).is_some()
+            && self.score(slot, turn).spare().is_none()
+        {
+            found = self.spare(candidates, turn);
+        }
+        match found {
             Some((slot, Spare::Expired)) => {
                 self.expire(slot, turn);
                 Some(slot)
@@ -208,7 +216,7 @@ impl<K: FlowKey> ConnTable<K> {
     }
 
     #[inline]
-    fn score(&self, slot: Slot, turn: Turn<'_>) -> Score {
+    pub(super) fn score(&self, slot: Slot, turn: Turn<'_>) -> Score {
         self.score_in(&self.buckets[slot.bucket()], slot, turn)
     }
 
@@ -287,7 +295,10 @@ impl<K: FlowKey> ConnTable<K> {
             }
         }
         let (score, from, to) = best;
-        match score.spare()? {
+        // Else none was found.
+        score.spare()?;
+        self.pull(to, turn);
+        match self.score(to, turn).spare()? {
             Spare::Expired => self.expire(to, turn),
             Spare::Early if evicting => self.evict(to, turn),
             Spare::Early => return None,

@@ -20,16 +20,17 @@
 //! Expiry is a comparison with the last packet's tick, made when an entry is met: by a packet, by
 //! an insertion that needs the room, by the sweep that passes by in small steps.
 
+mod below;
 mod bucket;
 mod eviction;
 
-use std::{iter, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use rapidhash::v3::RapidSecrets;
 
 pub use self::bucket::Bucket;
 use self::bucket::{ASSURED, FREE, WAYS};
-use super::{FlowKey, Key4, Key6, RealRef, State, Timeouts};
+use super::{FlowId, FlowKey, Key4, Key6, Offload, RealRef, State, Timeouts};
 use crate::{
     stats::{RealCounters, WorkerStats},
     time::Tick,
@@ -113,8 +114,8 @@ pub struct Record<K> {
     /// Of a connection: the slot of its template, or [`NO_TEMPLATE`]. Of a template: how many
     /// connections refer to it.
     link: u32,
-    /// Of a template: its timeout in ticks. Of a connection: which of its flow's further places it is
-    /// in, 0 for the first.
+    /// Of a template: its timeout in ticks. Of a connection: which of its flow's further places it is in, 0 for the
+    /// first, in the last [`DEPTH_BITS`]; before these the number of its flow on the fast path, or 0.
     period: u32,
 }
 
@@ -128,6 +129,23 @@ const NO_TEMPLATE: u32 = u32::MAX;
 
 /// InstanceOptions pairs of buckets for the connections of one client endpoint.
 const DEEPEST: u32 = 3;
+/// Bits that number them.
+const DEPTH_BITS: u32 = 2;
+
+const _: () = assert!(DEEPEST < 1 << DEPTH_BITS && DEPTH_BITS + FlowId::BITS <= 32);
+
+impl<K> Record<K> {
+    /// Of a connection: its flow on the fast path.
+    #[inline]
+    const fn flow(&self) -> Option<FlowId> {
+        FlowId::from_raw(self.period >> DEPTH_BITS)
+    }
+
+    /// Of a connection: which of its flow's places it is in.
+    const fn depth(&self) -> u32 {
+        self.period & ((1 << DEPTH_BITS) - 1)
+    }
+}
 
 /// How often a template that has expired is looked at while connections refer to it. IPVS.
 const TEMPLATE_RETRY_TICKS: u32 = 60 * Tick::PER_SECOND;
@@ -161,6 +179,8 @@ pub struct ConnTable<K> {
     /// since there were none.
     deep: usize,
     deepest: u32,
+    /// Where flows can be handed down to.
+    below: Option<Arc<dyn Offload>>,
 }
 
 impl<K: FlowKey> ConnTable<K> {
@@ -188,6 +208,14 @@ impl<K: FlowKey> ConnTable<K> {
             swept: 0,
             deep: 0,
             deepest: 0,
+            below: None,
+        }
+    }
+
+    fn assure_template(&mut self, link: u32) {
+        if link != NO_TEMPLATE {
+            let template = Slot(link);
+            self.buckets[template.bucket()].packets[template.way()] = ASSURED;
         }
     }
 
@@ -262,24 +290,30 @@ impl<K: FlowKey> ConnTable<K> {
         record.link = record.link.saturating_sub(1);
     }
 
-    /// A packet came for a connection: its time starts again in `state`.
+    /// A packet came for a connection: its time starts again in `state`. Whether it is worth a look if the fast path
+    /// should have its flow: while few came, and once a tick.
     #[inline]
-    pub fn touch(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
+    pub fn touch(&mut self, slot: Slot, state: State, turn: Turn<'_>) -> bool {
         let (bucket, way) = (&mut self.buckets[slot.bucket()], slot.way());
+        let first = bucket.seen[way] != turn.tick;
         // A line that does not change need not be written back.
-        if bucket.seen[way] != turn.tick {
+        if first {
             bucket.seen[way] = turn.tick;
         }
         let settled = (bucket.states[way] == state) & (bucket.packets[way] >= ASSURED);
         if !settled {
             self.advance(slot, state, turn);
         }
+        (first | !settled) & self.below.is_some()
     }
 
     /// What [`Self::touch`] does for a connection that is not assured, or in another state.
     #[inline(never)]
     fn advance(&mut self, slot: Slot, state: State, turn: Turn<'_>) {
         if self.state(slot) != state {
+            if !state.is_established() && self.flow_below(slot).is_some() {
+                self.take_back(slot, turn);
+            }
             self.change_state(slot, state, turn);
         }
         if self.buckets[slot.bucket()].packets[slot.way()] < ASSURED {
@@ -307,11 +341,7 @@ impl<K: FlowKey> ConnTable<K> {
             *packets += 1;
         } else if bucket.states[slot.way()].is_established() {
             *packets = ASSURED;
-            let template = self.records[slot.0 as usize].link;
-            if template != NO_TEMPLATE {
-                let template = Slot(template);
-                self.buckets[template.bucket()].packets[template.way()] = ASSURED;
-            }
+            self.assure_template(self.records[slot.0 as usize].link);
         }
     }
 
@@ -320,27 +350,35 @@ impl<K: FlowKey> ConnTable<K> {
         self.take_out(slot, turn.tick, turn);
     }
 
-    /// Looks at the next `budget` buckets and takes out what has expired.
-    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) {
+    /// Looks at the next `budget` buckets and takes out what has expired; takes flows back from the fast path that are to
+    /// move there. Whether it has come to the end of the table.
+    pub fn sweep(&mut self, budget: usize, turn: Turn<'_>) -> bool {
+        let moving = self.below.as_ref().is_some_and(|below| below.is_moving());
+        let mut ended = false;
         for _ in 0..budget.min(self.buckets.len()) {
             let at = self.swept;
-            self.swept = if at + 1 == self.buckets.len() {
-                0
-            } else {
-                at + 1
-            };
+            let is_last = at + 1 == self.buckets.len();
+            self.swept = if is_last { 0 } else { at + 1 };
+            ended |= is_last;
             let bucket = u32::try_from(at).unwrap_or(0);
             for way in self.buckets[at].with_tag(FREE).inverted() {
                 let slot = Slot::new(bucket, way);
+                if self.below.is_some() && self.score(slot, turn).spare().is_some() {
+                    self.pull(slot, turn);
+                }
                 if self.is_expired(slot, turn) {
                     self.expire(slot, turn);
+                } else if moving && self.is_astray(slot) {
+                    self.take_back(slot, turn);
                 }
             }
         }
+        ended
     }
 
     /// Takes out an entry whose time is over, as of the moment when that was.
     pub fn expire(&mut self, slot: Slot, turn: Turn<'_>) {
+        self.pull(slot, turn);
         let end = self.deadline(slot, turn.timeouts);
         self.take_out(slot, end, turn);
     }
@@ -534,7 +572,8 @@ impl<K: FlowKey> ConnTable<K> {
         let is_over = if state == State::Template {
             has_come(seen, turn.tick) && record.link == 0
         } else {
-            turn.tick.since(seen) >= turn.timeouts.ticks(state)
+            let timeout = turn.timeouts.ticks(state);
+            turn.tick.since(seen) >= timeout && !self.lives_below(slot, timeout, turn)
         };
         (!is_over).then_some((state, record.real))
     }
@@ -650,11 +689,14 @@ impl<K: FlowKey> ConnTable<K> {
             }
             return;
         }
-        if record.period > 0 {
+        if record.depth() > 0 {
             self.deep -= 1;
             if self.deep == 0 {
                 self.deepest = 0;
             }
+        }
+        if let (Some(below), Some(flow)) = (&self.below, record.flow()) {
+            below.end(flow, turn.tick);
         }
         turn.stats.connections.sub(1);
         if let Some(counters) = counters {
@@ -683,7 +725,11 @@ impl<K: FlowKey> ConnTable<K> {
         if state == State::Template {
             seen
         } else {
-            Tick::from_raw(seen.raw().wrapping_add(timeouts.ticks(state)))
+            let heard = (self.below.as_ref())
+                .zip(self.flow_below(slot))
+                .map(|(below, flow)| below.heard(flow).0);
+            let last = heard.filter(|heard| has_come(seen, *heard)).unwrap_or(seen);
+            Tick::from_raw(last.raw().wrapping_add(timeouts.ticks(state)))
         }
     }
 

@@ -147,7 +147,9 @@ proptest! {
                     bench.table.remove(slot, turn);
                     model.remove(&server);
                 }
-                Some(slot) => bench.table.touch(slot, state, turn),
+                Some(slot) => {
+                    bench.table.touch(slot, state, turn);
+                }
                 None => {
                     let real = real(100 + server);
                     let new = NewConn { key, candidates, real, state, template: None, guess: None };

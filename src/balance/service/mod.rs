@@ -248,6 +248,8 @@ pub struct PortSpec {
     pub v4: Option<Ipv4Addr>,
     /// An IPv6 address of the interface.
     pub v6: Option<Ipv6Addr>,
+    /// Whether it takes the frames that the fast path forwards.
+    pub fast: bool,
 }
 
 /// What there is beside the virtual servers and all ways.

@@ -302,6 +302,26 @@ impl ServiceTable {
         self.next_hops.get(real.hop.0 as usize)?.as_ref()
     }
 
+    /// The real servers by their slots.
+    pub fn reals(&self) -> &[Option<Real>] {
+        &self.reals
+    }
+
+    /// The ways to real servers by their [`HopId`].
+    pub fn next_hops(&self) -> &[Option<NextHop>] {
+        &self.next_hops
+    }
+
+    /// Whether another table has the same real servers, ways and policy as this one: quick, and seldom wrong, which is to
+    /// say `false` although they are the same.
+    pub fn forwards_like(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.reals, &other.reals)
+            && Arc::ptr_eq(&self.next_hops, &other.next_hops)
+            && Arc::ptr_eq(&self.locals, &other.locals)
+            && Arc::ptr_eq(&self.routes, &other.routes)
+            && self.policy == other.policy
+    }
+
     /// This host's address on the way to a real server; `None` while there is no way.
     #[inline]
     pub fn local(&self, real: &Real) -> Option<IpAddr> {

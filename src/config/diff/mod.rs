@@ -282,6 +282,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
         cpus,
         busy_poll,
         spin,
+        fast_path,
     } = settings;
     let to = &new.settings;
     live.other("mark", (marks, &to.marks));
@@ -298,6 +299,7 @@ fn settings(old: &Config, new: &Config) -> Vec<Change> {
     start.other("cpus", (cpus, &to.cpus));
     start.flag("busy_poll", (*busy_poll, to.busy_poll));
     start.other("spin_us", (spin, &to.spin));
+    start.other("fast_path", (fast_path, &to.fast_path));
     let setting = |live| move |what| Change::Setting { what, live };
     let live = live.0.into_iter().map(setting(true));
     live.chain(start.0.into_iter().map(setting(false)))

@@ -128,6 +128,7 @@ impl Out {
             cpus,
             busy_poll,
             spin,
+            fast_path,
         } = settings;
         self.open("xvs");
         if let Some(workers) = workers {
@@ -153,6 +154,9 @@ impl Out {
         }
         if *spin != default.spin {
             self.line(format!("spin_us {}", spin.as_micros()));
+        }
+        if *fast_path != default.fast_path {
+            self.line(format!("fast_path {}", fast_path.word()));
         }
         for network in tunnel_source {
             self.line(format!("tunnel_source {network}"));

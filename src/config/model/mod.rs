@@ -27,7 +27,7 @@ pub use self::{
     plain::Script,
     routes::{OptionValue, Route, RouteKind, RouteOption, Rule},
     server::{Match, Persistence, RealServer, SorryServer, VirtualServer, VirtualServerKey},
-    settings::{AddressSet, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
+    settings::{AddressSet, FastPath, Ipvs, MarkRule, PortRange, Settings, Timeout, Timeouts},
     tracking::{
         InitFile, ParamMatch, SyncGroup, TrackFile, TrackGroup, TrackProcess, Tracked, Trackers,
         VrrpScript,

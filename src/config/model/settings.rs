@@ -41,6 +41,33 @@ pub struct Settings {
     /// `spin_us`: how long a worker without packets goes on looking before it sleeps, in microseconds, up to a
     /// second. Default [`defaults::SPIN`].
     pub spin: Duration,
+    /// `fast_path`: whether packets of established connections are forwarded by the steering program itself. Default
+    /// [`FastPath::Off`].
+    pub fast_path: FastPath,
+}
+
+/// `fast_path`: where the steering program forwards packets itself, beside what the interfaces allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FastPath {
+    /// Where the kernel says that it can, and no card writes into the workers' frames.
+    Auto,
+    /// Also where the kernel does not say (before Linux 6.3), and beside zero-copy.
+    On,
+    /// Nowhere.
+    #[default]
+    Off,
+}
+
+impl FastPath {
+    /// Every one.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::On, Self::Off];
+    /// The words that the configuration has for them.
+    pub const WORDS: &[&str] = &["auto", "on", "off"];
+
+    /// Its word.
+    pub const fn word(self) -> &'static str {
+        Self::WORDS[self as usize]
+    }
 }
 
 impl Default for Settings {
@@ -57,6 +84,7 @@ impl Default for Settings {
             cpus: Vec::new(),
             busy_poll: false,
             spin: defaults::SPIN,
+            fast_path: FastPath::Off,
         }
     }
 }

@@ -13,10 +13,10 @@ use proptest::{
 };
 
 use super::super::{
-    AddressSet, Authentication, Config, Garp, Global, InitialState, InstanceOptions, Ipvs, Mail,
-    MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange, RealServer,
-    Settings, SorryServer, Timeout, Timeouts, TrackInterface, Trackers, Transport, UnicastPeer,
-    VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
+    AddressSet, Authentication, Config, FastPath, Garp, Global, InitialState, InstanceOptions,
+    Ipvs, Mail, MarkRule, Match, NotifyEvent, NotifyScript, Password, Persistence, PortRange,
+    RealServer, Settings, SorryServer, Timeout, Timeouts, TrackInterface, Trackers, Transport,
+    UnicastPeer, VirtualAddress, VirtualServer, VrrpInstance, VrrpVersion,
     effective::{Secrets, written},
     parse,
 };
@@ -596,9 +596,10 @@ fn settings() -> impl Strategy<Value = Settings> {
         option::of(1..=256_u16),
         btree_set(0..64_u16, 0..20),
         0..=1_000_000_u64,
+        0..3_usize,
     )
         .prop_map(
-            |(marks, ipvs, flags, maglev_table_size, workers, cpus, spin)| Settings {
+            |(marks, ipvs, flags, maglev_table_size, workers, cpus, spin, fast)| Settings {
                 marks,
                 ipvs,
                 reset_on_failure: flags[0],
@@ -610,6 +611,7 @@ fn settings() -> impl Strategy<Value = Settings> {
                 cpus: cpus.into_iter().collect(),
                 busy_poll: flags[3],
                 spin: Duration::from_micros(spin),
+                fast_path: FastPath::ALL[fast],
             },
         )
 }

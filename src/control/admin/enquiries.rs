@@ -67,7 +67,7 @@ impl Enquiries {
         let limit = limit as usize;
         let id = self.next;
         self.next += 1;
-        for (worker, stats) in workers.iter_mut().zip(stats.0) {
+        for (worker, stats) in workers.iter_mut().zip(stats.workers()) {
             let there = stats.connections.get() + stats.templates.get() + SPARE;
             let room = usize::try_from(there).map_or(limit, |there| there.min(limit));
             // It has room.
@@ -231,7 +231,7 @@ mod tests {
 
         fn begin(&mut self, query: &ConnectionQuery) -> Result<(), String> {
             let workers = self.lab.publisher.enquiries();
-            let workers = (workers, AllStats(&self.lab.stats));
+            let workers = (workers, AllStats::new(&self.lab.stats, None));
             self.enquiries.begin(self.lab.now, TICKET, query, workers)
         }
 

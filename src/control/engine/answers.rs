@@ -129,7 +129,11 @@ impl Engine {
             drops: drops.filter(|drop| drop.count > 0).collect(),
             replies,
             io_drops: data_plane.io_drops(),
-            workers: stats.0.iter().map(|worker| counts(worker)).collect(),
+            workers: stats
+                .workers()
+                .iter()
+                .map(|worker| counts(worker))
+                .collect(),
             timing: Stage::ALL
                 .iter()
                 .map(|stage| timing(stats, *stage))

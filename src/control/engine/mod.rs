@@ -55,7 +55,7 @@ use super::{
     vrrp::{Env, Vrrp, last_will},
 };
 use crate::{
-    config::Config,
+    config::{Config, FastPath},
     sys::{
         clock,
         guardian::Guardian,
@@ -110,6 +110,8 @@ pub struct Options {
     pub busy_poll: bool,
     /// How long a worker without packets goes on looking before it sleeps.
     pub spin: Duration,
+    /// Where the steering program forwards established connections itself.
+    pub fast_path: FastPath,
     /// What to say, and where to.
     pub log: log::Options,
 }

@@ -13,12 +13,16 @@ use std::{
 
 use super::{
     super::pace::Pace,
+    fast::NEIGHBOURS,
     ports::{PortInfo, Ports},
 };
 use crate::{
     addr::MacAddr,
     balance::{Route, Routes},
-    sys::netlink::{Neighbour, Netlink, RouteKind, TableRoute},
+    sys::{
+        netlink::{Neighbour, Netlink, RouteKind, TableRoute},
+        steer::FastHop,
+    },
     time::Instant,
 };
 
@@ -34,6 +38,7 @@ const ASKED: usize = 1024;
 pub(super) struct ClientWays {
     routes: Vec<TableRoute>,
     neighbours: BTreeMap<(u32, IpAddr), MacAddr>,
+    numbers: Numbers,
     asked: BTreeMap<(u32, IpAddr), Instant>,
     look_up: Pace,
     /// As the workers have it; `None`: not any more.
@@ -48,6 +53,7 @@ impl ClientWays {
         Self {
             routes: Vec::new(),
             neighbours: BTreeMap::new(),
+            numbers: Numbers::default(),
             asked: BTreeMap::new(),
             look_up,
             table: None,
@@ -78,6 +84,7 @@ impl ClientWays {
         let at = (neighbour.ifindex, neighbour.ip);
         let known = self.neighbours.remove(&at).is_some();
         if known {
+            self.numbers.release(at);
             self.table = None;
         }
         known
@@ -85,6 +92,7 @@ impl ClientWays {
 
     /// A port has another address or MTU.
     pub(super) fn handle_port(&mut self) {
+        self.numbers.round = self.numbers.round.wrapping_add(1);
         self.table = None;
     }
 
@@ -115,6 +123,16 @@ impl ClientWays {
         let changed = routes != self.routes || neighbours != self.neighbours;
         if changed {
             self.table = None;
+        }
+        if routes != self.routes {
+            self.numbers.round = self.numbers.round.wrapping_add(1);
+        }
+        for at in self
+            .neighbours
+            .keys()
+            .filter(|at| !neighbours.contains_key(at))
+        {
+            self.numbers.release(*at);
         }
         (self.routes, self.neighbours) = (routes, neighbours);
         let through = |route: &&TableRoute| {
@@ -156,18 +174,73 @@ impl ClientWays {
         self.look_up.poll_timeout()
     }
 
+    /// How frames get to neighbours that can be the next hops of answers, by their numbers, through the ports that take
+    /// frames from the fast path.
+    pub(super) fn hops(&self, ports: &Ports) -> Vec<(u32, FastHop)> {
+        let hop = |((ifindex, ip), mac): (&(u32, IpAddr), &MacAddr)| {
+            let number = *self.numbers.of.get(&(*ifindex, *ip))?;
+            let (_, port) = ports.with(*ifindex).filter(|(_, port)| port.fast)?;
+            // The smallest of all routes that may lead there: what is larger goes up, where they are told apart.
+            let through = self.routes.iter().filter(|route| {
+                route.ifindex == Some(*ifindex) && route.gateway.is_none_or(|router| router == *ip)
+            });
+            let mtu = through.filter_map(|route| route.mtu).min();
+            let mtu = mtu.map_or(port.mtu, |own| own.min(port.mtu));
+            let hop = FastHop {
+                ifindex: *ifindex,
+                mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
+                destination: *mac,
+                source: port.mac,
+            };
+            Some((number, hop))
+        };
+        self.neighbours.iter().filter_map(hop).collect()
+    }
+
     /// What the workers go by.
     pub(super) fn table(&mut self, ports: &Ports) -> Arc<Routes> {
         let table = self.table.take().unwrap_or_else(|| {
             let routes = self.routes.iter().map(|route| as_seen(route, ports));
+            let numbers = &mut self.numbers;
             let neighbours = self.neighbours.iter().filter_map(|((ifindex, ip), mac)| {
                 let (port, _) = ports.with(*ifindex)?;
-                Some((port, *ip, *mac))
+                // Those that there is no room for have no way there: the next numbers are real servers'.
+                let number = Some(numbers.of((*ifindex, *ip))).filter(|it| *it < NEIGHBOURS);
+                Some((port, *ip, *mac, number.unwrap_or(u32::MAX)))
             });
-            Arc::new(Routes::new(routes, neighbours))
+            let table = Routes::new(routes, neighbours);
+            Arc::new(table.with_number(numbers.round))
         });
         self.table = Some(Arc::clone(&table));
         table
+    }
+}
+
+/// What the fast path knows neighbours by.
+#[derive(Debug, Default)]
+struct Numbers {
+    of: BTreeMap<(u32, IpAddr), u32>,
+    free: Vec<u32>,
+    /// Numbers the routes: with another one, no way that was found before is used.
+    round: u16,
+}
+
+impl Numbers {
+    fn of(&mut self, at: (u32, IpAddr)) -> u32 {
+        let next = u32::try_from(self.of.len() + self.free.len()).unwrap_or(u32::MAX);
+        let free = &mut self.free;
+        *self
+            .of
+            .entry(at)
+            .or_insert_with(|| free.pop().unwrap_or(next))
+    }
+
+    /// The number may be another's from now on, and no flow leads there any more.
+    fn release(&mut self, at: (u32, IpAddr)) {
+        if let Some(number) = self.of.remove(&at) {
+            self.free.push(number);
+            self.round = self.round.wrapping_add(1);
+        }
     }
 }
 

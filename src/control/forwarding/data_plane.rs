@@ -1,16 +1,18 @@
 //! The data plane as control holds it: opened, published to, steered, stopped.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
     super::api::{NamedCount, SteeringCounts},
+    fast::{self, Candidate, Fast},
     frame_watch::FrameWatch,
     placement::{CpuList, Placement},
     workers::{Start, Workers},
 };
 use crate::{
-    addr::PortId,
+    addr::{MacAddr, PortId},
     balance::{RealRef, ServiceTable},
+    config,
     dataplane::{
         af_packet::PacketBackend,
         af_xdp::{AfXdp, XdpBackend},
@@ -22,16 +24,16 @@ use crate::{
         publish::Publisher,
         worker::WorkerOptions,
     },
-    stats::{AllStats, IoDrops},
+    stats::{AllStats, Below, IoDrops},
     sys::{
         affinity,
         device::{self, InterfaceSpec},
         limits,
         open_error::OpenError,
         random,
-        steer::{self, PortProgram, Steering},
+        steer::{self, FastSizes, Hook, PortProgram, Steering},
         waker::Waker,
-        xsk,
+        xdp_link, xsk,
     },
     time::Instant,
 };
@@ -70,6 +72,8 @@ pub(in crate::control) struct DataPlaneOptions {
     pub(in crate::control) busy_poll: bool,
     /// How long a worker without packets goes on looking before it sleeps.
     pub(in crate::control) spin: Duration,
+    /// How large the fast path is to be; `None`: there is to be none.
+    pub(in crate::control) fast: Option<FastSizes>,
     /// Steered from the first packet on.
     pub(in crate::control) steered: Vec<steer::Steered>,
 }
@@ -91,6 +95,11 @@ pub(in crate::control) struct DataPlane {
     /// What each worker counts.
     drops: Vec<Arc<IoDrops>>,
     frames: FrameWatch,
+    fast: Option<Fast>,
+    /// What XDP can do on each interface: asked for with a lock of the kernel's that others may have for long.
+    features: BTreeMap<u32, Option<u64>>,
+    /// What of it was said last.
+    fast_said: Option<String>,
     /// What is to know beside the interfaces.
     about: String,
     connections: usize,
@@ -129,6 +138,11 @@ impl DataPlane {
             interfaces,
             steered: &options.steered,
             seeds: [seed()?, seed()?],
+            fast: options
+                .fast
+                .map(|sizes| Ok::<_, String>((sizes, [seed()?, seed()?])))
+                .transpose()?,
+            no_fast: RefCell::default(),
             connections: options.connections,
             spin: options.spin,
             ended: calls.ended,
@@ -229,7 +243,10 @@ impl DataPlane {
         let ports = self.ports();
         let lines = ports.iter().map(ToString::to_string);
         let known = self.frames.lines();
-        lines.chain(known).chain([self.about.clone()]).collect()
+        let fast = self.fast_said.iter().cloned();
+        (lines.chain(known).chain(fast))
+            .chain([self.about.clone()])
+            .collect()
     }
 
     /// What to tell of what comes in on interfaces.
@@ -256,6 +273,77 @@ impl DataPlane {
         self.frames.look(open)
     }
 
+    /// Decides by `wish` which interfaces have a part in the fast path, and has their programs use it. Those that take
+    /// frames from it, and what there is to say about it that is news.
+    pub(in crate::control) fn choose_fast(
+        &mut self,
+        wish: config::FastPath,
+        mac: impl Fn(u32) -> Option<MacAddr>,
+    ) -> (Vec<PortId>, Option<String>) {
+        if self.fast.is_none() {
+            return (Vec::new(), None);
+        }
+        let mut candidates = Vec::new();
+        let mut specs = Vec::new();
+        for status in self.ports() {
+            if let PortState::Open(port, report) = status.state {
+                // One that is just going has nothing to say.
+                let ask = || xdp_link::features(&status.spec).unwrap_or(Some(0));
+                let known = self.features.entry(status.spec.ifindex);
+                candidates.push(Candidate {
+                    port,
+                    level: report.level,
+                    features: *known.or_insert_with(ask),
+                });
+                specs.push(status.spec);
+            }
+        }
+        let parts = fast::parts(wish, &candidates);
+        let mut said = Vec::new();
+        for (part, spec) in parts.iter().zip(&specs) {
+            let own = mac(spec.ifindex).filter(|_| part.looks);
+            let program = self.ports.steering().port_mut(part.port);
+            let done = program.map_or(Ok(()), |program| program.set_fast(own));
+            said.push(match (part.takes, done) {
+                (_, Err(error)) => format!("{spec} no, {error}"),
+                (Ok(()), _) => format!("{spec} yes"),
+                (Err(why), _) => format!("{spec} no, {why}"),
+            });
+        }
+        let said = format!("fast path: {}", said.join("; "));
+        let is_news = !specs.is_empty() && self.fast_said.as_ref() != Some(&said);
+        let news = is_news.then(|| said.clone());
+        self.fast_said = news.clone().or_else(|| self.fast_said.take());
+        let takers = parts.iter().filter(|part| part.takes.is_ok());
+        (takers.map(|part| part.port).collect(), news)
+    }
+
+    /// Has the kernel asked again what XDP can do on each interface.
+    pub(in crate::control) fn forget_features(&mut self) {
+        self.features.clear();
+    }
+
+    /// The fast path, if there is one.
+    pub(in crate::control::forwarding) const fn fast(&mut self) -> Option<&mut Fast> {
+        self.fast.as_mut()
+    }
+
+    /// The table that the fast path goes by.
+    pub(in crate::control::forwarding) fn fast_table(&mut self) -> Option<ServiceTable> {
+        self.fast.as_ref()?.table()
+    }
+
+    /// Fits the size of the fast path to the connections that there are.
+    pub(in crate::control) fn fit_fast(&mut self) {
+        let stats = self.stats();
+        let connections = stats.sum(|worker| worker.connections.get());
+        let sweeps = stats.workers().iter().map(|worker| worker.sweeps.get());
+        let sweeps: Vec<u64> = sweeps.collect();
+        if let Some(fast) = &mut self.fast {
+            fast.fit(connections, &sweeps);
+        }
+    }
+
     /// Connections that the tables have room for, together.
     pub(in crate::control) const fn connections(&self) -> usize {
         self.connections
@@ -268,6 +356,7 @@ impl DataPlane {
             steered: counts.steered,
             passed: counts.passed,
             dropped: counts.dropped,
+            forwarded: counts.forwarded,
         }
     }
 
@@ -284,12 +373,15 @@ impl DataPlane {
 
     /// The workers' counters.
     pub(in crate::control) fn stats(&self) -> AllStats<'_> {
-        AllStats(self.workers.stats())
+        AllStats::new(self.workers.stats(), below(self.fast.as_ref()))
     }
 
     /// The ways to ask the workers about connections, with their counters.
     pub(in crate::control) fn enquiries(&mut self) -> (&mut [Asking], AllStats<'_>) {
-        (self.publisher.enquiries(), AllStats(self.workers.stats()))
+        (
+            self.publisher.enquiries(),
+            AllStats::new(self.workers.stats(), below(self.fast.as_ref())),
+        )
     }
 
     /// Ends the sleep of the workers, so that they see what they are asked.
@@ -353,6 +445,9 @@ struct Begin<'a> {
     interfaces: &'a [InterfaceSpec],
     steered: &'a [steer::Steered],
     seeds: [u64; 2],
+    fast: Option<(FastSizes, [u64; 2])>,
+    /// Why there is no fast path although there was to be one.
+    no_fast: RefCell<Option<String>>,
     connections: usize,
     spin: Duration,
     ended: Arc<dyn Fn() + Send + Sync>,
@@ -367,12 +462,27 @@ impl Begin<'_> {
         placement: &Placement,
         wakers: &[Waker],
     ) -> Result<Opened<B>, OpenError> {
-        let steering = Steering::load(B::HOOK, self.steered)?;
+        let steering = self.load(B::HOOK)?;
         let first = placement.0.first().copied().flatten();
         let asked = Arc::clone(&self.asked);
         let (mut ports, inboxes) = Ports::new(backend, steering, wakers, first, asked);
         ports.open_now(self.interfaces)?;
         Ok((ports, inboxes))
+    }
+
+    /// Loads the steering program, without the fast path where that is refused: packets go on by the workers then.
+    fn load(&self, hook: Hook) -> Result<Steering, OpenError> {
+        let why = match self.fast {
+            None => return Steering::load(hook, self.steered),
+            Some(_) if hook != Hook::Xdp => "AF_PACKET has none".to_owned(),
+            fast => match Steering::load_with(hook, self.steered, fast) {
+                Ok(steering) => return Ok(steering),
+                Err(error) => error.to_string(),
+            },
+        };
+        let steering = Steering::load(hook, self.steered)?;
+        self.no_fast.replace(Some(format!("no fast path: {why}")));
+        Ok(steering)
     }
 
     /// Starts the workers.
@@ -392,6 +502,7 @@ impl Begin<'_> {
         let asked = self.asked;
         let mut publisher = Publisher::with_call(table, move || asked());
         let [hash_seed, division_seed] = self.seeds;
+        let fast = ports.steering().fast_path().cloned();
         let start = Start {
             placement,
             wakers,
@@ -401,6 +512,7 @@ impl Begin<'_> {
                 spin: self.spin,
             },
             division_seed,
+            fast: fast.clone(),
             ended: self.ended,
         };
         let workers = match Workers::start(ios, &mut publisher, start) {
@@ -411,17 +523,25 @@ impl Begin<'_> {
             }
         };
         ports.wait_until_taken(READY_PATIENCE);
-        let about = [notes, workers.notes()].concat().join("; ");
+        let no_fast: Vec<String> = self.no_fast.take().into_iter().collect();
+        let about = [notes, &no_fast, workers.notes()].concat().join("; ");
         Ok(DataPlane {
             ports: Box::new(ports),
             publisher,
             workers,
             drops,
             frames: FrameWatch::new(Vec::new()),
+            fast: fast.map(Fast::new),
+            features: BTreeMap::new(),
+            fast_said: None,
             about: format!("{placement}; {about}"),
             connections: self.connections,
         })
     }
+}
+
+fn below(fast: Option<&Fast>) -> Option<&dyn Below> {
+    fast.map(|fast| fast as &dyn Below)
 }
 
 /// A waker for each worker.

@@ -101,6 +101,7 @@ impl Forwarding {
 
     /// Learns which ports are open, and what they are.
     pub(super) fn take_ports(&mut self, view: &mut View<'_>) {
+        let fast = self.choose_fast(view);
         let Some(data_plane) = &self.data_plane else {
             return;
         };
@@ -116,6 +117,7 @@ impl Forwarding {
                     Some(PortInfo {
                         v4,
                         v6,
+                        fast: fast.contains(&port),
                         ..port_info(link)
                     }),
                 );
@@ -224,6 +226,7 @@ pub(super) fn port_info(link: &Link) -> PortInfo {
         mtu: link.mtu,
         v4: None,
         v6: None,
+        fast: false,
     }
 }
 

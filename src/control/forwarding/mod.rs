@@ -6,6 +6,7 @@
 
 mod client_ways;
 pub mod data_plane;
+mod fast;
 mod frame_watch;
 mod interfaces;
 mod local_way;
@@ -43,7 +44,7 @@ use crate::{
     addr::PortId,
     balance::{Hop, TableBuilder},
     check::Health,
-    config::{Config, Diff},
+    config::{Config, Diff, FastPath},
     dataplane::io::FrameAccount,
     lvs::ServiceId,
     stats::{AllStats, WorkerStats},
@@ -106,6 +107,10 @@ pub(super) struct Forwarding {
     ports: Ports,
     builder: TableBuilder,
     data_plane: Option<DataPlane>,
+    /// Where there is to be a fast path.
+    fast_path: FastPath,
+    /// Counts how often what is steered was set.
+    steerings: u64,
     /// The interfaces that exist.
     links: BTreeMap<u32, Link>,
     /// Those that the data plane is to have, with the locks that say so to other processes.
@@ -162,6 +167,8 @@ impl Forwarding {
             ports: Ports::default(),
             builder: TableBuilder::new(),
             data_plane: None,
+            fast_path: FastPath::Off,
+            steerings: 0,
             links: BTreeMap::new(),
             wanted: BTreeMap::new(),
             interfaces_changed: true,
@@ -294,11 +301,12 @@ impl Forwarding {
     }
 
     fn take_over(&mut self, data_plane: DataPlane, steered: Vec<Steered>, view: &mut View<'_>) {
-        for line in data_plane.report() {
-            view.say(Level::Info, format_args!("packet I/O: {line}"));
-        }
         self.steered = steered;
         self.data_plane = Some(data_plane);
+        self.choose_fast_silently();
+        for line in self.data_plane.iter().flat_map(DataPlane::report) {
+            view.say(Level::Info, format_args!("packet I/O: {line}"));
+        }
         self.take_ports(view);
         // What has changed while it was being opened.
         self.unadopted.extend(&self.stale);
@@ -356,6 +364,7 @@ impl Forwarding {
         self.fill_table(health, view);
         let table = self.builder.build(1);
         let steered = self.wanted_steering();
+        self.fast_path = options.fast_path;
         let wishes = DataPlaneOptions {
             io: options.io,
             xdp: options.xdp,
@@ -364,6 +373,8 @@ impl Forwarding {
             cpus: options.cpus.clone(),
             busy_poll: options.busy_poll,
             spin: options.spin,
+            fast: (options.fast_path != FastPath::Off)
+                .then(|| fast::sizes(options.connections, self.services.real_count())),
             steered: steered.clone(),
         };
         let (sender, answer) = mpsc::channel();
@@ -426,6 +437,9 @@ impl Forwarding {
     /// An interface exists, as it is now.
     pub(super) fn handle_link(&mut self, link: &Link) {
         self.links.insert(link.index, link.clone());
+        self.data_plane
+            .iter_mut()
+            .for_each(DataPlane::forget_features);
         self.interfaces_changed = true;
     }
 
@@ -524,8 +538,14 @@ impl Forwarding {
             return;
         };
         data_plane.collect();
+        data_plane.fit_fast();
+        // The other end of a cable may be another's, who does not tell.
+        data_plane.forget_features();
         for line in data_plane.frame_news() {
             view.say(Level::Warning, format_args!("packet I/O: {line}"));
+        }
+        if self.fast_path != FastPath::Off {
+            self.take_ports(view);
         }
         let data_plane = self.data_plane.as_ref();
         // Before that, workers may still give connections to what drains.
@@ -652,10 +672,15 @@ impl Forwarding {
             return;
         }
         self.fill_table(health, view);
+        let Some(data_plane) = &self.data_plane else {
+            return;
+        };
+        let table = self.builder.build(data_plane.next_generation());
+        self.narrow_fast(&table);
         if let Some(data_plane) = &mut self.data_plane {
-            let table = self.builder.build(data_plane.next_generation());
             data_plane.publish(table);
         }
+        self.widen_fast();
     }
 
     /// Brings what the next table is built from up to date.

@@ -17,6 +17,8 @@ pub(super) struct PortInfo {
     /// Addresses of its own, for packets of ours.
     pub(super) v4: Option<Ipv4Addr>,
     pub(super) v6: Option<Ipv6Addr>,
+    /// Whether it takes the frames that the fast path forwards.
+    pub(super) fast: bool,
 }
 
 /// The ports that are open.
@@ -71,6 +73,7 @@ impl Ports {
             port.map_or_else(PortSpec::default, |port| PortSpec {
                 v4: port.v4,
                 v6: port.v6,
+                fast: port.fast,
             })
         };
         self.0.iter().map(spec).collect()

@@ -32,7 +32,12 @@ impl Forwarding {
             let is_local = |what: &Steered| matches!(what, Steered::Local(_));
             wanted.retain(|what| is_local(what) || known.contains(what) || steered.contains(what));
         }
+        self.steerings += 1;
+        if let Some(table) = self.data_plane.as_mut().and_then(DataPlane::fast_table) {
+            self.narrow_fast(&table);
+        }
         self.set_steering(wanted, voice);
+        self.widen_fast();
         if waits && self.data_plane.is_some() {
             self.steering = Steering::AfterAdoption;
         }

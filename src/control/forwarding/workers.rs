@@ -21,7 +21,7 @@ use crate::{
         worker::{Worker, WorkerOptions},
     },
     stats::WorkerStats,
-    sys::{affinity, clock, scheduling, waker::Waker},
+    sys::{affinity, clock, scheduling, steer::FastPath, waker::Waker},
 };
 
 /// What workers are started with.
@@ -34,6 +34,8 @@ pub(super) struct Start<'a> {
     pub(super) options: WorkerOptions,
     /// Seed of the division of flows.
     pub(super) division_seed: u64,
+    /// What they hand established flows down to, if there is any.
+    pub(super) fast: Option<Arc<FastPath>>,
     /// Called when one of them ends, for whatever reason.
     pub(super) ended: Arc<dyn Fn() + Send + Sync>,
 }
@@ -96,6 +98,7 @@ impl Workers {
             let cpu = start.placement.0.get(number).copied().flatten();
             let (stop, sender) = (Arc::clone(&stop), sender.clone());
             let (ended, call) = (Arc::clone(&ended), Arc::clone(&start.ended));
+            let fast = start.fast.clone();
             let run = move || {
                 let _ended = CallOnDrop(move || {
                     ended.store(true, Ordering::Relaxed);
@@ -110,6 +113,9 @@ impl Workers {
                 }
                 if let Some(others) = seen {
                     worker = worker.with_others(others);
+                }
+                if let Some(fast) = fast {
+                    worker = worker.with_fast_path(fast);
                 }
                 let huge = worker.use_huge_pages();
                 // Nobody listens when the start of another one has failed.
@@ -273,6 +279,7 @@ mod tests {
                 spin: Duration::ZERO,
             },
             division_seed: 2,
+            fast: None,
             ended: Arc::new(move || {
                 ended.fetch_add(1, Ordering::Relaxed);
             }),
@@ -291,7 +298,7 @@ mod tests {
             }
             let mut workers = start(ios, &ended);
             let dropped = |workers: &Workers| {
-                AllStats(workers.stats()).sum(|s| s.drops(DropReason::EtherType).get())
+                AllStats::new(workers.stats(), None).sum(|s| s.drops(DropReason::EtherType).get())
             };
             while dropped(&workers) < count {
                 std::thread::yield_now();

@@ -98,7 +98,7 @@ impl Crew {
     }
 
     fn sum(&self, number: impl Fn(&WorkerStats) -> u64) -> u64 {
-        AllStats(&self.stats).sum(number)
+        AllStats::new(&self.stats, None).sum(number)
     }
 
     /// Every frame is somewhere, and each that came in went out or was dropped for a reason.
@@ -371,7 +371,7 @@ fn several_threads_lose_no_frame() {
     for worker in &mut workers {
         sent += worker.io_mut().discard() as u64;
     }
-    let all = AllStats(&stats);
+    let all = AllStats::new(&stats, None);
     assert_eq!(all.sum(|s| s.frames_in.get()), 2 * u64::from(EACH));
     assert_eq!(sent + all.sum(WorkerStats::dropped), 2 * u64::from(EACH));
     assert!(all.sum(|s| s.handed_over.get()) > u64::from(EACH) / 2);

@@ -194,7 +194,7 @@ fn routes(with_neighbours: bool) -> Arc<Routes> {
     let known = neighbours
         .into_iter()
         .filter(|_| with_neighbours)
-        .map(|(port, addr, mac)| (port, addr.parse().unwrap(), MacAddr(mac)));
+        .map(|(port, addr, mac)| (port, addr.parse().unwrap(), MacAddr(mac), 0));
     Arc::new(Routes::new(routes, known))
 }
 
@@ -223,6 +223,7 @@ fn around() -> Around {
     let port = |v4: &str, v6: &str| PortSpec {
         v4: v4.parse().ok(),
         v6: v6.parse().ok(),
+        fast: false,
     };
     let environment = Environment {
         ports: vec![port(PORT4, PORT6), port(US4, US6)],

@@ -347,6 +347,7 @@ fn with_nat_icmp_send_a_real_server_is_told_but_who_ends_a_connection_is_let_thr
                 .map(|(four, six)| PortSpec {
                     v4: four.parse().ok(),
                     v6: six.parse().ok(),
+                    fast: false,
                 })
                 .into();
             environment.ports = ports;
@@ -517,7 +518,12 @@ fn an_answer_that_cannot_go_on_is_said_to_the_real_server_or_cut() {
             gateway: Some("10.1.0.254".parse().unwrap()),
             mtu: 1300,
         };
-        let router = (INGRESS, "10.1.0.254".parse().unwrap(), MacAddr(ROUTER_MAC));
+        let router = (
+            INGRESS,
+            "10.1.0.254".parse().unwrap(),
+            MacAddr(ROUTER_MAC),
+            0,
+        );
         environment.routes = Arc::new(Routes::new([route], [router]));
     };
     let mut lab = Lab::with(&[web(false, L4Proto::Udp)], small);

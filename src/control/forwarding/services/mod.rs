@@ -79,6 +79,8 @@ struct Service {
     reals: Vec<Real>,
     /// Whether any of its packets are steered to the workers.
     steered: bool,
+    /// Whether all of them are.
+    steered_whole: bool,
 }
 
 /// All virtual servers.
@@ -205,6 +207,7 @@ impl Services {
             matches: translate::matches(server),
             reals: Vec::with_capacity(server.real_servers.len() + 1),
             steered: false,
+            steered_whole: false,
             config: server.clone(),
         };
         let wanted = wanted(server).into_iter();
@@ -432,6 +435,12 @@ impl Services {
         self.held.hold(on, vips);
     }
 
+    /// Whether all packets of a virtual server are steered: VRRP says of all of its addresses that they are this host's.
+    pub(super) fn is_steered_whole(&self, id: ServiceId) -> bool {
+        let service = self.services.get(&id);
+        service.is_some_and(|service| service.steered_whole)
+    }
+
     /// What is to be steered to the workers for the addresses that are held now, in this order. Of those in
     /// `leaving` nothing is.
     pub(super) fn steer(&mut self, leaving: &[ServiceId]) -> Vec<Steered> {
@@ -447,6 +456,7 @@ impl Services {
                 })
                 .collect();
             service.steered = !active.is_empty();
+            service.steered_whole = active.len() == service.matches.len();
             // Answers before what they answer.
             for real in service.reals.iter().filter(|_| service.steered) {
                 real.steering(&service.config, &mut wanted);

@@ -158,7 +158,7 @@ fn a_real_server_on_this_host_gets_its_packets_as_they_are_by_a_port_of_its_own(
 #[test]
 fn the_status_says_why_a_real_server_takes_no_connections() {
     let (services, health, hops) = one_of_each();
-    let status = services.status(&health, &hops, &ports(), AllStats(&[]));
+    let status = services.status(&health, &hops, &ports(), AllStats::new(&[], None));
     let shown: Vec<_> = status[0]
         .reals
         .iter()
@@ -189,7 +189,7 @@ fn the_status_has_all_that_a_virtual_server_takes_and_how() {
         protocol UDP\nops\npersistence_timeout 60\npersistence_granularity 255.255.255.0\n\
         real_server 10.0.0.11 80 {\nlvs_method NAT\n}\nreal_server 10.0.0.12 80 {\n}\n}\n";
     let (services, health, hops) = set_up(text, &mut FakeKernel::default());
-    let status = services.status(&health, &hops, &ports(), AllStats(&[]));
+    let status = services.status(&health, &hops, &ports(), AllStats::new(&[], None));
     let json = serde_json::to_value(&status[0]).unwrap();
     assert_eq!(
         json["matches"],
@@ -227,9 +227,9 @@ fn a_virtual_server_counts_what_its_real_servers_do() {
         }
     }
     assert_eq!(services.real_count(), 6);
-    services.estimate(0..4, AllStats(&workers));
-    services.estimate(4..6, AllStats(&workers));
-    let status = services.status(&health, &hops, &ports(), AllStats(&workers));
+    services.estimate(0..4, AllStats::new(&workers, None));
+    services.estimate(4..6, AllStats::new(&workers, None));
+    let status = services.status(&health, &hops, &ports(), AllStats::new(&workers, None));
     let real = &status[0].reals[3];
     assert_eq!(
         (real.connections, real.packets_in, real.bytes_out),
@@ -331,7 +331,8 @@ impl State {
 
     /// All that counts, but for slots and what is history: the order of addition, and the weights before 0.
     fn essence(&mut self) -> impl PartialEq + std::fmt::Debug + use<> {
-        self.services.drain(AllStats(&[]), &mut self.hops);
+        self.services
+            .drain(AllStats::new(&[], None), &mut self.hops);
         // Every check passes: until then what was down is down, which a start knows nothing of.
         let later = Instant::ZERO + Duration::from_secs(3600);
         self.health.handle_timeout(later);
@@ -452,10 +453,17 @@ fn a_removed_real_server_goes_when_its_last_connection_has_ended() {
     counters.inactive.add(1);
     state.reload(&server(100, "", &[(1, "")]));
     let State { services, hops, .. } = &mut state;
-    assert!(services.drain(AllStats(&workers), hops).is_empty());
+    assert!(
+        services
+            .drain(AllStats::new(&workers, None), hops)
+            .is_empty()
+    );
     assert!(services.is_draining());
     counters.inactive.sub(1);
-    assert_eq!(services.drain(AllStats(&workers), hops), [ServiceId(0)]);
+    assert_eq!(
+        services.drain(AllStats::new(&workers, None), hops),
+        [ServiceId(0)]
+    );
     assert!(!services.is_draining());
     assert_eq!(state.reals().len(), 1);
     // Its slot is used again, with another epoch.
