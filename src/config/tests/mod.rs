@@ -18,6 +18,7 @@ mod settings;
 mod site;
 mod snippets;
 mod surplus;
+mod users;
 
 use std::{fs, path::Path};
 

@@ -3,21 +3,48 @@
 //!
 //! What is said about it stands in `testdata/site/findings.txt`; `XVS_BLESS=1 cargo test --lib site` writes it there.
 
-use std::{collections::HashSet, env, fs, path::PathBuf};
+use std::{
+    collections::HashSet,
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 use super::super::{Fate, Host, Parsed, Request, Unreadable, effective, parse, read};
 
-/// The files of the site. `*` is the only wildcard in their includes.
-struct Files;
+/// The files of a folder. `*` is the only wildcard in their includes.
+pub(super) struct Files(pub(super) PathBuf);
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/config/testdata/site")
+    testdata("site")
+}
+
+/// A folder of files for tests.
+pub(super) fn testdata(name: &str) -> PathBuf {
+    let crate_folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    crate_folder.join("src/config/testdata").join(name)
+}
+
+/// `XVS_BLESS=1` writes what is said about files; otherwise it must be what is written.
+pub(super) fn compare(said: &str, path: &Path) {
+    if env::var_os("XVS_BLESS").is_some() {
+        fs::write(path, said).unwrap();
+    }
+    let written = fs::read_to_string(path).unwrap();
+    let new = said
+        .lines()
+        .filter(|line| !written.lines().any(|it| it == *line));
+    let new: Vec<&str> = new.collect();
+    assert!(
+        said == written,
+        "{} is old (XVS_BLESS=1 writes it); not in it: {new:#?}",
+        path.display()
+    );
 }
 
 impl Host for Files {
     fn matching(&self, pattern: &str) -> Vec<String> {
         let (before, behind) = pattern.rsplit_once('*').unwrap_or((pattern, ""));
-        let files = fs::read_dir(folder()).unwrap();
+        let files = fs::read_dir(&self.0).unwrap();
         let files = files.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut found: Vec<String> = files
             .filter(|name| match pattern.contains('*') {
@@ -30,7 +57,7 @@ impl Host for Files {
     }
 
     fn read(&self, path: &str) -> Result<Vec<u8>, Unreadable> {
-        fs::read(folder().join(path)).map_err(|error| Unreadable::Failed(error.to_string()))
+        fs::read(self.0.join(path)).map_err(|error| Unreadable::Failed(error.to_string()))
     }
 
     fn variable(&self, _: &str) -> Option<String> {
@@ -47,7 +74,7 @@ fn site(id: &str) -> Parsed {
         id,
         seed: 0,
         all_files: false,
-        host: &Files,
+        host: &Files(folder()),
     })
 }
 
@@ -58,19 +85,7 @@ fn exactly_this_is_said_about_a_realistic_configuration() {
     let said = parsed.diagnostics.iter().map(|found| format!("{found}\n"));
     let said: String = said.collect();
     assert!(!said.contains("unknown"), "{said}");
-    let path = folder().join("findings.txt");
-    if env::var_os("XVS_BLESS").is_some() {
-        fs::write(&path, &said).unwrap();
-    }
-    let written = fs::read_to_string(&path).unwrap();
-    let new = said
-        .lines()
-        .filter(|line| !written.lines().any(|it| it == *line));
-    let new: Vec<&str> = new.collect();
-    assert!(
-        said == written,
-        "findings.txt is old (XVS_BLESS=1 writes it); not in it: {new:#?}"
-    );
+    compare(&said, &folder().join("findings.txt"));
 }
 
 #[test]
