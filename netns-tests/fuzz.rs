@@ -255,14 +255,21 @@ impl Lab {
             route("10.0.0.0/24", None),
             route("::/0", Some(addresses(true, 254))),
         ];
-        let neighbours = [false, true]
-            .map(|ipv6| (PortId(0), addresses(ipv6, 254), MacAddr([2, 0, 0, 0, 2, 1])));
+        let neighbours = [false, true].map(|ipv6| {
+            (
+                PortId(0),
+                addresses(ipv6, 254),
+                MacAddr([2, 0, 0, 0, 2, 1]),
+                ipv6.into(),
+            )
+        });
         let environment = Environment {
             marks: [false, true].map(mark).to_vec(),
             ports: vec![
                 PortSpec {
                     v4: Some(Ipv4Addr::new(10, 0, 0, 1)),
                     v6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+                    fast: false,
                 };
                 2
             ],
