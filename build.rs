@@ -38,7 +38,6 @@ const CONSTANTS: &[(&str, &str)] = &[
     ("COUNT_FORWARDED", "u32"),
     ("COUNT_PASSED", "u32"),
     ("COUNT_STEERED", "u32"),
-    ("FILTER_BITS", "usize"),
     ("FLOW_CLAIMED", "u32"),
     ("FLOW_NONE", "u32"),
     ("FLOW_PLACES", "u32"),

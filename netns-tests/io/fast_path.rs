@@ -489,9 +489,6 @@ fn control_takes_flows_back_by_one_write() {
     };
     assert!(fast.set_hop(TO_REAL, Some(&hop)));
     assert_eq!(lab.forward(&asked).unwrap()[..6], hop.destination.0);
-    fast.forget_addresses();
-    assert_eq!(are_forwarded(), [false, false]);
-    fast.mark(VIP4.into(), Some(REAL4.into()));
     let target = FastTarget {
         epoch: EPOCH.saturating_add(1),
         hop: TO_REAL,

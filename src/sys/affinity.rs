@@ -34,11 +34,7 @@ pub(super) fn set_own(set: &libc::cpu_set_t) -> io::Result<()> {
     // SAFETY: the pointer and the size describe `set`, which outlives the call; pid 0 is the
     // calling thread.
     let status = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), set) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    super::done(status)
 }
 
 /// The processors that the calling thread may run on, in ascending order.

@@ -517,7 +517,16 @@ static __always_inline int encapsulate(struct xdp_md *ctx, const struct course *
 	return 0;
 }
 
-/* Whether a packet that carries `overhead` more fits through its way. */
+/* The same for a packet with so much padding behind it, which is no part of it. */
+static __always_inline int put_into_tunnel(struct xdp_md *ctx, const struct course *course,
+					   const struct inner *inner, int padding)
+{
+	if (padding > 0 && bpf_xdp_adjust_tail(ctx, -padding))
+		return -1;
+	return encapsulate(ctx, course, inner);
+}
+
+/* Whether a packet fits through its way, with what a tunnel puts in front of it. */
 static __always_inline int fits(const struct course *course)
 {
 	struct target *target = course->target;
@@ -659,9 +668,7 @@ static __always_inline int forward4(struct xdp_md *ctx)
 		};
 		int padding = end - data - NETWORK - course.length;
 
-		if (padding > 0 && bpf_xdp_adjust_tail(ctx, -padding))
-			return XDP_DROP;
-		if (encapsulate(ctx, &course, &inner))
+		if (put_into_tunnel(ctx, &course, &inner, padding))
 			return XDP_DROP;
 	}
 	note(&course);
@@ -736,9 +743,7 @@ static __always_inline int forward6(struct xdp_md *ctx)
 		};
 		int padding = end - data - NETWORK - course.length;
 
-		if (padding > 0 && bpf_xdp_adjust_tail(ctx, -padding))
-			return XDP_DROP;
-		if (encapsulate(ctx, &course, &inner))
+		if (put_into_tunnel(ctx, &course, &inner, padding))
 			return XDP_DROP;
 	}
 	note(&course);

@@ -33,11 +33,7 @@ pub fn name_current_thread(name: &str) -> io::Result<()> {
     let name = CString::new(name)?;
     // SAFETY: PR_SET_NAME reads a NUL-terminated string, which `name` is and stays for the call.
     let status = unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    super::done(status)
 }
 
 /// Asks the kernel to send SIGKILL to this process when the *thread* that created it ends, so
@@ -132,11 +128,7 @@ pub(super) fn limit(resource: libc::__rlimit_resource_t) -> io::Result<Limit> {
 pub(super) fn set_limit(resource: libc::__rlimit_resource_t, limit: Limit) -> io::Result<()> {
     // SAFETY: `limit` is a live rlimit for the duration of the call.
     let status = unsafe { libc::setrlimit(resource, &raw const limit.0) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    super::done(status)
 }
 
 #[cfg(test)]

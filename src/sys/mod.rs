@@ -38,3 +38,12 @@ pub mod vrrp_socket;
 pub mod waker;
 pub mod xdp_link;
 pub mod xsk;
+
+/// What a call of the kernel that answers 0, or else has failed, says.
+fn done(status: libc::c_int) -> std::io::Result<()> {
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}

@@ -21,11 +21,7 @@ pub fn enter(name: &str) -> io::Result<()> {
     // SAFETY: the descriptor is open during the call. Changing the network namespace changes
     // nothing that the compiler or the standard library relies on.
     let status = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    super::done(status)
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ pub fn nice() -> io::Result<i8> {
 /// What the kernel said.
 pub fn set_nice(nice: i8) -> io::Result<()> {
     // SAFETY: takes integers; 0 is the calling thread.
-    answer(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice.into()) })
+    super::done(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice.into()) })
 }
 
 /// Has the calling thread run in real time, round robin, with a priority of 1 to 99; `None`: as others do. What it
@@ -128,7 +128,7 @@ fn schedule(thread: libc::pid_t, priority: Option<u8>) -> io::Result<()> {
     let mut param: libc::sched_param = unsafe { zeroed() };
     param.sched_priority = priority.unwrap_or(0).into();
     // SAFETY: `param` is live and readable for the call.
-    answer(unsafe {
+    super::done(unsafe {
         libc::sched_setscheduler(thread, policy | libc::SCHED_RESET_ON_FORK, &raw const param)
     })
 }
@@ -190,21 +190,13 @@ impl WorkLimit {
 /// What the kernel said.
 pub fn keep_in_memory(keep: bool) -> io::Result<()> {
     // SAFETY: neither takes a pointer; they change where pages may be, not what is in them.
-    answer(unsafe {
+    super::done(unsafe {
         if keep {
             libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT)
         } else {
             libc::munlockall()
         }
     })
-}
-
-fn answer(status: libc::c_int) -> io::Result<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
 }
 
 #[cfg(test)]

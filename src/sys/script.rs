@@ -219,9 +219,5 @@ fn end_with_parent(parent: u32) -> io::Result<()> {
 }
 
 fn answer(status: libc::c_int) -> io::Result<()> {
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    super::done(status)
 }

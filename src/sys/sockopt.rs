@@ -49,11 +49,7 @@ pub(super) fn set_int(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32)
             socklen::<i32>(),
         )
     };
-    if status == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    super::done(status)
 }
 
 #[expect(

@@ -173,36 +173,8 @@ impl Keywords {
     }
 
     pub(super) fn ipvs(&mut self, old: &Ipvs, new: &Ipvs) {
-        let Ipvs {
-            conn_reuse_mode,
-            expire_nodest_conn,
-            expire_quiescent_template,
-            sloppy_tcp,
-            sloppy_sctp,
-            pmtu_disc,
-            schedule_icmp,
-            nat_icmp_send,
-        } = old;
-        self.plain("conn_reuse_mode", (conn_reuse_mode, &new.conn_reuse_mode));
-        let bit = |set: bool| u8::from(set);
-        for (name, old, new) in [
-            (
-                "expire_nodest_conn",
-                *expire_nodest_conn,
-                new.expire_nodest_conn,
-            ),
-            (
-                "expire_quiescent_template",
-                *expire_quiescent_template,
-                new.expire_quiescent_template,
-            ),
-            ("sloppy_tcp", *sloppy_tcp, new.sloppy_tcp),
-            ("sloppy_sctp", *sloppy_sctp, new.sloppy_sctp),
-            ("pmtu_disc", *pmtu_disc, new.pmtu_disc),
-            ("schedule_icmp", *schedule_icmp, new.schedule_icmp),
-            ("nat_icmp_send", *nat_icmp_send, new.nat_icmp_send),
-        ] {
-            self.plain(name, (&bit(old), &bit(new)));
+        for ((name, old), (_, new)) in old.values().into_iter().zip(new.values()) {
+            self.plain(name, (&old, &new));
         }
     }
 

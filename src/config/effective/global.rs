@@ -179,33 +179,8 @@ impl Out {
     }
 
     pub(super) fn ipvs(&mut self, ipvs: &Ipvs) {
-        let numbers = |ipvs: &Ipvs| {
-            let Ipvs {
-                conn_reuse_mode,
-                expire_nodest_conn,
-                expire_quiescent_template,
-                sloppy_tcp,
-                sloppy_sctp,
-                pmtu_disc,
-                schedule_icmp,
-                nat_icmp_send,
-            } = *ipvs;
-            [
-                ("conn_reuse_mode", conn_reuse_mode),
-                ("expire_nodest_conn", expire_nodest_conn.into()),
-                (
-                    "expire_quiescent_template",
-                    expire_quiescent_template.into(),
-                ),
-                ("sloppy_tcp", sloppy_tcp.into()),
-                ("sloppy_sctp", sloppy_sctp.into()),
-                ("pmtu_disc", pmtu_disc.into()),
-                ("schedule_icmp", schedule_icmp.into()),
-                ("nat_icmp_send", nat_icmp_send.into()),
-            ]
-        };
-        let usual = numbers(&Ipvs::default());
-        for ((keyword, value), usual) in numbers(ipvs).into_iter().zip(usual) {
+        let usual = Ipvs::default().values();
+        for ((keyword, value), usual) in ipvs.values().into_iter().zip(usual) {
             if value != usual.1 {
                 self.line(format!("{keyword} {value}"));
             }

@@ -97,7 +97,7 @@ pub struct Ipvs {
     /// [`defaults::CONN_REUSE_MODE`].
     pub conn_reuse_mode: u8,
     /// `expire_nodest_conn`: whether a connection whose real server is gone ends with its next
-    /// packet. Default false: its packets are dropped.
+    /// packet. Default true, other than IPVS's, which drops its packets.
     pub expire_nodest_conn: bool,
     /// `expire_quiescent_template`: whether persistence ends when the real server has weight 0.
     /// Default false.
@@ -115,6 +115,35 @@ pub struct Ipvs {
     /// `nat_icmp_send`: whether a NAT reply that belongs to no connection is answered by port
     /// unreachable. Default false.
     pub nat_icmp_send: bool,
+}
+
+impl Ipvs {
+    /// Every sysctl by its name, with its value.
+    pub(in crate::config) fn values(&self) -> [(&'static str, u8); 8] {
+        let Self {
+            conn_reuse_mode,
+            expire_nodest_conn,
+            expire_quiescent_template,
+            sloppy_tcp,
+            sloppy_sctp,
+            pmtu_disc,
+            schedule_icmp,
+            nat_icmp_send,
+        } = *self;
+        [
+            ("conn_reuse_mode", conn_reuse_mode),
+            ("expire_nodest_conn", expire_nodest_conn.into()),
+            (
+                "expire_quiescent_template",
+                expire_quiescent_template.into(),
+            ),
+            ("sloppy_tcp", sloppy_tcp.into()),
+            ("sloppy_sctp", sloppy_sctp.into()),
+            ("pmtu_disc", pmtu_disc.into()),
+            ("schedule_icmp", schedule_icmp.into()),
+            ("nat_icmp_send", nat_icmp_send.into()),
+        ]
+    }
 }
 
 impl Default for Ipvs {

@@ -16,9 +16,9 @@ use std::{
 };
 
 use super::abi::{
-    ASSURED, FILTER_BITS, FLOW_CLAIMED, FLOW_NONE, FLOW_PLACES, FLOW_V4, FLOW_V6, Filter, Flow,
-    FlowGroup, Hop, METHOD_DR, METHOD_GRE, METHOD_GUE, METHOD_IPIP, METHOD_NAT, OUTER_V4, OUTER_V6,
-    PMTU_DISC, Settings, Target, Traffic,
+    ASSURED, FLOW_CLAIMED, FLOW_NONE, FLOW_PLACES, FLOW_V4, FLOW_V6, Filter, Flow, FlowGroup, Hop,
+    METHOD_DR, METHOD_GRE, METHOD_GUE, METHOD_IPIP, METHOD_NAT, OUTER_V4, OUTER_V6, PMTU_DISC,
+    Settings, Target, Traffic,
 };
 use crate::{
     addr::MacAddr,
@@ -324,7 +324,7 @@ impl FastPath {
     }
 
     /// Has packets to a virtual address, and from a real one if it is that of a NAT real server, looked for among
-    /// the flows. Addresses are not forgotten but by [`Self::forget_addresses`].
+    /// the flows. Addresses are not forgotten: one too many costs its packets a look.
     pub fn mark(&self, vip: IpAddr, real: Option<IpAddr>) {
         let set = |offset: usize, addr: IpAddr| {
             let bit = folded(addr).wrapping_mul(0x9e37_79b1) >> 16;
@@ -338,13 +338,6 @@ impl FastPath {
         set(offset_of!(Filter, vips), vip);
         if let Some(real) = real {
             set(offset_of!(Filter, reals), real);
-        }
-    }
-
-    /// Forgets all addresses of [`Self::mark`]: flows go up until they are marked again.
-    pub fn forget_addresses(&self) {
-        for at in 0..2 * FILTER_BITS / 8 / 8 {
-            self.filter.at::<AtomicU64>(0, 8 * at).store(0, Relaxed);
         }
     }
 
