@@ -33,16 +33,19 @@ fn packets_that_found_a_queue_full_are_told_by_name(engine: Engine) {
 
     let frame = syn();
     lb.while_paused(|| lan.client.inside(|| flood(&frame, FLOOD)));
-    let name = match engine {
-        Engine::AfPacket => "packet-socket-full",
-        _ => "xsk-rx-dropped",
+    // The fill ring and the receive ring have the same size. Which of them stops a packet depends on whether
+    // the kernel keeps a frame of an earlier refusal, and on where the worker was when it was paused.
+    let names: &[_] = match engine {
+        Engine::AfPacket => &["packet-socket-full"],
+        _ => &["xsk-rx-dropped", "xsk-rx-ring-full"],
     };
     let told = losses(&lb);
-    let [(first, count)] = &told[..] else {
-        panic!("not one kind of loss: {told:?}");
-    };
-    assert_eq!(first, name);
-    assert!((1..FLOOD as u64).contains(count), "{told:?}");
+    assert!(
+        told.iter().all(|(name, _)| names.contains(&&name[..])),
+        "{told:?}"
+    );
+    let count: u64 = told.iter().map(|(_, count)| count).sum();
+    assert!((1..FLOOD as u64).contains(&count), "{told:?}");
     // The kernel forgets some counts as they are read; xvs does not.
     assert_eq!(losses(&lb), told);
     lb.stop();
