@@ -51,6 +51,7 @@ const CONSTANTS: &[(&str, &str)] = &[
     ("KIND_FRAGMENT", "u8"),
     ("KIND_V4", "u8"),
     ("KIND_V6", "u8"),
+    ("LAYOUT", "u32"),
     ("MAX_RULES", "usize"),
     ("METHOD_DR", "u8"),
     ("METHOD_GRE", "u8"),

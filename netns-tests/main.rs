@@ -36,6 +36,7 @@ mod samples;
 mod sctp;
 mod support;
 mod surroundings;
+mod takeover;
 mod throughput;
 mod tunnel;
 mod udp;
@@ -125,6 +126,7 @@ fn main() -> ExitCode {
         hostile::tests(),
         crash::tests(),
         surroundings::tests(),
+        takeover::tests(),
         logs::tests(),
         cli::tests(),
         as_keepalived::tests(),

@@ -249,6 +249,16 @@ impl<'a> Xvs<'a> {
         self.assert_nothing_left();
     }
 
+    /// Stops the box, which leaves its program and says `line`.
+    pub(crate) fn stop_and_leave(mut self, line: &str) {
+        let mark = self.mark();
+        self.terminate();
+        let status = self.process.wait(secs(6));
+        assert!(status.success(), "xvs stopped with {status}");
+        assert!(self.log()[mark..].contains(line), "{}", self.log());
+        assert!(self.host.has_xdp(), "the steering program is gone");
+    }
+
     /// Kills the engine alone. Its guardian undoes the rest: when this returns it has.
     pub(crate) fn kill_engine(mut self) {
         let guardian = self.guardian();

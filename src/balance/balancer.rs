@@ -51,12 +51,12 @@ pub struct Balancer {
 
 /// One family's flows, and what a decision about them needs.
 pub struct Decider<'a, K> {
-    conns: &'a mut ConnTable<K>,
-    scheduling: &'a mut SchedulerState,
+    pub(super) conns: &'a mut ConnTable<K>,
+    pub(super) scheduling: &'a mut SchedulerState,
     /// When a flow was last forwarded without an entry.
     unstored: &'a mut Option<Tick>,
-    table: &'a ServiceTable,
-    turn: Turn<'a>,
+    pub(super) table: &'a ServiceTable,
+    pub(super) turn: Turn<'a>,
 }
 
 impl Balancer {
@@ -404,13 +404,7 @@ impl<'a, K: FlowKey> Decider<'a, K> {
                 None => return none,
             },
             Some(templates) => {
-                let template = match service.mark {
-                    Some(mark) => key.marked_template(templates.prefix, mark),
-                    None => {
-                        let port = if service.any_port { 0 } else { key.vport() };
-                        key.template(templates.prefix, port)
-                    }
-                };
+                let template = service.template_of(key, templates);
                 match self.lead(service, template, templates.period, packet) {
                     Ok((real, slot)) => (real, Some(slot)),
                     Err(verdict) => return verdict,

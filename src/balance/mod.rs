@@ -10,6 +10,7 @@
 mod balancer;
 mod conntable;
 mod fragments;
+mod inherited;
 mod key;
 mod listing;
 mod offload;
@@ -29,6 +30,7 @@ pub use self::{
     balancer::{Balancer, Decider, Verdict},
     conntable::{Bucket, Candidates, ConnTable, NewConn, Record, Slot, Turn},
     fragments::Fragments,
+    inherited::Inherited,
     key::{FlowKey, Key4, Key6},
     listing::{ConnEntry, ConnFilter, Listing},
     offload::{FlowId, Offload},

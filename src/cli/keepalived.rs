@@ -130,9 +130,9 @@ pub(super) struct Options {
     /// Leave the virtual addresses when told to stop, and do not tell other routers that it stops
     #[arg(short = 'V', long)]
     pub(super) dont_release_vrrp: bool,
-    /// No effect: virtual servers cannot outlive the process that forwards their packets
+    /// Leave the steering program when told to stop: established connections on the fast path go on
     #[arg(short = 'I', long)]
-    dont_release_ipvs: bool,
+    pub(super) dont_release_ipvs: bool,
     /// No effect: there are no processes to start again
     #[arg(short = 'R', long)]
     dont_respawn: bool,
@@ -299,11 +299,6 @@ impl Options {
                 self.release_vips,
                 "--release-vips",
                 "an instance that is not MASTER has no virtual addresses in any case",
-            ),
-            (
-                self.dont_release_ipvs,
-                "--dont-release-ipvs",
-                "virtual servers cannot outlive the process that forwards their packets",
             ),
             (
                 self.dont_respawn,

@@ -210,6 +210,7 @@ impl Run {
             identity,
             pid_files: pid_files.iter().map(|file| wherever_we_go(file)).collect(),
             keep_addresses: self.keepalived.dont_release_vrrp,
+            keep_forwarding: self.keepalived.dont_release_ipvs,
             log_addresses: self.keepalived.address_monitoring,
             ignore_sigint: self.keepalived.ignore_sigint,
             remarks: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::engine::lock_path;
+use super::{engine::lock_path, forwarding::takeover};
 use crate::{
     config::{Config, VrrpInstance},
     sys::{
@@ -24,7 +24,7 @@ pub struct Cleaned {
 }
 
 /// Removes the virtual addresses of `config`'s VRRP instances, and the steering program or ingress
-/// filter of a dead engine from every interface, and its control socket. Without a configuration no
+/// filter of a dead engine from every interface, its control socket, and the connections that it left. Without a configuration no
 /// addresses are looked for. What a running engine has stays, whatever socket it listens on.
 ///
 /// # Errors
@@ -62,6 +62,12 @@ pub fn cleanup(config: Option<&Config>, socket: &Path) -> Result<Cleaned, String
         }
     }
     remove_socket(socket, &mut cleaned);
+    let flows = takeover::folder(socket);
+    match takeover::remove(&flows) {
+        Ok(true) => (cleaned.removed).push(format!("removed {}", flows.display())),
+        Ok(false) => {}
+        Err(error) => (cleaned.left).push(format!("{}: {error}", flows.display())),
+    }
     Ok(cleaned)
 }
 

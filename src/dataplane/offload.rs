@@ -20,6 +20,8 @@ pub(super) struct Below(Arc<FastPath>);
 /// A worker's end of the fast path.
 pub(super) struct HandDown {
     fast: Arc<FastPath>,
+    /// The worker's number.
+    worker: u8,
 }
 
 impl fmt::Debug for Below {
@@ -75,10 +77,18 @@ pub const fn can_go_down(method: LbKind) -> bool {
 }
 
 impl HandDown {
-    /// The end of a worker, and what its tables get.
-    pub(super) fn new(fast: Arc<FastPath>) -> (Self, Arc<dyn Offload>) {
+    /// The end of the worker with this number, and what its tables get.
+    pub(super) fn new(fast: Arc<FastPath>, number: usize) -> (Self, Arc<dyn Offload>) {
         let below = Below(Arc::clone(&fast));
-        (Self { fast }, Arc::new(below))
+        let worker = u8::try_from(number).unwrap_or(u8::MAX);
+        (Self { fast, worker }, Arc::new(below))
+    }
+
+    /// Takes a flow back that has no connection.
+    pub(super) fn end(&self, flow: FlowId, now: Tick) {
+        if let Some(flow) = handle(flow) {
+            self.fast.end(flow, now);
+        }
     }
 
     /// Hands the flow of a packet down that has gone its way as its connection's others do, or puts right what the fast
@@ -127,6 +137,7 @@ impl HandDown {
             real: (real_ref.id.0, real_ref.epoch.get()),
             way: if nat { way() } else { None },
             spread: packet.candidates.spread(),
+            worker: self.worker,
         };
         self.fast.mark(vip, nat.then_some(real.addr));
         let begun = self.fast.begin(&flow, turn.tick);

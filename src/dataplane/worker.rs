@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     addr::PortId,
-    balance::{Balancer, Others, PathMtus, Turn},
+    balance::{Balancer, Inherited, Others, PathMtus, Turn},
     stats::{DropReason, Stage, WorkerStats},
     sys::{huge_pages, steer::FastPath},
     time::{Instant, Tick},
@@ -170,10 +170,10 @@ impl<Io: PacketIo> Worker<Io> {
         }
     }
 
-    /// Has it hand established flows down to the fast path.
+    /// Has it, the worker with this number, hand established flows down to the fast path.
     #[must_use]
-    pub fn with_fast_path(mut self, fast: Arc<FastPath>) -> Self {
-        let (below, tables) = HandDown::new(fast);
+    pub fn with_fast_path(mut self, fast: Arc<FastPath>, number: usize) -> Self {
+        let (below, tables) = HandDown::new(fast, number);
         self.balancer.offload_to(&tables);
         self.paths.offload_to(tables);
         self.below = Some(below);
@@ -199,6 +199,26 @@ impl<Io: PacketIo> Worker<Io> {
     pub fn with_others(mut self, others: Arc<Others>) -> Self {
         self.balancer.see(others);
         self
+    }
+
+    /// Takes over connections that a previous run had; how many. The flows of the others end.
+    pub fn inherit(&mut self, all: &[Inherited], now: Instant) -> usize {
+        self.reader.refresh();
+        let table = self.reader.table();
+        let turn = Turn {
+            tick: now.tick(),
+            timeouts: table.timeouts(),
+            stats: &self.stats,
+        };
+        let mut count = 0;
+        for one in all {
+            if self.balancer.inherit(one, table, turn) {
+                count += 1;
+            } else if let (Some(below), Some(flow)) = (&self.below, one.flow) {
+                below.end(flow, turn.tick);
+            }
+        }
+        count
     }
 
     /// Handles the frames that are waiting, at most [`BURST`]. How many there were.

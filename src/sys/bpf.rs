@@ -3,13 +3,15 @@
 
 use std::{
     ffi::CStr,
-    io, mem,
+    fs::File,
+    io::{self, Read, Write},
+    mem,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
     slice,
     sync::{
         Once,
-        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64},
+        atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -241,6 +243,51 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
+    /// Maps so many values of so many bytes.
+    fn new((value, entries): (usize, usize), flags: i32, fd: RawFd) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let length = value * entries;
+        // SAFETY: a new mapping at a place of the kernel's choice.
+        let start = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, fd, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            start: NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?,
+            value,
+            entries,
+        })
+    }
+
+    /// A copy of values of so many bytes that [`Self::write_to`] wrote. What is behind the last whole one is left.
+    pub(super) fn read_from(file: &mut File, value: usize) -> io::Result<Self> {
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let entries = length / value;
+        if entries == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let copy = Self::new(
+            (value, entries),
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+        )?;
+        // SAFETY: this memory was just made, is as long, and nobody else knows it.
+        let bytes = unsafe { slice::from_raw_parts_mut(copy.start.as_ptr(), value * entries) };
+        file.read_exact(bytes)?;
+        Ok(copy)
+    }
+
+    /// Writes the first `entries` values, as they are at this moment one by one.
+    pub(super) fn write_to(&self, file: &mut impl Write, entries: usize) -> io::Result<()> {
+        for index in 0..entries.min(self.entries) {
+            for offset in (0..self.value).step_by(8) {
+                let word = self.at::<AtomicU64>(index, offset);
+                file.write_all(&word.load(Ordering::Relaxed).to_ne_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Values that there are.
     pub(super) const fn entries(&self) -> usize {
         self.entries
@@ -274,25 +321,16 @@ impl Map {
     /// Maps the values of an array into memory. Its program allows that by `BPF_F_MMAPABLE`.
     pub(super) fn mapped(&self) -> io::Result<Mapped> {
         assert!(self.value.is_multiple_of(8), "the kernel rounds others up");
-        // SAFETY: a new mapping at a place of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                self.value * self.entries,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                self.fd.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Mapped {
-            start: NonNull::new(start.cast()).ok_or_else(io::Error::last_os_error)?,
-            value: self.value,
-            entries: self.entries,
-        })
+        Mapped::new(
+            (self.value, self.entries),
+            libc::MAP_SHARED,
+            self.fd.as_raw_fd(),
+        )
+    }
+
+    /// Bytes of a value, and values that there are at most.
+    pub(super) const fn size(&self) -> (usize, usize) {
+        (self.value, self.entries)
     }
 
     /// Sets the value of `key`, which is made if there is none.
@@ -412,6 +450,49 @@ pub(super) fn program_name(id: u32) -> io::Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&name[..end]).into_owned()))
 }
 
+/// The maps with these names of the program with this number, as far as it uses them.
+pub(super) fn maps_of_program<const N: usize>(
+    id: u32,
+    names: [&CStr; N],
+) -> io::Result<[Option<Map>; N]> {
+    let mut found = [const { None }; N];
+    let Some(program) = program_by_id(id)? else {
+        return Ok(found);
+    };
+    let mut ids = [0_u32; MOST_MAPS];
+    // SAFETY: the structure is plain integers, for which zero is a value.
+    let mut info: bpf::bpf_prog_info = unsafe { mem::zeroed() };
+    info.nr_map_ids = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+    info.map_ids = ids.as_mut_ptr().expose_provenance() as u64;
+    describe(program.as_raw_fd(), &mut info)?;
+    for id in ids.iter().take(info.nr_map_ids as usize) {
+        // SAFETY: no pointers are passed.
+        let fd = match check(unsafe { bpf::bpf_map_get_fd_by_id(*id) }) {
+            // SAFETY: the descriptor was just made for us.
+            Ok(fd) => unsafe { OwnedFd::from_raw_fd(raw_fd(fd)) },
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => continue,
+            Err(e) => return Err(e),
+        };
+        // SAFETY: as above.
+        let mut info: bpf::bpf_map_info = unsafe { mem::zeroed() };
+        describe(fd.as_raw_fd(), &mut info)?;
+        let name = info.name.map(|c| c.to_ne_bytes()[0]);
+        let is_it = |wanted: &&CStr| name.starts_with(wanted.to_bytes_with_nul());
+        if let Some(at) = names.iter().position(|wanted| is_it(&wanted)) {
+            found[at] = Some(Map {
+                fd,
+                key: info.key_size as usize,
+                value: info.value_size as usize,
+                entries: info.max_entries as usize,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Maps of a program that are looked at: more than the steering program has.
+const MOST_MAPS: usize = 64;
+
 /// A descriptor for the program with this number; `None` when there is none any more.
 pub(super) fn program_by_id(id: u32) -> io::Result<Option<OwnedFd>> {
     // SAFETY: no pointers are passed.
@@ -426,10 +507,16 @@ pub(super) fn program_by_id(id: u32) -> io::Result<Option<OwnedFd>> {
 fn program_info(fd: RawFd) -> io::Result<bpf::bpf_prog_info> {
     // SAFETY: the structure is plain integers, for which zero is a value: ask for no arrays.
     let mut info: bpf::bpf_prog_info = unsafe { mem::zeroed() };
-    let mut len = u32::try_from(size_of::<bpf::bpf_prog_info>()).unwrap_or(u32::MAX);
-    // SAFETY: `info` is writable for `len` bytes, and both are alive for the call.
-    check(unsafe { bpf::bpf_obj_get_info_by_fd(fd, (&raw mut info).cast(), &mut len) })?;
+    describe(fd, &mut info)?;
     Ok(info)
+}
+
+/// Has the kernel describe a program or a map. What `info` points to is written, too.
+fn describe<T>(fd: RawFd, info: &mut T) -> io::Result<()> {
+    let mut len = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
+    // SAFETY: `info` is writable for `len` bytes, and both are alive for the call.
+    check(unsafe { bpf::bpf_obj_get_info_by_fd(fd, ptr::from_mut(info).cast(), &mut len) })
+        .map(drop)
 }
 
 /// What libbpf returned: a count or descriptor, or an errno below zero.

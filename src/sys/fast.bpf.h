@@ -46,6 +46,8 @@
 #define OUTER_V6 6
 /* settings.flags. */
 #define PMTU_DISC 1
+/* Which version of these structures it is: who takes over from another does without its flows. */
+#define LAYOUT 1
 
 /* A flow and what was decided about it. */
 struct flow {
@@ -67,7 +69,8 @@ struct flow {
 	__u16 ways;
 	/* Packets that were forwarded here, up to ASSURED; written here. */
 	__u8 packets;
-	__u8 zero;
+	/* The number of the worker that has its connection, for who takes over. */
+	__u8 worker;
 	/* Of tunnels: what spreads flows over queues and paths. */
 	__u32 spread;
 };
@@ -96,7 +99,9 @@ struct target {
 	struct addr local;
 	/* Of tunnels: the bits of the source's last word that are the flow's. */
 	__be32 spread_mask;
-	__u32 zero[3];
+	/* For who takes over, kept while the epoch is 0: whose it is, and the epoch of its holder. */
+	__u32 service[2];
+	__u32 holder;
 };
 
 /* How a frame gets to a neighbour. */
@@ -123,9 +128,14 @@ struct settings {
 	/* Places of one processor in `traffic`. */
 	__u32 reals;
 	__u32 flags;
-	__u32 zero;
+	/* For who takes over: LAYOUT. */
+	__u32 layout;
 };
 
+/*
+ * By processor, then by real server. Two more rows are userspace's, for who takes over: what else went through it, and,
+ * in the place of packets, its connections.
+ */
 struct traffic {
 	__u64 packets, bytes;
 	__u64 packets_out, bytes_out;

@@ -19,9 +19,10 @@ use std::{
 };
 
 use abi::{COUNT_DROPPED, COUNT_FORWARDED, COUNT_PASSED, COUNT_STEERED};
+pub use fast::left::{Left, LeftFlow};
 pub use fast::{
     ASSURED_PACKETS, FastFlow, FastHop, FastMethod, FastPath, FastSizes, FastTarget, FastTraffic,
-    FastTunnel, FlowHandle,
+    FastTunnel, FlowHandle, RealIdentity,
 };
 pub use matching::{MatchRule, Outer, PortRange, RULE_ENTRIES, Steered, Target, covering};
 use tables::Tables;

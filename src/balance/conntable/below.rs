@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{ASSURED, ConnTable, DEPTH_BITS, Slot, Turn, has_come};
-use crate::balance::{FlowId, FlowKey, Offload, State};
+use super::{ASSURED, ConnTable, DEPTH_BITS, NewConn, Slot, Turn, has_come};
+use crate::balance::{FlowId, FlowKey, Inherited, Offload, State};
 
 impl<K: FlowKey> ConnTable<K> {
     /// From now on its flows may be handed down to this: see [`Self::hand_down`].
@@ -16,6 +16,25 @@ impl<K: FlowKey> ConnTable<K> {
     pub fn hand_down(&mut self, slot: Slot, flow: FlowId) {
         let record = &mut self.records[slot.0 as usize];
         record.period = record.depth() | flow.raw() << DEPTH_BITS;
+    }
+
+    /// Puts in a connection that a previous run had, as [`Self::insert`] does a new one. Whether there was room.
+    pub fn inherit(&mut self, new: &NewConn<K>, one: &Inherited, turn: Turn<'_>) -> bool {
+        let Some(slot) = self.insert(new, turn) else {
+            return false;
+        };
+        // It was counted when it began.
+        turn.stats.real(new.real.id.0).connections.sub(1);
+        let (bucket, way) = (&mut self.buckets[slot.bucket()], slot.way());
+        bucket.seen[way] = one.seen;
+        bucket.packets[way] = one.packets.clamp(1, ASSURED);
+        if one.packets >= ASSURED {
+            self.assure_template(self.records[slot.0 as usize].link);
+        }
+        if let Some(flow) = one.flow {
+            self.hand_down(slot, flow);
+        }
+        true
     }
 
     /// The flow on the fast path of a connection.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     addr::PortId,
-    balance::{Entry, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, state},
+    balance::{Entry, FlowKey, Limits, MaglevTables, Picker, Policy, Routes, Timeouts, state},
 };
 
 /// A real server in the table.
@@ -119,6 +119,17 @@ impl Service {
         self.sees_answers
     }
 
+    /// The key of the template that leads a flow.
+    pub(in crate::balance) fn template_of<K: FlowKey>(&self, key: K, templates: Templates) -> K {
+        match self.mark {
+            Some(mark) => key.marked_template(templates.prefix, mark),
+            None => {
+                let port = if self.any_port { 0 } else { key.vport() };
+                key.template(templates.prefix, port)
+            }
+        }
+    }
+
     /// Whether clients stay with their real servers, and by how many leading bits of their
     /// addresses they are told apart.
     pub fn client_prefix(&self) -> Option<u8> {
@@ -199,6 +210,11 @@ impl ServiceTable {
     /// Every virtual server, in the order of their slots.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.iter().flatten().map(Arc::as_ref)
+    }
+
+    /// The virtual server of a real one.
+    pub(in crate::balance) fn service_of(&self, real: &Real) -> Option<&Service> {
+        self.services.get(real.service.0 as usize)?.as_deref()
     }
 
     /// How long connections may idle.

@@ -89,6 +89,9 @@ pub struct Options {
     /// Whether virtual addresses stay when it is told to stop, and no other router is told that it stops
     /// (keepalived's `-V`). Default false.
     pub keep_addresses: bool,
+    /// Whether established connections on the fast path go on when it stops: keepalived's `--dont-release-ipvs`. The
+    /// steering program stays then, and drops what else is the virtual servers'.
+    pub keep_forwarding: bool,
     /// Whether each address that comes to an interface or goes from one is logged (keepalived's `-a`). Default false.
     pub log_addresses: bool,
     /// Whether SIGINT does nothing, for a debugger. Default false.
@@ -595,8 +598,9 @@ impl Engine {
             self.vrrp.stop(now);
             self.carry_out(now, wall);
         }
+        let keeps = self.options.keep_forwarding;
         let ((forwarding, _), mut view) = parts(&mut self, now, wall);
-        if let Err(error) = forwarding.stop(&mut view) {
+        if let Err(error) = forwarding.stop(keeps, &mut view) {
             self.failure = self.failure.take().or(Some(error));
         }
         let program = self.options.log.ident.program();

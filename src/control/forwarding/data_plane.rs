@@ -1,12 +1,15 @@
 //! The data plane as control holds it: opened, published to, steered, stopped.
 
-use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use super::{
     super::api::{NamedCount, SteeringCounts},
     fast::{self, Candidate, Fast},
     frame_watch::FrameWatch,
     placement::{CpuList, Placement},
+    takeover::{self, Connections, Heirs, Takeover},
     workers::{Start, Workers},
 };
 use crate::{
@@ -76,6 +79,10 @@ pub(in crate::control) struct DataPlaneOptions {
     pub(in crate::control) fast: Option<FastSizes>,
     /// Steered from the first packet on.
     pub(in crate::control) steered: Vec<steer::Steered>,
+    /// Who gets the connections that a previous run left.
+    pub(in crate::control::forwarding) heirs: Heirs,
+    /// Where it left them, and this one is to leave them.
+    pub(in crate::control) folder: PathBuf,
 }
 
 /// How workers call control.
@@ -103,6 +110,8 @@ pub(in crate::control) struct DataPlane {
     /// What is to know beside the interfaces.
     about: String,
     connections: usize,
+    /// Where connections are left for the next run.
+    folder: PathBuf,
 }
 
 impl DataPlane {
@@ -143,6 +152,8 @@ impl DataPlane {
                 .map(|sizes| Ok::<_, String>((sizes, [seed()?, seed()?])))
                 .transpose()?,
             no_fast: RefCell::default(),
+            takeover: Takeover::find(interfaces, options.folder.clone(), options.heirs),
+            folder: options.folder,
             connections: options.connections,
             spin: options.spin,
             ended: calls.ended,
@@ -155,14 +166,16 @@ impl DataPlane {
             let opened = made.and_then(|(backend, ios)| {
                 let note = backend.note();
                 let drops = ios.iter().map(|io| Arc::clone(io.drops())).collect();
-                Ok((begin.ports(backend, &placement, &wakers)?, ios, drops, note))
+                let ports = begin.ports(backend, &placement, &wakers, &table)?;
+                Ok((ports, ios, drops, note))
             });
             match opened {
-                Ok(((ports, inboxes), ios, drops, note)) => {
+                Ok(((ports, inboxes, connections), ios, drops, note)) => {
                     let finished = ios.iter().filter_map(AfXdp::finished).collect();
                     let ios = ios.into_iter().zip(inboxes).collect();
+                    let from = (table, connections);
                     let opened =
-                        begin.with(ports, ios, drops, table, (&placement, wakers), &[note])?;
+                        begin.with(ports, ios, drops, from, (&placement, wakers), &[note])?;
                     return Ok(Self {
                         frames: FrameWatch::new(finished),
                         ..opened
@@ -189,12 +202,13 @@ impl DataPlane {
             .filter_map(|spec| device::properties(spec).ok());
         let largest = properties.map(|properties| properties.mtu).max();
         let (backend, io) = PacketBackend::new(largest.unwrap_or(0), wakers[0].clone());
-        let (ports, inboxes) = begin
-            .ports(backend, &placement, &wakers)
+        let (ports, inboxes, connections) = begin
+            .ports(backend, &placement, &wakers, &table)
             .map_err(|error| error.to_string())?;
         let drops = vec![Arc::clone(io.drops())];
         let ios = [io].into_iter().zip(inboxes).collect();
-        begin.with(ports, ios, drops, table, (&placement, wakers), &notes)
+        let from = (table, connections);
+        begin.with(ports, ios, drops, from, (&placement, wakers), &notes)
     }
 
     /// From now on these interfaces are wanted, all of which exist now: they are opened, renamed, and those that
@@ -428,6 +442,33 @@ impl DataPlane {
         self.workers.stop()
     }
 
+    /// Keeps what went through these real servers, so that their counters go on in the next run.
+    pub(in crate::control) fn keep(&self, reals: impl IntoIterator<Item = RealRef>) {
+        let Some(fast) = &self.fast else {
+            return;
+        };
+        let workers = AllStats::new(self.workers.stats(), None);
+        for real in reals {
+            fast.keep(real, workers.totals(real.id.0, real.epoch.get()));
+        }
+    }
+
+    /// Leaves the connections on the fast path for the next run; whether there are any.
+    ///
+    /// # Errors
+    /// Why the next run will have none: what the file system answered.
+    pub(in crate::control) fn leave(&self) -> Result<bool, String> {
+        let Some(fast) = &self.fast else {
+            return Ok(false);
+        };
+        if self.stats().sum(|worker| worker.connections.get()) == 0 {
+            return Ok(false);
+        }
+        takeover::leave(&self.folder, |folder| fast.save(folder))
+            .map(|()| true)
+            .map_err(|error| format!("{}: {error}", self.folder.display()))
+    }
+
     /// Detaches the steering program: the host sees all packets again.
     ///
     /// # Errors
@@ -438,7 +479,7 @@ impl DataPlane {
 }
 
 /// The interfaces, and each worker's end of what it is told of them.
-type Opened<B> = (Ports<B>, Vec<Inbox<<B as Backend>::Part>>);
+type Opened<B> = (Ports<B>, Vec<Inbox<<B as Backend>::Part>>, Connections);
 
 /// What workers begin with, whatever carries their frames.
 struct Begin<'a> {
@@ -448,6 +489,9 @@ struct Begin<'a> {
     fast: Option<(FastSizes, [u64; 2])>,
     /// Why there is no fast path although there was to be one.
     no_fast: RefCell<Option<String>>,
+    /// What a previous run left.
+    takeover: Takeover,
+    folder: PathBuf,
     connections: usize,
     spin: Duration,
     ended: Arc<dyn Fn() + Send + Sync>,
@@ -455,19 +499,23 @@ struct Begin<'a> {
 }
 
 impl Begin<'_> {
-    /// Loads the steering program and opens the interfaces that are there.
+    /// Loads the steering program and opens the interfaces that are there. What a previous run left is in its tables
+    /// before.
     fn ports<B: Backend>(
         &self,
         backend: B,
         placement: &Placement,
         wakers: &[Waker],
+        table: &ServiceTable,
     ) -> Result<Opened<B>, OpenError> {
         let steering = self.load(B::HOOK)?;
+        let path = steering.fast_path().map(Arc::as_ref);
+        let connections = self.takeover.connections(table, path);
         let first = placement.0.first().copied().flatten();
         let asked = Arc::clone(&self.asked);
         let (mut ports, inboxes) = Ports::new(backend, steering, wakers, first, asked);
         ports.open_now(self.interfaces)?;
-        Ok((ports, inboxes))
+        Ok((ports, inboxes, connections))
     }
 
     /// Loads the steering program, without the fast path where that is refused: packets go on by the workers then.
@@ -491,7 +539,7 @@ impl Begin<'_> {
         mut ports: Ports<B>,
         ios: Vec<(Io, Inbox<B::Part>)>,
         drops: Vec<Arc<IoDrops>>,
-        table: ServiceTable,
+        (table, connections): (ServiceTable, Connections),
         (placement, wakers): (&Placement, Vec<Waker>),
         notes: &[String],
     ) -> Result<DataPlane, String>
@@ -500,6 +548,8 @@ impl Begin<'_> {
         Io: PacketIo<Part = B::Part> + Send + 'static,
     {
         let asked = self.asked;
+        let before = self.takeover.totals();
+        let inherited = (connections.all, table.clone());
         let mut publisher = Publisher::with_call(table, move || asked());
         let [hash_seed, division_seed] = self.seeds;
         let fast = ports.steering().fast_path().cloned();
@@ -513,6 +563,7 @@ impl Begin<'_> {
             },
             division_seed,
             fast: fast.clone(),
+            inherited,
             ended: self.ended,
         };
         let workers = match Workers::start(ios, &mut publisher, start) {
@@ -524,18 +575,23 @@ impl Begin<'_> {
         };
         ports.wait_until_taken(READY_PATIENCE);
         let no_fast: Vec<String> = self.no_fast.take().into_iter().collect();
-        let about = [notes, &no_fast, workers.notes()].concat().join("; ");
+        let taken = (self.takeover).finish(connections.orphans, workers.inherited());
+        let taken: Vec<String> = taken.into_iter().collect();
+        let about = [notes, &no_fast, workers.notes(), &taken]
+            .concat()
+            .join("; ");
         Ok(DataPlane {
             ports: Box::new(ports),
             publisher,
             workers,
             drops,
             frames: FrameWatch::new(Vec::new()),
-            fast: fast.map(Fast::new),
+            fast: fast.map(|path| Fast::new(path, before)),
             features: BTreeMap::new(),
             fast_said: None,
             about: format!("{placement}; {about}"),
             connections: self.connections,
+            folder: self.folder,
         })
     }
 }

@@ -4,20 +4,22 @@
 //! What narrows it is written before a table is published, what widens it after: a flow never goes below where its
 //! packets, had they come up, would not have gone.
 
-use std::{fmt, sync::Arc};
+use std::{collections::HashMap, fmt, io, num::NonZeroU32, path::Path, sync::Arc};
 
 use super::{
     super::log::Level as LogLevel, Forwarding, View, client_ways::ClientWays,
-    data_plane::DataPlane, ports::Ports,
+    data_plane::DataPlane, ports::Ports, services::Services,
 };
 use crate::{
     addr::PortId,
-    balance::{LbKind, NextHop, Real, ServiceTable, TunnelSources},
+    balance::{LbKind, NextHop, Real, RealRef, ServiceTable, TunnelSources},
     config,
     dataplane::{offload::can_go_down, ports::Level},
-    lvs::{ServiceId, TunnelKind},
+    lvs::{RealId, ServiceId, TunnelKind},
     stats::{Below, MAX_REALS, Totals},
-    sys::steer::{FastHop, FastMethod, FastPath, FastSizes, FastTarget, FastTunnel},
+    sys::steer::{
+        FastHop, FastMethod, FastPath, FastSizes, FastTarget, FastTraffic, FastTunnel, RealIdentity,
+    },
 };
 
 /// Neighbours that lead to clients and that answers can go to: the first of its next hops; those to real servers follow.
@@ -174,7 +176,7 @@ struct Told {
 impl Told {
     fn new(
         table: &ServiceTable,
-        is_steered: impl Fn(ServiceId) -> bool,
+        known: &impl Known,
         ports: &Ports,
         neighbours: Vec<(u32, FastHop)>,
     ) -> Self {
@@ -194,8 +196,10 @@ impl Told {
             })
         };
         let target = |real: &Option<Real>| {
-            let real = real.as_ref().filter(|real| is_steered(real.service))?;
-            target(real, table)
+            let real = real
+                .as_ref()
+                .filter(|real| known.is_steered(real.service))?;
+            target(real, table, known.identity(real.service))
         };
         Self {
             targets: table.reals().iter().map(target).collect(),
@@ -270,8 +274,27 @@ fn grow<T: Default + Clone>(list: &mut Vec<T>, length: usize) {
     }
 }
 
+/// What is known of virtual servers beside the table.
+pub(super) trait Known {
+    /// Whether all packets of one are steered.
+    fn is_steered(&self, id: ServiceId) -> bool;
+
+    /// What another run knows one by.
+    fn identity(&self, id: ServiceId) -> u64;
+}
+
+impl Known for Services {
+    fn is_steered(&self, id: ServiceId) -> bool {
+        self.is_steered_whole(id)
+    }
+
+    fn identity(&self, id: ServiceId) -> u64 {
+        self.identity(id)
+    }
+}
+
 /// What the program makes of packets to a real server; `None`: they go up.
-fn target(real: &Real, table: &ServiceTable) -> Option<FastTarget> {
+fn target(real: &Real, table: &ServiceTable, service: u64) -> Option<FastTarget> {
     let policy = table.policy();
     // Of its connections some may have to move or to be reset, which is decided packet by packet.
     let cuts = policy.reset_on_failure && !real.available && !real.draining;
@@ -288,7 +311,46 @@ fn target(real: &Real, table: &ServiceTable) -> Option<FastTarget> {
         hop: NEIGHBOURS + real.hop.0,
         addr: real.addr,
         method,
+        service,
     })
+}
+
+/// The real servers of `table`, by what another run knows them by. Of a target only that is as it should be, and the
+/// slot and the epoch.
+pub(super) fn heirs(
+    table: &ServiceTable,
+    known: &impl Known,
+) -> HashMap<RealIdentity, (u32, FastTarget)> {
+    let one = |(slot, real): (u32, &Option<Real>)| {
+        let real = real.as_ref()?;
+        let method = match real.method {
+            LbKind::Dr => FastMethod::Dr,
+            LbKind::Nat => FastMethod::Nat { port: real.port },
+            LbKind::Tun(kind) => FastMethod::Tunnel {
+                kind: fast_tunnel(kind),
+                local: real.addr,
+                spread_bits: 0,
+                mtu: None,
+            },
+        };
+        let target = FastTarget {
+            epoch: real.epoch,
+            hop: 0,
+            addr: real.addr,
+            method,
+            service: known.identity(real.service),
+        };
+        Some((target.identity(), (slot, target)))
+    };
+    (0..).zip(table.reals()).filter_map(one).collect()
+}
+
+const fn fast_tunnel(kind: TunnelKind) -> FastTunnel {
+    match kind {
+        TunnelKind::Ipip => FastTunnel::Ipip,
+        TunnelKind::Gre { .. } => FastTunnel::Gre,
+        TunnelKind::Gue { port, .. } => FastTunnel::Gue(port),
+    }
 }
 
 fn tunnel(kind: TunnelKind, real: &Real, table: &ServiceTable) -> Option<FastMethod> {
@@ -303,11 +365,7 @@ fn tunnel(kind: TunnelKind, real: &Real, table: &ServiceTable) -> Option<FastMet
         _ => (own, 0),
     };
     Some(FastMethod::Tunnel {
-        kind: match kind {
-            TunnelKind::Ipip => FastTunnel::Ipip,
-            TunnelKind::Gre { .. } => FastTunnel::Gre,
-            TunnelKind::Gue { port, .. } => FastTunnel::Gue(port),
-        },
+        kind: fast_tunnel(kind),
         local,
         spread_bits,
         mtu: None,
@@ -330,6 +388,8 @@ pub(super) struct Fast {
     by: Option<By>,
     /// While flows move to where they are to be: the workers' finished sweeps when it began.
     moving: Option<Vec<u64>>,
+    /// What went through real servers before this run, whose counters go on.
+    before: HashMap<RealRef, Totals>,
 }
 
 impl fmt::Debug for Fast {
@@ -343,22 +403,34 @@ impl Below for Fast {
         if self.mirror.holders.get(slot as usize) != Some(&epoch) {
             return Totals::default();
         }
-        let traffic = self.path.traffic(slot);
-        Totals {
-            connections: 0,
-            packets_in: traffic.packets,
-            packets_out: traffic.packets_out,
-            bytes_in: traffic.bytes,
-            bytes_out: traffic.bytes_out,
-        }
+        totals(self.path.traffic(slot)) + self.before(slot, epoch)
+    }
+}
+
+/// As counters go.
+pub(super) const fn totals(traffic: FastTraffic) -> Totals {
+    Totals {
+        connections: traffic.connections,
+        packets_in: traffic.packets,
+        packets_out: traffic.packets_out,
+        bytes_in: traffic.bytes,
+        bytes_out: traffic.bytes_out,
     }
 }
 
 impl Fast {
-    pub(super) fn new(path: Arc<FastPath>) -> Self {
+    /// Of this; and what went through real servers before this run.
+    pub(super) fn new(path: Arc<FastPath>, before: HashMap<RealRef, Totals>) -> Self {
+        let mut mirror = Mirror::default();
+        for real in before.keys() {
+            let slot = real.id.0 as usize;
+            grow(&mut mirror.holders, slot + 1);
+            mirror.holders[slot] = real.epoch.get();
+        }
         Self {
+            before,
             path,
-            mirror: Mirror::default(),
+            mirror,
             told: Told::default(),
             by: None,
             moving: None,
@@ -370,7 +442,7 @@ impl Fast {
     pub(super) fn narrow(
         &mut self,
         table: &ServiceTable,
-        (steered, is_steered): (u64, impl Fn(ServiceId) -> bool),
+        (steered, known): (u64, &impl Known),
         ports: &Ports,
         neighbours: impl FnOnce() -> Vec<(u32, FastHop)>,
     ) {
@@ -378,7 +450,7 @@ impl Fast {
             by.steered == steered && by.ports == *ports && by.table.forwards_like(table)
         });
         if !is_known {
-            self.told = Told::new(table, is_steered, ports, neighbours());
+            self.told = Told::new(table, known, ports, neighbours());
             self.by = Some(By {
                 table: table.clone(),
                 ports: ports.clone(),
@@ -386,6 +458,42 @@ impl Fast {
             });
         }
         self.mirror.narrow(&self.told, &*self.path);
+    }
+
+    fn before(&self, slot: u32, epoch: u32) -> Totals {
+        let real = NonZeroU32::new(epoch).map(|epoch| RealRef {
+            id: RealId(slot),
+            epoch,
+        });
+        let before = real.and_then(|real| self.before.get(&real));
+        before.copied().unwrap_or_default()
+    }
+
+    /// Keeps what `workers` have counted for a real server, so that its counters go on in the next run.
+    pub(super) fn keep(&self, real: RealRef, workers: Totals) {
+        let RealRef {
+            id: RealId(slot),
+            epoch,
+        } = real;
+        if self.mirror.holders.get(slot as usize) == Some(&epoch.get()) {
+            let all = workers + self.before(slot, epoch.get());
+            let traffic = FastTraffic {
+                connections: all.connections,
+                packets: all.packets_in,
+                bytes: all.bytes_in,
+                packets_out: all.packets_out,
+                bytes_out: all.bytes_out,
+            };
+            self.path.keep(slot, &traffic);
+        }
+    }
+
+    /// Leaves its flows in a folder for the next run.
+    ///
+    /// # Errors
+    /// What the file system answered.
+    pub(super) fn save(&self, folder: &Path) -> io::Result<()> {
+        self.path.save(folder)
     }
 
     /// The table that it goes by.
@@ -422,9 +530,8 @@ impl Forwarding {
     pub(super) fn narrow_fast(&mut self, table: &ServiceTable) {
         let (services, ports, ways) = (&self.services, &self.ports, self.ways.as_ref());
         if let Some(fast) = self.data_plane.as_mut().and_then(DataPlane::fast) {
-            let is_steered = |id| services.is_steered_whole(id);
             let neighbours = || ways.map_or_else(Vec::new, |ways: &ClientWays| ways.hops(ports));
-            fast.narrow(table, (self.steerings, is_steered), ports, neighbours);
+            fast.narrow(table, (self.steerings, services), ports, neighbours);
         }
     }
 

@@ -17,6 +17,8 @@ mod ports;
 mod sampling;
 mod services;
 mod steering;
+mod stop;
+pub(super) mod takeover;
 mod view;
 mod workers;
 
@@ -45,9 +47,7 @@ use crate::{
     balance::{Hop, TableBuilder},
     check::Health,
     config::{Config, Diff, FastPath},
-    dataplane::io::FrameAccount,
     lvs::ServiceId,
-    stats::{AllStats, WorkerStats},
     sys::{instance_lock::InterfaceLock, monitor, netlink::Link, scheduling, steer::Steered},
     time::Instant,
 };
@@ -376,6 +376,8 @@ impl Forwarding {
             fast: (options.fast_path != FastPath::Off)
                 .then(|| fast::sizes(options.connections, self.services.real_count())),
             steered: steered.clone(),
+            heirs: fast::heirs(&table, &self.services),
+            folder: takeover::folder(&options.socket),
         };
         let (sender, answer) = mpsc::channel();
         let open = move || {
@@ -488,7 +490,8 @@ impl Forwarding {
         if let Some(data_plane) = &self.data_plane {
             let count = || self.services.real_count();
             if let Some(share) = self.sampling.take(now, count) {
-                self.services.estimate(share, data_plane.stats());
+                let sampled = self.services.estimate(share, data_plane.stats());
+                data_plane.keep(sampled);
             }
             if now >= self.compare_at {
                 self.compare_at = now + COMPARE;
@@ -718,75 +721,4 @@ impl Forwarding {
         self.builder.set_routes(routes);
         self.changed = false;
     }
-
-    /// Stops the workers and detaches the program: the host sees all packets again. What there is to say.
-    ///
-    /// # Errors
-    /// What went wrong.
-    pub(super) fn stop(&mut self, view: &mut View<'_>) -> Result<(), String> {
-        if let Some(opened) = self
-            .opening
-            .take()
-            .and_then(|opening| opening.answer.recv().ok())
-        {
-            self.data_plane = opened.ok();
-        }
-        let outcome = self.stop_workers(view);
-        if let Some(error) = self.local_way.stop(view.netlink) {
-            view.say(Level::Error, error);
-        }
-        outcome
-    }
-
-    fn stop_workers(&mut self, view: &mut View<'_>) -> Result<(), String> {
-        let Some(mut data_plane) = self.data_plane.take() else {
-            return Ok(());
-        };
-        let outcome = match data_plane.stop() {
-            Ok(account) => {
-                let (line, kept) = verdict(data_plane.stats(), account);
-                let level = if kept { Level::Info } else { Level::Error };
-                view.say(level, line);
-                if kept {
-                    Ok(())
-                } else {
-                    Err("frames were lost".to_owned())
-                }
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = data_plane.detach() {
-            view.say(
-                Level::Error,
-                format_args!("detaching the steering program: {error}"),
-            );
-        }
-        outcome
-    }
-}
-
-/// Whether all frames are accounted for, and a line that says so.
-fn verdict(stats: AllStats<'_>, account: FrameAccount) -> (String, bool) {
-    let (received, cut, sent, dropped) = (
-        stats.sum(|worker| worker.frames_in.get()),
-        stats.sum(|worker| worker.cut.get()),
-        stats.sum(|worker| worker.frames_out.get()),
-        stats.sum(WorkerStats::dropped),
-    );
-    let kept = account.is_settled() && received + cut == sent + dropped;
-    let verdict = if kept {
-        "frames conserved"
-    } else {
-        "FRAMES LOST"
-    };
-    let line = format!(
-        "{verdict}: {received} received + {cut} cut off = {sent} sent + {dropped} dropped; {} in all = {} in the \
-         kernel ({} in rings) + {} free + {} in hand",
-        account.whole,
-        account.in_kernel,
-        account.in_rings,
-        account.free + account.spare,
-        account.in_hand
-    );
-    (line, kept)
 }

@@ -12,7 +12,7 @@ use std::{
 
 use super::placement::Placement;
 use crate::{
-    balance::{Others, RealRef},
+    balance::{Inherited, Others, Ownership, RealRef, ServiceTable},
     dataplane::{
         handover::handovers,
         io::{FrameAccount, PacketIo},
@@ -36,6 +36,8 @@ pub(super) struct Start<'a> {
     pub(super) division_seed: u64,
     /// What they hand established flows down to, if there is any.
     pub(super) fast: Option<Arc<FastPath>>,
+    /// Connections of a previous run, each with the worker that had it, and the table that their real servers are in.
+    pub(super) inherited: (Vec<(Inherited, u8)>, ServiceTable),
     /// Called when one of them ends, for whatever reason.
     pub(super) ended: Arc<dyn Fn() + Send + Sync>,
 }
@@ -49,6 +51,7 @@ pub(super) struct Workers {
     stop: Arc<AtomicBool>,
     ended: Arc<AtomicBool>,
     notes: Vec<String>,
+    inherited: usize,
     /// Waits for their end.
     join: Option<Box<dyn FnOnce() -> Result<FrameAccount, String> + Send>>,
 }
@@ -59,6 +62,8 @@ struct Ready {
     stats: Arc<WorkerStats>,
     /// Whether its table is in huge pages.
     huge: bool,
+    /// Connections of a previous run that it took over.
+    inherited: usize,
     tied: io::Result<()>,
 }
 
@@ -88,6 +93,7 @@ impl Workers {
             .filter(|_| count > 1)
             .map(|_| Arc::default())
             .collect();
+        let mut inherited = divide(start.inherited, count, start.division_seed).into_iter();
         let (sender, ready) = mpsc::channel();
         let mut threads = Vec::with_capacity(count);
         let mut failure = None;
@@ -99,6 +105,7 @@ impl Workers {
             let (stop, sender) = (Arc::clone(&stop), sender.clone());
             let (ended, call) = (Arc::clone(&ended), Arc::clone(&start.ended));
             let fast = start.fast.clone();
+            let inherited = inherited.next().unwrap_or_default();
             let run = move || {
                 let _ended = CallOnDrop(move || {
                     ended.store(true, Ordering::Relaxed);
@@ -115,14 +122,16 @@ impl Workers {
                     worker = worker.with_others(others);
                 }
                 if let Some(fast) = fast {
-                    worker = worker.with_fast_path(fast);
+                    worker = worker.with_fast_path(fast, number);
                 }
                 let huge = worker.use_huge_pages();
+                let inherited = worker.inherit(&inherited, clock::now());
                 // Nobody listens when the start of another one has failed.
                 let _ = sender.send(Ready {
                     number,
                     stats,
                     huge,
+                    inherited,
                     tied,
                 });
                 drop(sender);
@@ -142,6 +151,7 @@ impl Workers {
         told.sort_by_key(|ready| ready.number);
         let mut workers = Self {
             notes: notes(&told),
+            inherited: told.iter().map(|ready| ready.inherited).sum(),
             stats: told.into_iter().map(|ready| ready.stats).collect(),
             others,
             wakers,
@@ -180,6 +190,11 @@ impl Workers {
         &self.notes
     }
 
+    /// Connections of a previous run that they took over.
+    pub(super) const fn inherited(&self) -> usize {
+        self.inherited
+    }
+
     /// Ends the sleep of each.
     pub(super) fn wake(&self) {
         self.wakers.iter().for_each(Waker::wake);
@@ -202,6 +217,27 @@ impl Workers {
             None => Err("the workers have ended".to_owned()),
         }
     }
+}
+
+/// Gives each worker the connections of a previous run that are its own: by what they are, or because it had them
+/// before, which the network card's choice of a queue is likely to have in common.
+fn divide(
+    (all, table): (Vec<(Inherited, u8)>, ServiceTable),
+    count: usize,
+    seed: u64,
+) -> Vec<Vec<Inherited>> {
+    let mut lists = vec![Vec::new(); count];
+    let workers = u32::try_from(count).unwrap_or(u32::MAX);
+    let ownership = Ownership::new(workers.max(1), seed);
+    for (one, worker) in all {
+        let owner = one.owner(ownership, &table);
+        let before = usize::from(worker) % count.max(1);
+        let own = owner.map_or(before, |owner| owner as usize);
+        if let Some(list) = lists.get_mut(own) {
+            list.push(one);
+        }
+    }
+    lists
 }
 
 fn notes(told: &[Ready]) -> Vec<String> {
@@ -262,7 +298,6 @@ mod tests {
     use super::*;
     use crate::{
         addr::PortId,
-        balance::ServiceTable,
         dataplane::{memory::MemoryIo, ports::orders},
         stats::{AllStats, DropReason},
     };
@@ -280,6 +315,7 @@ mod tests {
             },
             division_seed: 2,
             fast: None,
+            inherited: (Vec::new(), ServiceTable::empty()),
             ended: Arc::new(move || {
                 ended.fetch_add(1, Ordering::Relaxed);
             }),

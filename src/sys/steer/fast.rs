@@ -6,9 +6,11 @@
 //! control's, and count while their epoch or interface is there.
 
 use std::{
+    fs, io,
     mem::offset_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
+    path::Path,
     sync::atomic::{
         AtomicU8, AtomicU16, AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, Release},
@@ -17,8 +19,8 @@ use std::{
 
 use super::abi::{
     ASSURED, FLOW_CLAIMED, FLOW_NONE, FLOW_PLACES, FLOW_V4, FLOW_V6, Filter, Flow, FlowGroup, Hop,
-    METHOD_DR, METHOD_GRE, METHOD_GUE, METHOD_IPIP, METHOD_NAT, OUTER_V4, OUTER_V6, PMTU_DISC,
-    Settings, Target, Traffic,
+    LAYOUT, METHOD_DR, METHOD_GRE, METHOD_GUE, METHOD_IPIP, METHOD_NAT, OUTER_V4, OUTER_V6,
+    PMTU_DISC, Settings, Target, Traffic,
 };
 use crate::{
     addr::MacAddr,
@@ -28,6 +30,8 @@ use crate::{
     },
     time::Tick,
 };
+
+pub(super) mod left;
 
 /// How many of each there is to be room for.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +66,8 @@ pub struct FastFlow {
     pub way: Option<(u32, u16)>,
     /// What spreads tunnelled flows over queues and paths.
     pub spread: u32,
+    /// The worker that has its connection.
+    pub worker: u8,
 }
 
 /// Where a flow is: good until it ends.
@@ -129,6 +135,38 @@ pub struct FastTarget {
     pub addr: IpAddr,
     /// What becomes of packets to it.
     pub method: FastMethod,
+    /// A number for its virtual server, by which another run finds it.
+    pub service: u64,
+}
+
+/// A real server as another run knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RealIdentity {
+    service: u64,
+    addr: IpAddr,
+    method: u8,
+    ports: [u16; 2],
+}
+
+impl FastTarget {
+    /// What another run knows it by: its virtual server, its address, and what becomes of its packets.
+    pub const fn identity(&self) -> RealIdentity {
+        let (method, ports) = match self.method {
+            FastMethod::Dr => (METHOD_DR, [0; 2]),
+            FastMethod::Nat { port } => (METHOD_NAT, [port, 0]),
+            FastMethod::Tunnel { kind, .. } => match kind {
+                FastTunnel::Ipip => (METHOD_IPIP, [0; 2]),
+                FastTunnel::Gre => (METHOD_GRE, [0; 2]),
+                FastTunnel::Gue(port) => (METHOD_GUE, [0, port]),
+            },
+        };
+        RealIdentity {
+            service: self.service,
+            addr: self.addr,
+            method,
+            ports,
+        }
+    }
 }
 
 /// A next hop as the program sees it.
@@ -147,6 +185,8 @@ pub struct FastHop {
 /// What went through on the fast path, for one real server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FastTraffic {
+    /// Connections: no flow begins there, so these are as userspace [says](FastPath::keep).
+    pub connections: u64,
     /// Packets from clients.
     pub packets: u64,
     /// Their bytes, counted from the IP header.
@@ -189,9 +229,12 @@ pub(super) fn size(
     object.set_entries(c"flows", groups(sizes))?;
     object.set_entries(c"targets", sizes.reals.max(1))?;
     object.set_entries(c"hops", sizes.hops.max(1))?;
-    let traffic = sizes.reals.saturating_mul(processors);
+    let traffic = sizes.reals.saturating_mul(processors + KEPT_ROWS);
     object.set_entries(c"traffic", traffic.max(1))
 }
+
+/// Rows of `traffic` behind those of the processors: of what went through elsewhere, and of connections.
+const KEPT_ROWS: u32 = 2;
 
 fn groups(sizes: FastSizes) -> u32 {
     let groups = sizes.flows.div_ceil(FLOW_PLACES).max(LEAST_GROUPS);
@@ -228,6 +271,8 @@ impl FastPath {
         }
         fast.setting(offset_of!(Settings, reals))
             .store(fast.reals, Relaxed);
+        fast.setting(offset_of!(Settings, layout))
+            .store(LAYOUT, Relaxed);
         let mask = LEAST_GROUPS - 1;
         fast.setting(offset_of!(Settings, mask))
             .store(mask, Relaxed);
@@ -243,6 +288,11 @@ impl FastPath {
     /// Hands a flow down: from now on its packets are forwarded below. `None` when its places are all taken, and it stays
     /// where it is. Any worker may do so; the flow is not there yet.
     pub fn begin(&self, flow: &FastFlow, now: Tick) -> Option<FlowHandle> {
+        self.begin_as(flow, now, 0)
+    }
+
+    /// The same for a flow of which so many packets were forwarded before, the last one at `now`.
+    pub fn begin_as(&self, flow: &FastFlow, now: Tick, packets: u8) -> Option<FlowHandle> {
         let hash = self.hash(flow.client, flow.protocol);
         let first = self.place(hash) * FLOW_PLACES;
         let (place, head) = (first..first + FLOW_PLACES).find_map(|place| {
@@ -270,8 +320,9 @@ impl FastPath {
         word(offset_of!(Flow, real)).store(flow.real.0, Relaxed);
         word(offset_of!(Flow, epoch)).store(flow.real.1, Relaxed);
         self.put_way(place, flow.way);
-        self.flow::<AtomicU8>(place, offset_of!(Flow, packets))
-            .store(0, Relaxed);
+        let byte = |offset| self.flow::<AtomicU8>(place, offset);
+        byte(offset_of!(Flow, packets)).store(packets, Relaxed);
+        byte(offset_of!(Flow, worker)).store(flow.worker, Relaxed);
         word(offset_of!(Flow, spread)).store(flow.spread, Relaxed);
         let state = if flow.client.0.is_ipv4() {
             FLOW_V4
@@ -356,7 +407,17 @@ impl FastPath {
         };
         let byte = |offset| self.targets.at::<AtomicU8>(index, offset);
         let half = |offset| self.targets.at::<AtomicU16>(index, offset);
+        // A former holder's flows are nobody's while it is another's in part.
+        let holder = word(offset_of!(Target, holder));
+        holder.store(0, Release);
         word(offset_of!(Target, hop)).store(target.hop, Relaxed);
+        let service = offset_of!(Target, service);
+        for (offset, half) in [
+            (service, target.service >> 32),
+            (service + 4, target.service),
+        ] {
+            word(offset).store((half & u64::from(u32::MAX)) as u32, Relaxed);
+        }
         put_addr(&self.targets, index, offset_of!(Target, addr), target.addr);
         let mut port = 0;
         let mut tunnel_port = 0;
@@ -396,6 +457,7 @@ impl FastPath {
         half(offset_of!(Target, port)).store(port.to_be(), Relaxed);
         half(offset_of!(Target, tunnel_port)).store(tunnel_port.to_be(), Relaxed);
         half(offset_of!(Target, mtu)).store(path, Relaxed);
+        holder.store(target.epoch.get(), Release);
         epoch.store(target.epoch.get(), Release);
         true
     }
@@ -481,32 +543,58 @@ impl FastPath {
             .store(now, Release);
     }
 
-    /// What went through for the real server in a slot.
+    /// What went through for the real server in a slot; no connections.
     pub fn traffic(&self, slot: u32) -> FastTraffic {
-        let mut sum = FastTraffic::default();
-        if slot < self.reals {
-            for processor in 0..self.processors {
-                let at = (processor * self.reals + slot) as usize;
-                let get = |offset| self.traffic.at::<AtomicU64>(at, offset).load(Relaxed);
-                sum.packets += get(offset_of!(Traffic, packets));
-                sum.bytes += get(offset_of!(Traffic, bytes));
-                sum.packets_out += get(offset_of!(Traffic, packets_out));
-                sum.bytes_out += get(offset_of!(Traffic, bytes_out));
-            }
+        sum_of(&self.traffic, (self.reals, self.processors), slot)
+    }
+
+    /// Keeps for who takes over what went through a real server elsewhere, so that its counters go on.
+    pub fn keep(&self, slot: u32, elsewhere: &FastTraffic) {
+        if slot >= self.reals {
+            return;
         }
-        sum
+        let [row, connections] = [0, 1].map(|row| {
+            let at = ((self.processors + row) * self.reals + slot) as usize;
+            move |offset| self.traffic.at::<AtomicU64>(at, offset)
+        });
+        row(offset_of!(Traffic, packets)).store(elsewhere.packets, Relaxed);
+        row(offset_of!(Traffic, bytes)).store(elsewhere.bytes, Relaxed);
+        row(offset_of!(Traffic, packets_out)).store(elsewhere.packets_out, Relaxed);
+        row(offset_of!(Traffic, bytes_out)).store(elsewhere.bytes_out, Relaxed);
+        connections(offset_of!(Traffic, packets)).store(elsewhere.connections, Relaxed);
     }
 
     /// Counts from zero for the real server in a slot, before another one gets it.
     pub fn clear_traffic(&self, slot: u32) {
         if slot < self.reals {
-            for processor in 0..self.processors {
-                let at = (processor * self.reals + slot) as usize;
+            for row in 0..self.processors + KEPT_ROWS {
+                let at = (row * self.reals + slot) as usize;
                 for offset in (0..size_of::<Traffic>()).step_by(8) {
                     self.traffic.at::<AtomicU64>(at, offset).store(0, Relaxed);
                 }
             }
         }
+    }
+
+    /// Writes what another run needs to take the flows over into an open folder's files: see [`Left::in_folder`].
+    ///
+    /// # Errors
+    /// What the file system answered.
+    pub fn save(&self, folder: &Path) -> io::Result<()> {
+        let (now, former) = self.masks();
+        let groups = now.max(former) as usize + 1;
+        for (name, table, entries) in [
+            (left::FLOWS, &self.flows, groups),
+            (left::TARGETS, &self.targets, usize::MAX),
+            (left::TRAFFIC, &self.traffic, usize::MAX),
+            (left::SETTINGS, &self.settings, usize::MAX),
+        ] {
+            let file = fs::File::create(folder.join(name.to_string_lossy().as_ref()))?;
+            let mut file = io::BufWriter::new(file);
+            table.write_to(&mut file, entries)?;
+            file.into_inner()?;
+        }
+        Ok(())
     }
 
     fn masks(&self) -> (u32, u32) {
@@ -566,6 +654,22 @@ impl FastPath {
         };
         hash.wrapping_mul(0xd6e8_feb8_6659_fd93)
     }
+}
+
+/// What the first `rows` rows of `traffic` say of the real server in a slot.
+fn sum_of(traffic: &Mapped, (reals, rows): (u32, u32), slot: u32) -> FastTraffic {
+    let mut sum = FastTraffic::default();
+    if slot < reals {
+        for row in 0..rows {
+            let at = (row * reals + slot) as usize;
+            let get = |offset| traffic.at::<AtomicU64>(at, offset).load(Relaxed);
+            sum.packets += get(offset_of!(Traffic, packets));
+            sum.bytes += get(offset_of!(Traffic, bytes));
+            sum.packets_out += get(offset_of!(Traffic, packets_out));
+            sum.bytes_out += get(offset_of!(Traffic, bytes_out));
+        }
+    }
+    sum
 }
 
 /// Packets of [`FastPath::seen`] that are counted at most.

@@ -68,6 +68,15 @@ struct Real {
     rates: Estimator,
 }
 
+impl Real {
+    const fn reference(&self) -> RealRef {
+        RealRef {
+            id: self.id,
+            epoch: self.epoch,
+        }
+    }
+}
+
 /// A virtual server.
 #[derive(Debug)]
 struct Service {
@@ -75,6 +84,8 @@ struct Service {
     id: ServiceId,
     epoch: NonZeroU32,
     matches: Vec<Match>,
+    /// What another run knows it by.
+    identity: u64,
     /// In the order of their addition; what drains comes last.
     reals: Vec<Real>,
     /// Whether any of its packets are steered to the workers.
@@ -205,6 +216,7 @@ impl Services {
             id,
             epoch,
             matches: translate::matches(server),
+            identity: translate::identity(server),
             reals: Vec::with_capacity(server.real_servers.len() + 1),
             steered: false,
             steered_whole: false,
@@ -402,6 +414,12 @@ impl Services {
         users.map(|service| service.id).collect()
     }
 
+    /// All real servers.
+    pub(super) fn all(&self) -> impl Iterator<Item = RealRef> + '_ {
+        let reals = self.services.values().flat_map(|service| &service.reals);
+        reals.map(Real::reference)
+    }
+
     /// The real servers whose connections decide something: a scheduler's pick, or a threshold.
     pub(super) fn counted(&self) -> impl Iterator<Item = RealRef> + '_ {
         let services = self.services.values();
@@ -410,10 +428,7 @@ impl Services {
             let limited = move |real: &&Real| counts || real.limits.upper > 0;
             service.reals.iter().filter(limited)
         });
-        reals.map(|real| RealRef {
-            id: real.id,
-            epoch: real.epoch,
-        })
+        reals.map(Real::reference)
     }
 
     /// What stands beside the virtual servers in the workers' table, without the ways to clients.
@@ -433,6 +448,12 @@ impl Services {
     /// This host has, or has not any more, the addresses `vips` of a VRRP instance.
     pub(super) fn hold(&mut self, on: bool, vips: impl Iterator<Item = IpAddr>) {
         self.held.hold(on, vips);
+    }
+
+    /// What another run knows a virtual server by.
+    pub(super) fn identity(&self, id: ServiceId) -> u64 {
+        let service = self.services.get(&id);
+        service.map_or(0, |service| service.identity)
     }
 
     /// Whether all packets of a virtual server are steered: VRRP says of all of its addresses that they are this host's.

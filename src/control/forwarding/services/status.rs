@@ -6,6 +6,7 @@ use super::{Ports, Real, Role, Service, Services, way};
 use crate::{
     addr::Family,
     balance::NextHop,
+    balance::RealRef,
     check::Health,
     config,
     control::{
@@ -25,12 +26,13 @@ impl Services {
             .sum()
     }
 
-    /// Takes a sample of what went through the real servers with these numbers.
+    /// Takes a sample of what went through the real servers with these numbers; which those are.
     pub(in crate::control::forwarding) fn estimate(
         &mut self,
         numbers: Range<usize>,
         stats: AllStats<'_>,
-    ) {
+    ) -> Vec<RealRef> {
+        let mut sampled = Vec::with_capacity(numbers.len());
         let mut first = 0;
         for service in self.services.values_mut() {
             let end = first + service.reals.len();
@@ -39,12 +41,14 @@ impl Services {
             if from < to {
                 for real in &mut service.reals[from - first..to - first] {
                     real.rates.sample(stats.totals(real.id.0, real.epoch.get()));
+                    sampled.push(real.reference());
                 }
             } else if first >= numbers.end {
                 break;
             }
             first = end;
         }
+        sampled
     }
 
     /// The virtual servers, for `xvs list`.

@@ -13,6 +13,13 @@ use crate::{
     sys::steer::{self, Outer, PortRange, covering},
 };
 
+/// A number for a virtual server that is the same in every run and on every host.
+pub(super) fn identity(server: &config::VirtualServer) -> u64 {
+    let first = server.matches.first().map(ToString::to_string);
+    let name = format!("{} {:?}", first.unwrap_or_default(), server.protocol);
+    rapidhash::v3::rapidhash_v3(name.as_bytes())
+}
+
 /// What makes packets those of a virtual server.
 pub(super) fn matches(server: &config::VirtualServer) -> Vec<Match> {
     let protocol = server.protocol;

@@ -1,0 +1,226 @@
+//! Taking over the connections of a run before this one, and leaving them for the next.
+//!
+//! Of a run that died the steering program is still on the interfaces, and goes on with the flows that it has. Of one that
+//! stopped in order it is gone; what it had is in a folder beside the control socket. Either way the flows go to this
+//! run's tables before its program takes the interfaces.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs, io,
+    net::IpAddr,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use super::fast;
+use crate::{
+    addr::{Endpoint, L4Proto},
+    balance::{FlowId, Inherited, RealRef, ServiceTable},
+    lvs::{LbKind, RealId},
+    stats::Totals,
+    sys::{
+        device::InterfaceSpec,
+        steer::{FastFlow, FastPath, FastTarget, Left, LeftFlow, RealIdentity},
+    },
+};
+
+/// Who may get connections, by what another run knows real servers by: the slot, and a target as far as it is needed.
+pub(super) type Heirs = HashMap<RealIdentity, (u32, FastTarget)>;
+
+/// The folder of flows that a run leaves which stops in order.
+pub(in crate::control) fn folder(socket: &Path) -> PathBuf {
+    beside(socket, ".flows")
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// What a run before this one left.
+pub(super) struct Takeover {
+    left: Option<Left>,
+    folder: PathBuf,
+    heirs: Heirs,
+    /// What to know of it.
+    note: Option<String>,
+}
+
+/// Connections that were taken over.
+#[derive(Default)]
+pub(super) struct Connections {
+    /// Each with the worker that had it.
+    pub(super) all: Vec<(Inherited, u8)>,
+    /// Flows whose real server is not there any more.
+    pub(super) orphans: usize,
+}
+
+impl Takeover {
+    /// Looks for what was left on `interfaces`, or else in `folder`.
+    pub(super) fn find(interfaces: &[InterfaceSpec], folder: PathBuf, heirs: Heirs) -> Self {
+        let mut note = None;
+        let mut left = None;
+        for spec in interfaces {
+            match Left::on(spec) {
+                Ok(Some(found)) => {
+                    left = Some(found);
+                    break;
+                }
+                // Somebody else's program is said when it is in the way.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        if left.is_none() {
+            match Left::in_folder(&folder) {
+                Ok(Some(found)) => left = Some(found),
+                Ok(None) => {
+                    note = Some("connections of another version are not taken over".to_owned());
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => note = Some(format!("{}: {error}", folder.display())),
+            }
+        }
+        Self {
+            left,
+            folder,
+            heirs,
+            note,
+        }
+    }
+
+    /// Hands the flows that were left to `path`, where there is one; what the workers are to have of them.
+    pub(super) fn connections(&self, table: &ServiceTable, path: Option<&FastPath>) -> Connections {
+        let mut connections = Connections::default();
+        let Some(left) = &self.left else {
+            return connections;
+        };
+        let heirs = self.by_slot(left);
+        let flows: Vec<LeftFlow> = left.flows().collect();
+        if let Some(path) = path {
+            // Nothing is there that would have to move.
+            path.resize(flows.len() as u64);
+            path.settle();
+            for (slot, target) in heirs.values() {
+                // Known by, for who takes over from this run, and not used yet.
+                path.set_target(*slot, Some(target));
+                path.set_target(*slot, None);
+            }
+        }
+        for flow in flows {
+            match heirs.get(&flow.flow.real) {
+                Some(heir) => {
+                    if let Some(one) = hand_over(&flow, heir, table, path) {
+                        connections.all.push((one, flow.flow.worker));
+                    }
+                }
+                None => connections.orphans += 1,
+            }
+        }
+        connections
+    }
+
+    /// What went through the real servers before this run. To be asked once the program that counted is off the interfaces.
+    pub(super) fn totals(&self) -> HashMap<RealRef, Totals> {
+        let Some(left) = &self.left else {
+            return HashMap::new();
+        };
+        let heirs = self.by_slot(left);
+        let one = |((slot, _), (to, target)): (&(u32, u32), &(u32, FastTarget))| {
+            (real_ref(*to, target), fast::totals(left.totals(*slot)))
+        };
+        heirs.iter().map(one).collect()
+    }
+
+    /// Everything is taken over. What to know of it.
+    pub(super) fn finish(self, orphans: usize, inherited: usize) -> Option<String> {
+        // What cannot be removed is another version's, or old, when it is found again.
+        let _ = remove(&self.folder);
+        let taken = (inherited > 0)
+            .then(|| format!("took over {inherited} connections of the previous run"));
+        let orphaned = (orphans > 0)
+            .then(|| format!("{orphans} connections of it have no real server any more"));
+        let notes: Vec<String> = [self.note, taken, orphaned].into_iter().flatten().collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
+    /// The heirs of the real servers that the other run had, by slot and epoch there.
+    fn by_slot(&self, left: &Left) -> HashMap<(u32, u32), (u32, FastTarget)> {
+        let heirs = left.reals().filter_map(|(slot, holder, identity)| {
+            Some(((slot, holder), *self.heirs.get(&identity)?))
+        });
+        heirs.collect()
+    }
+}
+
+fn real_ref(slot: u32, target: &FastTarget) -> RealRef {
+    RealRef {
+        id: RealId(slot),
+        epoch: target.epoch,
+    }
+}
+
+/// A connection from a flow that was left; its flow in this run's `path`.
+fn hand_over(
+    left: &LeftFlow,
+    (slot, target): &(u32, FastTarget),
+    table: &ServiceTable,
+    path: Option<&FastPath>,
+) -> Option<Inherited> {
+    let flow = FastFlow {
+        real: (*slot, target.epoch.get()),
+        ..left.flow
+    };
+    let real = real_ref(*slot, target);
+    let mut one = Inherited {
+        protocol: L4Proto::from_number(flow.protocol)?,
+        client: flow.client,
+        vip: Endpoint::new(flow.vip.0, flow.vip.1),
+        real,
+        flow: None,
+        seen: left.seen,
+        packets: left.packets,
+    };
+    if !one.is_taken(table) {
+        return None;
+    }
+    if let Some(path) = path {
+        let is_nat = table.real(real)?.method == LbKind::Nat;
+        let answers_from: Option<IpAddr> = is_nat.then_some(target.addr);
+        path.mark(flow.vip.0, answers_from);
+        let begun = path.begin_as(&flow, left.seen, left.packets);
+        one.flow = begun.and_then(|flow| FlowId::from_raw(flow.raw()));
+    }
+    Some(one)
+}
+
+/// Leaves flows in `folder`, all of them or none: `save` writes them.
+///
+/// # Errors
+/// What the file system answered.
+pub(super) fn leave(folder: &Path, save: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let new = beside(folder, ".new");
+    remove(&new)?;
+    fs::DirBuilder::new().mode(0o700).create(&new)?;
+    let written = save(&new)
+        .and_then(|()| remove(folder))
+        .and_then(|_| fs::rename(&new, folder));
+    if written.is_err() {
+        // The failure to write is the one to tell.
+        let _ = remove(&new);
+    }
+    written
+}
+
+/// Removes such a folder, should there be one. Whether there was.
+///
+/// # Errors
+/// What the file system answered.
+pub(in crate::control) fn remove(folder: &Path) -> io::Result<bool> {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
