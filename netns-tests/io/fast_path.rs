@@ -17,7 +17,7 @@ use xvs::{
         clock,
         steer::{
             FastFlow, FastHop, FastMethod, FastPath, FastSizes, FastTarget, FastTraffic,
-            FastTunnel, FlowHandle, Hook, Steering,
+            FastTunnel, FlowHandle, Hook, Left, Steering,
         },
     },
     time::Instant,
@@ -51,6 +51,7 @@ const US6: Ipv6Addr = Ipv6Addr::new(0xfd02, 0, 0, 0, 0, 0, 0, 1);
 const CLIENT_PORT: u16 = 40_000;
 const VPORT: u16 = 80;
 const SLOT: u32 = 7;
+const SERVICE: u64 = 0x0123_4567_89ab_cdef;
 const EPOCH: NonZeroU32 = NonZeroU32::new(3).unwrap();
 /// Slots of the next hops to the real server and to the client.
 const TO_REAL: u32 = 2;
@@ -179,6 +180,7 @@ impl Lab {
             hop: TO_REAL,
             addr,
             method,
+            service: SERVICE,
         };
         assert!(fast.set_target(SLOT, Some(&target)));
         let nat = matches!(method, FastMethod::Nat { .. });
@@ -229,6 +231,7 @@ fn flow(six: bool, protocol: L4Proto) -> FastFlow {
         real: (SLOT, EPOCH.get()),
         way: Some((TO_CLIENT, WAYS)),
         spread: 0xdead_beef,
+        worker: 2,
     }
 }
 
@@ -494,6 +497,7 @@ fn control_takes_flows_back_by_one_write() {
         hop: TO_REAL,
         addr: REAL4.into(),
         method: FastMethod::Nat { port: 8080 },
+        service: SERVICE,
     };
     assert!(fast.set_target(SLOT, Some(&target)));
     assert_eq!(are_forwarded(), [false, false], "the slot is another's");
@@ -542,6 +546,7 @@ fn a_flow_tells_when_it_was_seen_and_a_real_server_what_went_through() {
     assert!(lab.forward(&answer.frame()).is_some());
     let length = u64::try_from(frame.len() - 14).unwrap();
     let counted = FastTraffic {
+        connections: 0,
         packets: 12,
         bytes: 12 * length,
         packets_out: 1,
@@ -602,4 +607,99 @@ fn the_table_follows_the_number_of_flows() {
     .tick();
     assert_ne!(fast.begin(&one(n), soon), *last);
     assert!(fast.begin(&one(n), later).is_some());
+}
+
+/// A folder that goes with this.
+struct Removed(std::path::PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What one run has, the next one finds in the files that it wrote: flows, real servers also while they have none, counts.
+#[test]
+fn what_a_run_leaves_is_what_the_next_one_finds() {
+    for six in FAMILIES {
+        let lab = Lab::new(six, L4Proto::Udp, FastMethod::Nat { port: 8080 });
+        let fast = lab.fast();
+        let frame = lab.asked().frame();
+        for _ in 0..12 {
+            assert!(lab.forward(&frame).is_some());
+        }
+        let start = now().tick();
+        // Some find no place in a small table.
+        let more = (1..200).map(|port| FastFlow {
+            client: (flow(six, L4Proto::Udp).client.0, port),
+            worker: 1,
+            ..flow(six, L4Proto::Udp)
+        });
+        let (more, begun): (Vec<_>, Vec<_>) = more
+            .filter_map(|one| Some((one, fast.begin(&one, start)?)))
+            .unzip();
+        assert!(more.len() > 180, "{}", more.len());
+        // One that has ended is not left.
+        fast.end(begun[0], start);
+        fast.keep(
+            SLOT,
+            &FastTraffic {
+                connections: 5,
+                packets: 100,
+                bytes: 1000,
+                packets_out: 10,
+                bytes_out: 7,
+            },
+        );
+        assert!(fast.set_target(SLOT, None), "not now, but it is its");
+
+        let folder = std::env::temp_dir().join(format!("xvs-left-{}-{six}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let _removed = Removed(folder.clone());
+        let folder = &folder;
+        fast.save(folder).unwrap();
+        let left = Left::in_folder(folder).unwrap().expect("of this version");
+        let mut flows: Vec<_> = left.flows().collect();
+        flows.sort_by_key(|left| left.flow.client.1);
+        let expected = more[1..].iter().copied().chain([flow(six, L4Proto::Udp)]);
+        let bare = |flow: FastFlow| FastFlow { way: None, ..flow };
+        assert_eq!(
+            flows.iter().map(|left| left.flow).collect::<Vec<_>>(),
+            expected.map(bare).collect::<Vec<_>>()
+        );
+        assert!(
+            flows[..more.len() - 1]
+                .iter()
+                .all(|left| left.seen == start && left.packets == 0)
+        );
+        assert_eq!(
+            flows[more.len() - 1].packets,
+            xvs::sys::steer::ASSURED_PACKETS
+        );
+        let target = FastTarget {
+            epoch: EPOCH,
+            hop: 0,
+            addr: by_family(six, REAL4, REAL6),
+            method: FastMethod::Nat { port: 8080 },
+            service: SERVICE,
+        };
+        let reals: Vec<_> = left.reals().collect();
+        assert_eq!(reals, [(SLOT, EPOCH.get(), target.identity())]);
+        let length = u64::try_from(frame.len() - 14).unwrap();
+        let totals = left.totals(SLOT);
+        assert_eq!((totals.connections, totals.packets), (5, 112));
+        assert_eq!(totals.bytes, 1000 + 12 * length);
+        assert_eq!((totals.packets_out, totals.bytes_out), (10, 7));
+        assert_eq!(left.totals(1 << 20), FastTraffic::default());
+
+        // Of another version nothing is taken.
+        let settings = folder.join("settings");
+        let mut bytes = std::fs::read(&settings).unwrap();
+        let last = bytes.len() - 4;
+        bytes[last] ^= 1;
+        std::fs::write(&settings, &bytes).unwrap();
+        assert!(Left::in_folder(folder).unwrap().is_none());
+        std::fs::write(&settings, []).unwrap();
+        assert!(Left::in_folder(folder).is_err());
+    }
 }

@@ -477,8 +477,8 @@ pub(super) fn maps_of_program<const N: usize>(
         let mut info: bpf::bpf_map_info = unsafe { mem::zeroed() };
         describe(fd.as_raw_fd(), &mut info)?;
         let name = info.name.map(|c| c.to_ne_bytes()[0]);
-        let is_it = |wanted: &&CStr| name.starts_with(wanted.to_bytes_with_nul());
-        if let Some(at) = names.iter().position(|wanted| is_it(&wanted)) {
+        let is_it = |wanted: &CStr| name.starts_with(wanted.to_bytes_with_nul());
+        if let Some(at) = names.iter().position(|wanted| is_it(wanted)) {
             found[at] = Some(Map {
                 fd,
                 key: info.key_size as usize,

@@ -61,17 +61,9 @@ impl Takeover {
     /// Looks for what was left on `interfaces`, or else in `folder`.
     pub(super) fn find(interfaces: &[InterfaceSpec], folder: PathBuf, heirs: Heirs) -> Self {
         let mut note = None;
-        let mut left = None;
-        for spec in interfaces {
-            match Left::on(spec) {
-                Ok(Some(found)) => {
-                    left = Some(found);
-                    break;
-                }
-                // Somebody else's program is said when it is in the way.
-                Ok(None) | Err(_) => {}
-            }
-        }
+        // Somebody else's program is said when it is in the way.
+        let mut found = interfaces.iter().map(Left::on);
+        let mut left = found.find_map(|found| found.ok().flatten());
         if left.is_none() {
             match Left::in_folder(&folder) {
                 Ok(Some(found)) => left = Some(found),

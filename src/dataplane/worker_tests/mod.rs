@@ -7,6 +7,7 @@ mod frames;
 mod fuzzlike;
 mod handover_tests;
 mod icmp;
+mod inherited;
 mod interfaces;
 mod ipv6;
 mod nat;

@@ -412,11 +412,9 @@ impl FastPath {
         holder.store(0, Release);
         word(offset_of!(Target, hop)).store(target.hop, Relaxed);
         let service = offset_of!(Target, service);
-        for (offset, half) in [
-            (service, target.service >> 32),
-            (service + 4, target.service),
-        ] {
-            word(offset).store((half & u64::from(u32::MAX)) as u32, Relaxed);
+        for (offset, shift) in [(service, 32), (service + 4, 0)] {
+            let half = target.service >> shift & u64::from(u32::MAX);
+            word(offset).store(u32::try_from(half).unwrap_or(0), Relaxed);
         }
         put_addr(&self.targets, index, offset_of!(Target, addr), target.addr);
         let mut port = 0;

@@ -10,7 +10,6 @@ use crate::{
         ServiceSpec, TableBuilder,
     },
     control::forwarding::ports::PortInfo,
-    lvs::RealId,
 };
 
 const PORT: PortId = PortId(0);
@@ -55,6 +54,19 @@ impl Tables for Written {
 
     fn clear_traffic(&self, slot: u32) {
         self.note(format!("clear {slot}"));
+    }
+}
+
+/// Virtual servers that are all steered, or none.
+struct All(bool);
+
+impl Known for All {
+    fn is_steered(&self, _: ServiceId) -> bool {
+        self.0
+    }
+
+    fn identity(&self, id: ServiceId) -> u64 {
+        u64::from(id.0) + 100
     }
 }
 
@@ -133,7 +145,7 @@ fn hop(last: u8) -> Hop {
 }
 
 fn told(builder: &mut TableBuilder) -> Told {
-    Told::new(&builder.build(1), |_| true, &ports(true), Vec::new())
+    Told::new(&builder.build(1), &All(true), &ports(true), Vec::new())
 }
 
 fn targets(method: LbKind, policy: Policy, change: impl Fn(&mut RealSpec)) -> [bool; 2] {
@@ -161,7 +173,7 @@ fn a_real_server_that_flows_leave_or_that_the_program_cannot_do_has_none() {
     assert_eq!(targets(gre(false), policy(true, false), |_| {}), [true; 2]);
     assert_eq!(targets(gre(true), policy(true, false), |_| {}), [false; 2]);
     let mut builder = table(LbKind::Dr, policy(true, false), |_| {});
-    let told = Told::new(&builder.build(1), |_| false, &ports(true), Vec::new());
+    let told = Told::new(&builder.build(1), &All(false), &ports(true), Vec::new());
     assert_eq!(told.targets, [None; 2], "not steered");
 }
 
@@ -242,7 +254,7 @@ fn only_what_differs_is_written_and_what_narrows_before_what_widens() {
 #[test]
 fn no_frame_leaves_by_a_port_that_takes_none() {
     let mut builder = table(LbKind::Dr, Policy::default(), |_| {});
-    let told = Told::new(&builder.build(1), |_| true, &ports(false), Vec::new());
+    let told = Told::new(&builder.build(1), &All(true), &ports(false), Vec::new());
     assert!(told.hops[1].iter().all(Option::is_none));
 }
 
@@ -285,4 +297,28 @@ fn there_is_room_for_as_many_real_servers_again() {
     assert_eq!(sizes.hops, NEIGHBOURS + 8192);
     assert_eq!(super::sizes(1000, 2).reals, 1024);
     assert_eq!(super::sizes(1000, usize::MAX / 4).reals as usize, MAX_REALS);
+}
+
+#[test]
+fn an_heir_is_known_by_what_it_is() {
+    let mut builder = table(LbKind::Nat, Policy::default(), |spec| spec.failed = true);
+    let heirs = heirs(&builder.build(1), &All(false));
+    assert_eq!(heirs.len(), 2, "also who gets nothing now");
+    let target = |addr: [u8; 4], service, port| FastTarget {
+        epoch: NonZeroU32::new(77).unwrap(),
+        hop: 3,
+        addr: addr.into(),
+        method: FastMethod::Nat { port },
+        service,
+    };
+    let slot = |target: FastTarget| heirs.get(&target.identity()).map(|(slot, _)| *slot);
+    assert_eq!(slot(target([10, 0, 0, 2], 100, 80)), Some(1));
+    assert_eq!(slot(target([10, 0, 0, 2], 100, 81)), None, "another port");
+    assert_eq!(slot(target([10, 0, 0, 2], 101, 80)), None, "another's");
+    assert_eq!(slot(target([10, 0, 0, 3], 100, 80)), None);
+    let direct = FastTarget {
+        method: FastMethod::Dr,
+        ..target([10, 0, 0, 2], 100, 80)
+    };
+    assert_eq!(slot(direct), None, "by another way");
 }
