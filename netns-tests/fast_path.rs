@@ -350,7 +350,10 @@ fn tally(host: &Host) -> (Server, Arrived) {
     let server = Server::start(host, move || {
         let mut number = [0; 8];
         while let Ok(8) = socket.recv(&mut number) {
-            let is_new = noted.lock().unwrap().insert(u64::from_be_bytes(number));
+            let is_new = noted
+                .lock()
+                .expect("nobody panicked")
+                .insert(u64::from_be_bytes(number));
             assert!(is_new, "{number:?} came twice");
         }
     });
@@ -373,7 +376,7 @@ fn downgrade() {
             ask(&mut stream).expect("an answer");
         }
     };
-    let count = || arrived.lock().unwrap().len();
+    let count = || arrived.lock().expect("nobody panicked").len();
     let grow = |what: &str, number: &dyn Fn() -> u64, by: u64| {
         let before = number();
         wait_until(what, secs(5), || number() >= before + by);
@@ -418,7 +421,10 @@ fn downgrade() {
     let rate = sent as f64 / time.as_secs_f64();
     let lost = || sent - count() as u64;
     wait_until("the last datagram arrives", secs(2), || {
-        arrived.lock().unwrap().contains(&(sent - 1))
+        arrived
+            .lock()
+            .expect("nobody panicked")
+            .contains(&(sent - 1))
     });
     println!("{} of {sent} datagrams lost, at {rate:.0} a second", lost());
     // What a busy machine needs to hear of it and to write it down: far less than it takes to find out by asking.
