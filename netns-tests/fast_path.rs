@@ -3,8 +3,15 @@
 //! All other tests of forwarding can be run with it, too: `XVS_TEST_FAST_PATH=1 cargo test --test netns`.
 
 use std::{
+    collections::BTreeSet,
     io::Read as _,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -14,9 +21,10 @@ use crate::{
     support::{
         client::{ask, connect, fetch, upload, wrk},
         config::{checked, unchecked, virtual_server, vrrp},
-        echo::{Server, ask_udp, noise, receipt_for, udp_client},
+        echo::{LOOK, Server, ask_udp, noise, receipt_for, udp_client},
         host::Host,
         lan::{CLIENT, LB1, Lan, REALS, VIP, mac_of},
+        now,
         routed::{FAR, INSIDE, NEAR, Routed},
         secs, wait_until,
         web::WebServer,
@@ -65,7 +73,11 @@ pub(crate) fn tests() -> Vec<Test> {
         "fast_path::a_cable_whose_other_end_loses_redirected_frames_stays_with_the_workers_until_it_does_not",
         lossy_cable,
     );
-    each.chain([lossy]).collect()
+    let downgrade = Test::new(
+        "fast_path::a_way_out_that_begins_to_lose_redirected_frames_costs_what_is_in_flight_and_no_connection",
+        downgrade,
+    );
+    each.chain([lossy, downgrade]).collect()
 }
 
 const FAST: &str = "\nxvs {\n    fast_path on\n}\n";
@@ -246,7 +258,7 @@ fn lasting(engine: Engine) {
     let config = service(PORT, "NAT", "UDP", &[real]) + &short;
     let lb = Xvs::start(&net, &net.lb, &config, engine);
     lb.wait_until_ready();
-    let start = crate::support::now();
+    let start = now();
     let seen = net.near.inside(|| {
         let socket = udp_client(NEAR, SocketAddr::from((VIP, PORT))).expect("a socket");
         while start.elapsed() < secs(6) {
@@ -320,5 +332,104 @@ fn lossy_cable() {
     assert!(load.failures == 0 && forwarded(&lb) > 0, "{load:?}");
     let io = lb.list()["io"].to_string();
     assert!(io.contains("fast path: eth0 yes"), "{io}");
+    lb.stop();
+}
+
+/// Datagrams that arrived, by their numbers.
+type Arrived = Arc<Mutex<BTreeSet<u64>>>;
+
+/// A UDP service at the VIP that notes the numbers in the datagrams that it gets.
+fn tally(host: &Host) -> (Server, Arrived) {
+    let socket = host.inside(|| UdpSocket::bind((VIP, PORT)));
+    let socket = socket.expect("a UDP socket");
+    socket
+        .set_read_timeout(Some(LOOK))
+        .expect("a timeout can be set");
+    let arrived = Arrived::default();
+    let noted = Arc::clone(&arrived);
+    let server = Server::start(host, move || {
+        let mut number = [0; 8];
+        while let Ok(8) = socket.recv(&mut number) {
+            let is_new = noted
+                .lock()
+                .expect("nobody panicked")
+                .insert(u64::from_be_bytes(number));
+            assert!(is_new, "{number:?} came twice");
+        }
+    });
+    (server, arrived)
+}
+
+fn downgrade() {
+    let lan = Lan::that_takes_redirected();
+    let _web = WebServer::start_all(&lan);
+    lan.hold_vip();
+    let (tally, arrived) = tally(&lan.reals[0]);
+    let real = |port: u16| [unchecked(&format!("{} {port}", REALS[0]), "")];
+    let config = service(80, "DR", "TCP", &real(80)) + &service(PORT, "DR", "UDP", &real(PORT));
+    let lb = start(&lan, &lan.lb1, &config, Engine::AfXdp);
+    let mut stream = lan
+        .client
+        .inside(|| connect(CLIENT, http(), secs(2)).expect("a connection"));
+    let mut requests = || {
+        for _ in 0..20 {
+            ask(&mut stream).expect("an answer");
+        }
+    };
+    let count = || arrived.lock().expect("nobody panicked").len();
+    let grow = |what: &str, number: &dyn Fn() -> u64, by: u64| {
+        let before = number();
+        wait_until(what, secs(5), || number() >= before + by);
+    };
+    let done = AtomicBool::new(false);
+    let begin = now();
+    let (sent, time) = thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            lan.client.inside(|| {
+                let target = SocketAddr::from((VIP, PORT));
+                let socket = udp_client(CLIENT, target).expect("a socket");
+                let mut sent = 0_u64;
+                while !done.load(Ordering::Relaxed) {
+                    socket.send(&sent.to_be_bytes()).expect("it is sent");
+                    sent += 1;
+                    thread::sleep(Duration::from_micros(100));
+                }
+                (sent, begin.elapsed())
+            })
+        });
+        let by_program = || forwarded(&lb);
+        grow("the program forwards", &by_program, 500);
+        requests();
+
+        let mark = lb.mark();
+        lan.take_redirected(false);
+        let said = "fast path: eth0 no, the kernel says that it takes no redirected frames";
+        lb.wait_for_line(mark, said, secs(2));
+        let below = forwarded(&lb);
+        grow("the workers forward", &|| count() as u64, 500);
+        requests();
+        assert_eq!(forwarded(&lb), below);
+
+        let mark = lb.mark();
+        lan.take_redirected(true);
+        lb.wait_for_line(mark, "fast path: eth0 yes", secs(2));
+        grow("the program forwards again", &by_program, 500);
+        requests();
+        done.store(true, Ordering::Relaxed);
+        sender.join().expect("the sender")
+    });
+    let rate = sent as f64 / time.as_secs_f64();
+    let lost = || sent - count() as u64;
+    wait_until("the last datagram arrives", secs(2), || {
+        arrived
+            .lock()
+            .expect("nobody panicked")
+            .contains(&(sent - 1))
+    });
+    println!("{} of {sent} datagrams lost, at {rate:.0} a second", lost());
+    // What a busy machine needs to hear of it and to write it down: far less than it takes to find out by asking.
+    assert!((lost() as f64) < rate / 10.0, "{} of {sent}", lost());
+    assert_eq!(sum(&lb, "connections"), 2);
+    drop(tally);
     lb.stop();
 }

@@ -24,6 +24,8 @@ mod memory;
 mod netlink;
 #[path = "sys/sockets.rs"]
 mod sockets;
+#[path = "sys/xdp_features.rs"]
+mod xdp_features;
 
 /// A test by name.
 type Test = (&'static str, fn());
@@ -50,6 +52,9 @@ const TESTS: &[Test] = tests![
     netlink::address_and_route_changes_are_heard,
     netlink::a_storm_that_nobody_reads_is_one_overflow,
     netlink::a_view_that_follows_a_storm_is_right_in_the_end,
+    xdp_features::what_xdp_can_do_changes_with_the_other_end_and_is_told,
+    xdp_features::what_xdp_can_do_is_known_of_interfaces_that_come_and_go,
+    xdp_features::what_xdp_can_do_is_right_after_notifications_were_lost,
     sockets::adverts_reach_the_group_and_not_the_sender,
     sockets::adverts_reach_a_unicast_peer,
     sockets::a_vrrp_socket_survives_its_interface_going_down,

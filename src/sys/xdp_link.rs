@@ -68,7 +68,8 @@ pub(super) fn leftover(spec: &InterfaceSpec) -> Result<Option<Leftover>, OpenErr
     let refused = |e| OpenError::from_errno(&spec.name, "ask for its XDP program", e);
     // SAFETY: the structure is plain integers, for which zero is a value.
     let mut found: bpf::bpf_xdp_query_opts = unsafe { mem::zeroed() };
-    found.sz = size_of_as(&found);
+    // No further: what follows is asked for by more requests.
+    found.sz = mem::offset_of!(bpf::bpf_xdp_query_opts, feature_flags) as bpf::size_t;
     // SAFETY: `found` is writable, says its size, and is alive for the call.
     check(unsafe { bpf::bpf_xdp_query(ifindex(spec), 0, &mut found) }).map_err(refused)?;
     let mut ours = None;
@@ -96,30 +97,6 @@ pub(super) fn leftover(spec: &InterfaceSpec) -> Result<Option<Leftover>, OpenErr
         }
     }
     Ok(ours)
-}
-
-/// What XDP can do on an interface beside running a program: the bits `NETDEV_XDP_ACT_*` of <linux/netdev.h>. `None`:
-/// the kernel does not say, before Linux 6.3.
-///
-/// # Errors
-/// What the kernel answered.
-pub fn features(spec: &InterfaceSpec) -> io::Result<Option<u64>> {
-    // SAFETY: the structure is plain integers, for which zero is a value.
-    let mut found: bpf::bpf_xdp_query_opts = unsafe { mem::zeroed() };
-    found.sz = size_of_as(&found);
-    // SAFETY: `found` is writable, says its size, and is alive for the call.
-    check(unsafe { bpf::bpf_xdp_query(ifindex(spec), 0, &mut found) })?;
-    // Where the kernel does not say it is 0, too.
-    let said = found.feature_flags;
-    Ok((said != 0 || says_features()).then_some(said))
-}
-
-/// Whether this kernel tells [`features`].
-fn says_features() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next()?.parse::<u32>().ok();
-    (next(), next()) >= (Some(6), Some(3))
 }
 
 /// Attaches `program`: in place of a leftover, in one step; else in the mode wished for, or, without

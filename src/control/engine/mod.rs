@@ -478,6 +478,8 @@ impl Engine {
     }
 
     fn handle_notifications(&mut self, now: Instant, wall: SystemTime) -> bool {
+        let ((forwarding, _), mut view) = parts(self, now, wall);
+        forwarding.handle_features(&mut view);
         let mut touched = BTreeSet::new();
         let mut more = true;
         for _ in 0..NOTIFICATIONS_PER_TURN {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
-use mio::{Interest, Poll, unix::SourceFd};
+use mio::{Interest, Poll, Token, unix::SourceFd};
 use signal_hook_mio::v1_0::Signals;
 
 use super::{
@@ -38,7 +38,7 @@ use crate::{
         guardian::Guardian,
         instance_lock::{InstanceLock, LockError},
         monitor::Monitor,
-        netlink::Netlink,
+        netlink::{Netlink, netdev::XdpFeatures},
     },
 };
 
@@ -109,6 +109,17 @@ impl Engine {
                 Interest::READABLE,
             )
             .map_err(failed("subscribing to netlink"))?;
+        let features = XdpFeatures::open();
+        if let Ok(Some(features)) = &features {
+            let descriptor = features.as_raw_fd();
+            registry
+                .register(
+                    &mut SourceFd(&descriptor),
+                    Token(Part::Kernel.first() + 1),
+                    Interest::READABLE,
+                )
+                .map_err(failed("subscribing to generic netlink"))?;
+        }
         let descriptor = guardian.as_fd().as_raw_fd();
         registry
             .register(
@@ -121,6 +132,10 @@ impl Engine {
         let (now, wall) = (clock::now(), clock::wall());
         let text = format_args!("Starting {}", options.log.ident.program());
         log.say((now, wall), Room::Control, Level::Notice, text);
+        let features = features.unwrap_or_else(|error| {
+            log.say((now, wall), Room::Control, Level::Warning, error);
+            None
+        });
         // One for all that other threads have to say: a poll has only one.
         let waker =
             mio::Waker::new(registry, Part::Threads.token()).map_err(failed("creating a waker"))?;
@@ -148,7 +163,7 @@ impl Engine {
             config: Arc::default(),
             options: options.clone(),
             vrrp: Vrrp::new(vrrp_registry, Part::Vrrp.first()),
-            forwarding: Forwarding::new(now),
+            forwarding: Forwarding::new(now, features),
             checks: Checks::new(probe_registry, Part::Checks.first()),
             dumps: Dumps::new(
                 folder.to_owned(),

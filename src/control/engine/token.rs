@@ -8,7 +8,7 @@ use mio::Token;
 pub(super) enum Part {
     /// Signals of the process.
     Signals,
-    /// Netlink's notifications.
+    /// Netlink's notifications, of two sockets.
     Kernel,
     /// What other threads have to say: workers, and the reader of a new configuration.
     Threads,

@@ -1,8 +1,6 @@
 //! The data plane as control holds it: opened, published to, steered, stopped.
 
-use std::{
-    cell::RefCell, collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{cell::RefCell, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     super::api::{NamedCount, SteeringCounts},
@@ -36,7 +34,7 @@ use crate::{
         random,
         steer::{self, FastSizes, Hook, PortProgram, Steering},
         waker::Waker,
-        xdp_link, xsk,
+        xsk,
     },
     time::Instant,
 };
@@ -103,8 +101,6 @@ pub(in crate::control) struct DataPlane {
     drops: Vec<Arc<IoDrops>>,
     frames: FrameWatch,
     fast: Option<Fast>,
-    /// What XDP can do on each interface: asked for with a lock of the kernel's that others may have for long.
-    features: BTreeMap<u32, Option<u64>>,
     /// What of it was said last.
     fast_said: Option<String>,
     /// What is to know beside the interfaces.
@@ -287,12 +283,14 @@ impl DataPlane {
         self.frames.look(open)
     }
 
-    /// Decides by `wish` which interfaces have a part in the fast path, and has their programs use it. Those that take
-    /// frames from it, and what there is to say about it that is news.
+    /// Decides by `wish`, and what XDP can do on each (`None`: the kernel does not say), which interfaces have a part in the
+    /// fast path, and has their programs use it. Those that take frames from it, and what there is to say about it that
+    /// is news.
     pub(in crate::control) fn choose_fast(
         &mut self,
         wish: config::FastPath,
         mac: impl Fn(u32) -> Option<MacAddr>,
+        features: impl Fn(u32) -> Option<u64>,
     ) -> (Vec<PortId>, Option<String>) {
         if self.fast.is_none() {
             return (Vec::new(), None);
@@ -301,13 +299,10 @@ impl DataPlane {
         let mut specs = Vec::new();
         for status in self.ports() {
             if let PortState::Open(port, report) = status.state {
-                // One that is just going has nothing to say.
-                let ask = || xdp_link::features(&status.spec).unwrap_or(Some(0));
-                let known = self.features.entry(status.spec.ifindex);
                 candidates.push(Candidate {
                     port,
                     level: report.level,
-                    features: *known.or_insert_with(ask),
+                    features: features(status.spec.ifindex),
                 });
                 specs.push(status.spec);
             }
@@ -330,11 +325,6 @@ impl DataPlane {
         self.fast_said = news.clone().or_else(|| self.fast_said.take());
         let takers = parts.iter().filter(|part| part.takes.is_ok());
         (takers.map(|part| part.port).collect(), news)
-    }
-
-    /// Has the kernel asked again what XDP can do on each interface.
-    pub(in crate::control) fn forget_features(&mut self) {
-        self.features.clear();
     }
 
     /// The fast path, if there is one.
@@ -587,7 +577,6 @@ impl Begin<'_> {
             drops,
             frames: FrameWatch::new(Vec::new()),
             fast: fast.map(|path| Fast::new(path, before)),
-            features: BTreeMap::new(),
             fast_said: None,
             about: format!("{placement}; {about}"),
             connections: self.connections,

@@ -17,8 +17,12 @@ use crate::{
     dataplane::{offload::can_go_down, ports::Level},
     lvs::{RealId, ServiceId, TunnelKind},
     stats::{Below, MAX_REALS, Totals},
-    sys::steer::{
-        FastHop, FastMethod, FastPath, FastSizes, FastTarget, FastTraffic, FastTunnel, RealIdentity,
+    sys::{
+        netlink::netdev::XdpFeatures,
+        steer::{
+            FastHop, FastMethod, FastPath, FastSizes, FastTarget, FastTraffic, FastTunnel,
+            RealIdentity,
+        },
     },
 };
 
@@ -552,11 +556,33 @@ impl Forwarding {
     }
 
     pub(super) fn choose_fast_silently(&mut self) -> (Vec<PortId>, Option<String>) {
-        let (wish, links) = (self.fast_path, &self.links);
+        let (wish, links, features) = (self.fast_path, &self.links, self.features.as_ref());
         let Some(data_plane) = &mut self.data_plane else {
             return (Vec::new(), None);
         };
-        data_plane.choose_fast(wish, |ifindex| links.get(&ifindex)?.mac)
+        let mac = |ifindex| links.get(&ifindex)?.mac;
+        data_plane.choose_fast(wish, mac, |ifindex| features.map(|all| all.of(ifindex)))
+    }
+
+    /// Goes at once by what the kernel has said of what XDP can do on the interfaces.
+    pub(in crate::control) fn handle_features(&mut self, view: &mut View<'_>) {
+        if !self.learn_features(view) {
+            return;
+        }
+        self.take_ports(view);
+        // Before the next table: what is still sent where none is taken is lost.
+        if let Some(table) = self.data_plane.as_mut().and_then(DataPlane::fast_table) {
+            self.narrow_fast(&table);
+        }
+    }
+
+    /// Learns what XDP can do on the interfaces. Whether that may have changed.
+    pub(super) fn learn_features(&mut self, view: &mut View<'_>) -> bool {
+        let learnt = self.features.as_mut().map(XdpFeatures::update);
+        learnt.unwrap_or(Ok(false)).unwrap_or_else(|error| {
+            view.say(LogLevel::Error, error);
+            true
+        })
     }
 }
 

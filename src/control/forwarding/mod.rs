@@ -48,7 +48,13 @@ use crate::{
     check::Health,
     config::{Config, Diff, FastPath},
     lvs::ServiceId,
-    sys::{instance_lock::InterfaceLock, monitor, netlink::Link, scheduling, steer::Steered},
+    sys::{
+        instance_lock::InterfaceLock,
+        monitor,
+        netlink::{Link, netdev::XdpFeatures},
+        scheduling,
+        steer::Steered,
+    },
     time::Instant,
 };
 
@@ -109,6 +115,8 @@ pub(super) struct Forwarding {
     data_plane: Option<DataPlane>,
     /// Where there is to be a fast path.
     fast_path: FastPath,
+    /// What XDP can do on each interface; `None`: the kernel does not say.
+    features: Option<XdpFeatures>,
     /// Counts how often what is steered was set.
     steerings: u64,
     /// The interfaces that exist.
@@ -156,7 +164,7 @@ pub(super) struct Forwarding {
 
 impl Forwarding {
     /// Nothing is forwarded yet.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, features: Option<XdpFeatures>) -> Self {
         Self {
             services: Services::new(),
             hops: NextHops::new(),
@@ -168,6 +176,7 @@ impl Forwarding {
             builder: TableBuilder::new(),
             data_plane: None,
             fast_path: FastPath::Off,
+            features,
             steerings: 0,
             links: BTreeMap::new(),
             wanted: BTreeMap::new(),
@@ -303,6 +312,8 @@ impl Forwarding {
     fn take_over(&mut self, data_plane: DataPlane, steered: Vec<Steered>, view: &mut View<'_>) {
         self.steered = steered;
         self.data_plane = Some(data_plane);
+        // As its own program has made them.
+        self.learn_features(view);
         self.choose_fast_silently();
         for line in self.data_plane.iter().flat_map(DataPlane::report) {
             view.say(Level::Info, format_args!("packet I/O: {line}"));
@@ -439,9 +450,6 @@ impl Forwarding {
     /// An interface exists, as it is now.
     pub(super) fn handle_link(&mut self, link: &Link) {
         self.links.insert(link.index, link.clone());
-        self.data_plane
-            .iter_mut()
-            .for_each(DataPlane::forget_features);
         self.interfaces_changed = true;
     }
 
@@ -542,14 +550,11 @@ impl Forwarding {
         };
         data_plane.collect();
         data_plane.fit_fast();
-        // The other end of a cable may be another's, who does not tell.
-        data_plane.forget_features();
         for line in data_plane.frame_news() {
             view.say(Level::Warning, format_args!("packet I/O: {line}"));
         }
-        if self.fast_path != FastPath::Off {
-            self.take_ports(view);
-        }
+        // What could not be asked for when it was lost.
+        self.handle_features(view);
         let data_plane = self.data_plane.as_ref();
         // Before that, workers may still give connections to what drains.
         let stats = data_plane.filter(|_| self.services.is_draining() && self.is_adopted());

@@ -4,10 +4,9 @@ use std::{io, os::fd::AsFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlasIterator,
 };
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 
 use super::{
     decode::{Message, messages},
@@ -65,8 +64,9 @@ pub(in crate::sys) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Resu
 }
 
 impl Channel {
-    pub(super) fn open() -> io::Result<Self> {
-        let socket = Socket::new(NETLINK_ROUTE)?;
+    /// A socket of a protocol, `NETLINK_…`.
+    pub(super) fn open(protocol: isize) -> io::Result<Self> {
+        let socket = Socket::new(protocol)?;
         // So that the kernel filters lists itself and says in words what it does not like. An old
         // kernel does neither; nothing depends on it.
         let _ = socket.set_netlink_get_strict_chk(true);
@@ -81,7 +81,11 @@ impl Channel {
     }
 
     /// Asks for a change.
-    pub(super) fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), Cause> {
+    pub(super) fn change(
+        &mut self,
+        request: impl NetlinkSerializable,
+        flags: u16,
+    ) -> Result<(), Cause> {
         self.exchange(request, NLM_F_REQUEST | NLM_F_ACK | flags, |_| ())
             .map(|_whole| ())
     }
@@ -89,7 +93,7 @@ impl Channel {
     /// Asks for one object; `None` when the answer held none that `decode` takes.
     pub(super) fn get<T>(
         &mut self,
-        request: RouteNetlinkMessage,
+        request: impl NetlinkSerializable,
         kind: u16,
         decode: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Option<T>, Cause> {
@@ -106,7 +110,7 @@ impl Channel {
     /// miss objects that did not change at all.
     pub(super) fn dump<T>(
         &mut self,
-        request: RouteNetlinkMessage,
+        request: impl NetlinkSerializable + Clone,
         kind: u16,
         decode: impl Fn(&[u8]) -> Option<T>,
     ) -> Result<Vec<T>, Cause> {
@@ -128,7 +132,7 @@ impl Channel {
     /// acknowledgement. Answers false when a list was interrupted.
     fn exchange(
         &mut self,
-        request: RouteNetlinkMessage,
+        request: impl NetlinkSerializable,
         flags: u16,
         mut each: impl FnMut(&Message<'_>),
     ) -> Result<bool, Cause> {
@@ -158,11 +162,11 @@ impl Channel {
         }
     }
 
-    fn send(&self, request: RouteNetlinkMessage, flags: u16) -> Result<(), Cause> {
+    fn send(&self, request: impl NetlinkSerializable, flags: u16) -> Result<(), Cause> {
         let mut header = NetlinkHeader::default();
         header.flags = flags;
         header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);

@@ -7,6 +7,7 @@
 mod channel;
 pub(in crate::sys) mod decode;
 mod error;
+pub mod netdev;
 mod types;
 mod veth;
 
@@ -20,6 +21,7 @@ use netlink_packet_route::{
     neighbour::{self, NeighbourAttribute, NeighbourFlags, NeighbourMessage},
     route::{RouteAttribute, RouteMessage},
 };
+use netlink_sys::protocols::NETLINK_ROUTE;
 
 use self::channel::Channel;
 pub(in crate::sys) use self::channel::{Received, receive};
@@ -41,7 +43,7 @@ pub struct Netlink {
 impl Netlink {
     /// Opens a socket in the network namespace of the calling thread. Needs no privilege.
     pub fn open() -> Result<Self, Error> {
-        let channel = Channel::open()
+        let channel = Channel::open(NETLINK_ROUTE)
             .map_err(|cause| Error::new("opening a netlink socket", Cause::Io(cause)))?;
         Ok(Self { channel })
     }
