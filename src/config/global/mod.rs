@@ -80,7 +80,9 @@ static KEYWORDS: &[Keyword<GlobalDraft>] = &[
         for entry in stmt.body() {
             if entry.block.is_some() {
                 let message = "a list of addresses, one a line, has no blocks";
-                drafts.push(Draft::warning(entry.keyword.span, message));
+                // It is no address, but a keyword that belongs elsewhere.
+                drafts.push(Draft::warning(entry.keyword.span, message).hint("it is left out"));
+                continue;
             }
             entry.no_more(0, drafts);
             draft
