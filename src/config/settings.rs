@@ -325,7 +325,7 @@ static KEYWORDS: &[Keyword<SettingsDraft>] = &[
         "whether the steering program forwards established connections itself",
     )
     .choice(FastPath::WORDS)
-    .default(Value::Word("off"))
+    .default(Value::Word("auto"))
     .read(|draft, stmt, drafts| {
         let mut chosen = None;
         stmt.set(&mut chosen, drafts);

@@ -42,7 +42,7 @@ pub struct Settings {
     /// second. Default [`defaults::SPIN`].
     pub spin: Duration,
     /// `fast_path`: whether packets of established connections are forwarded by the steering program itself. Default
-    /// [`FastPath::Off`].
+    /// [`FastPath::Auto`].
     pub fast_path: FastPath,
 }
 
@@ -50,11 +50,11 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FastPath {
     /// Where the kernel says that it can, and no card writes into the workers' frames.
+    #[default]
     Auto,
     /// Also where the kernel does not say (before Linux 6.3), and beside zero-copy.
     On,
     /// Nowhere.
-    #[default]
     Off,
 }
 
@@ -84,7 +84,7 @@ impl Default for Settings {
             cpus: Vec::new(),
             busy_poll: false,
             spin: defaults::SPIN,
-            fast_path: FastPath::Off,
+            fast_path: FastPath::Auto,
         }
     }
 }
