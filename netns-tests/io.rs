@@ -10,6 +10,8 @@
 mod bed;
 #[path = "io/fast_path.rs"]
 mod fast_path;
+#[path = "io/fast_path_model.rs"]
+mod fast_path_model;
 #[path = "io/interfaces.rs"]
 mod interfaces;
 #[path = "io/steering.rs"]

@@ -26,7 +26,7 @@ use xvs::{
 /// Makes a segment something that is not plain.
 type Change = fn(&mut TcpHeader);
 
-const OWN: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(super) const OWN: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const HOP: NextHop = NextHop {
     port: PortId(1),
@@ -61,21 +61,21 @@ const WAYS: u16 = 9;
 
 /// A packet to build.
 #[derive(Clone, Debug)]
-struct Spec {
-    from: (IpAddr, u16),
-    to: (IpAddr, u16),
-    protocol: L4Proto,
-    data: Vec<u8>,
-    tos: u8,
-    ttl: u8,
-    dont_fragment: bool,
-    padding: usize,
-    no_sum: bool,
-    flags: fn(&mut TcpHeader),
+pub(super) struct Spec {
+    pub(super) from: (IpAddr, u16),
+    pub(super) to: (IpAddr, u16),
+    pub(super) protocol: L4Proto,
+    pub(super) data: Vec<u8>,
+    pub(super) tos: u8,
+    pub(super) ttl: u8,
+    pub(super) dont_fragment: bool,
+    pub(super) padding: usize,
+    pub(super) no_sum: bool,
+    pub(super) flags: fn(&mut TcpHeader),
 }
 
 impl Spec {
-    fn new(from: (IpAddr, u16), to: (IpAddr, u16), protocol: L4Proto) -> Self {
+    pub(super) fn new(from: (IpAddr, u16), to: (IpAddr, u16), protocol: L4Proto) -> Self {
         Self {
             from,
             to,
@@ -90,7 +90,7 @@ impl Spec {
         }
     }
 
-    fn frame(&self) -> Vec<u8> {
+    pub(super) fn frame(&self) -> Vec<u8> {
         let eth = PacketBuilder::ethernet2(PEER, OWN);
         let mut frame = Vec::new();
         let ip: PacketBuilderStep<_> = match (self.from.0, self.to.0) {
