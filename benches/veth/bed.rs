@@ -301,10 +301,10 @@ pub(crate) fn busy_time() -> Duration {
     Duration::from_millis(TICK_MS * busy)
 }
 
-/// Waits until the machine has nothing to do, such as what is left of namespaces that went: for some seconds at most.
+/// Waits until the machine has nothing to do, such as what is left of namespaces that went: for two seconds at most.
 pub(crate) fn wait_for_quiet() {
     const LOOK: Duration = Duration::from_millis(200);
-    for _ in 0..25 {
+    for _ in 0..10 {
         let before = busy_time();
         thread::sleep(LOOK);
         if busy_time() - before <= LOOK / 10 {

@@ -23,10 +23,13 @@ const ROUNDS: u32 = 3;
 /// Of one measurement.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Longest time for all flows to be known and the fast path to have taken over; how often it is asked.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(250);
-/// The share of the packets of known flows that the fast path must forward.
+/// The share of the packets of known flows that the fast path must forward, and the one that is waited for, but no
+/// longer than this once it forwards what it must.
 const MOST: f64 = 0.9;
+const NEARLY_ALL: f64 = 0.99;
+const GRACE: Duration = Duration::from_secs(2);
 /// New flows that no measurement reaches.
 const FRESH: u64 = 1 << 23;
 
@@ -213,14 +216,17 @@ impl<'a> Place<'a> {
         wait_for(&self.way.name(), || {
             self.arrived(mix).packets_since(first) > 10_000.0
         });
-        // Every flow has to have had its packets, and the tables their size.
+        // Every flow has to have been seen, and the tables need time to fit it.
         let mut left = PATIENCE;
-        let mut is_warm = |this: &mut Self| {
-            let share = this.fast_share(mix, |_| thread::sleep(LOOK));
-            let seen = source.count().packets >= 2 * u64::from(mix.flows);
-            seen && (mix.new > 0 || share.is_nan() || share > MOST)
-        };
-        while !is_warm(self) && left > Duration::ZERO {
+        while left > Duration::ZERO {
+            let share = self.fast_share(mix, |_| thread::sleep(LOOK));
+            let slow = mix.new == 0 && share < NEARLY_ALL;
+            if source.count().packets >= u64::from(mix.flows) && !slow {
+                break;
+            }
+            if share > MOST {
+                left = left.min(GRACE);
+            }
             left = left.saturating_sub(LOOK);
         }
         let mut moments = Vec::new();
@@ -307,7 +313,7 @@ fn explain() {
          CPU: what all processors were busy for a packet that arrived, with source and sink, and with those that did \
          not.\n\
          nftables tracks {} connections (net.netfilter.nf_conntrack_max, which is the machine's to set, not a \
-         namespace's) and drops packets of more.",
+         namespace's); each that is new takes the place of another then.",
         grouped(MANY),
         limit.trim()
     ));
