@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The pair `c1` `s1` is the way of answers that do not pass the balancer: those from the VIP, which DR and TUN
-//! leave to the server. Everything lives in namespaces that the kernel takes down with this process, whatever ends
-//! it.
+//! leave to the server. All ends know each other's MAC addresses. Everything lives in namespaces that the kernel takes
+//! down with this process, whatever ends it.
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use xvs::sys::{clock, device::InterfaceSpec, netns};
+use xvs::sys::{clock, netns};
 
 pub(crate) const CLIENT: [u8; 4] = [10, 9, 0, 1];
 pub(crate) const VIP: [u8; 4] = [10, 9, 0, 100];
@@ -127,76 +127,105 @@ impl Drop for Running {
     }
 }
 
-/// Makes the machines.
-pub(crate) fn build() {
-    for name in ["c", "lb", "s"] {
-        run("ip", &["netns", "add", name]);
-        run("ip", &["-n", name, "link", "set", "lo", "up"]);
-    }
-    pair(("c", "c0", "10.9.0.1/24"), ("lb", "l0", "10.9.0.2/24"));
-    pair(("lb", "l1", "10.9.1.1/24"), ("s", "s0", "10.9.1.2/24"));
-    pair(("c", "c1", "10.9.2.1/24"), ("s", "s1", "10.9.2.2/24"));
-    for name in ["c", "lb", "s"] {
-        for setting in [
-            "ip_forward=1",
-            "conf.all.rp_filter=0",
-            "conf.default.rp_filter=0",
-            "conf.all.arp_ignore=1",
+/// How the ends of the links take frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Links {
+    /// As they come; the kernel's own forwarding has a processor to itself, which would otherwise be the sender's.
+    Plain,
+    /// Also those that an XDP program redirects to them, which veth does with GRO; the kernel forwards where it
+    /// receives.
+    Redirected,
+}
+
+/// The machines, until this is dropped.
+pub(crate) struct Bed;
+
+const MACHINES: [&str; 3] = ["c", "lb", "s"];
+
+impl Bed {
+    pub(crate) fn build(links: Links) -> Self {
+        for name in MACHINES {
+            run("ip", &["netns", "add", name]);
+            run("ip", &["-n", name, "link", "set", "lo", "up"]);
+        }
+        let bed = Self;
+        for [one, other] in [
+            [["c", "c0", "10.9.0.1/24"], ["lb", "l0", "10.9.0.2/24"]],
+            [["lb", "l1", "10.9.1.1/24"], ["s", "s0", "10.9.1.2/24"]],
+            [["c", "c1", "10.9.2.1/24"], ["s", "s1", "10.9.2.2/24"]],
         ] {
-            let setting = format!("net.ipv4.{setting}");
-            run_in(name, "sysctl", &["--quiet", "--write", &setting]);
+            pair(links, one, other);
         }
-        for link in ["c0", "l0", "l1", "s0", "c1", "s1"] {
-            // Only those that are in this namespace.
-            let setting = format!("net.ipv4.conf.{link}.rp_filter=0");
-            let sysctl = [
-                "netns", "exec", name, "sysctl", "--quiet", "--write", &setting,
-            ];
-            let _ = Command::new("ip")
-                .args(sysctl)
-                .stderr(Stdio::null())
-                .status();
+        for name in MACHINES {
+            for setting in [
+                "ip_forward=1",
+                "conf.all.rp_filter=0",
+                "conf.default.rp_filter=0",
+                "conf.all.arp_ignore=1",
+            ] {
+                let setting = format!("net.ipv4.{setting}");
+                run_in(name, "sysctl", &["--quiet", "--write", &setting]);
+            }
+            for link in ["c0", "l0", "l1", "s0", "c1", "s1"] {
+                // Only those that are in this namespace.
+                let setting = format!("net.ipv4.conf.{link}.rp_filter=0");
+                let sysctl = [
+                    "netns", "exec", name, "sysctl", "--quiet", "--write", &setting,
+                ];
+                let _ = Command::new("ip")
+                    .args(sysctl)
+                    .stderr(Stdio::null())
+                    .status();
+            }
         }
+        for (name, route) in [
+            ("c", "10.9.0.100 via 10.9.0.2"),
+            ("c", "10.9.1.0/24 via 10.9.0.2"),
+            // The flood's clients.
+            ("lb", "10.16.0.0/16 via 10.9.0.1"),
+            ("lb", "10.128.0.0/9 via 10.9.0.1"),
+            ("s", "default via 10.9.1.1"),
+            ("s", "default via 10.9.2.1 table 100"),
+        ] {
+            let words: Vec<_> = route.split(' ').collect();
+            run("ip", &[&["-n", name, "route", "add"], &words[..]].concat());
+        }
+        run(
+            "ip",
+            &["-n", "s", "addr", "add", "10.9.0.100/32", "dev", "lo"],
+        );
+        let rule = ["rule", "add", "from", "10.9.0.100", "lookup", "100"];
+        run("ip", &[&["-n", "s"], &rule[..]].concat());
+        if links == Links::Plain {
+            let mask = format!(
+                "echo {} > /sys/class/net/l0/queues/rx-0/rps_cpus",
+                1 << BALANCER_CPU
+            );
+            run_in("lb", "sh", &["-c", &mask]);
+        }
+        bed
     }
-    for (name, route) in [
-        ("c", "10.9.0.100 via 10.9.0.2"),
-        ("c", "10.9.1.0/24 via 10.9.0.2"),
-        ("lb", "10.8.0.0/16 via 10.9.0.1"),
-        ("s", "default via 10.9.1.1"),
-        ("s", "default via 10.9.2.1 table 100"),
-    ] {
-        let words: Vec<_> = route.split(' ').collect();
-        run("ip", &[&["-n", name, "route", "add"], &words[..]].concat());
-    }
-    run(
-        "ip",
-        &["-n", "s", "addr", "add", "10.9.0.100/32", "dev", "lo"],
-    );
-    let rule = ["rule", "add", "from", "10.9.0.100", "lookup", "100"];
-    run("ip", &[&["-n", "s"], &rule[..]].concat());
-    // The kernel's forwarding has a processor of its own, too, as it would run in the source's otherwise.
-    let mask = format!(
-        "echo {} > /sys/class/net/l0/queues/rx-0/rps_cpus",
-        1 << BALANCER_CPU
-    );
-    run_in("lb", "sh", &["-c", &mask]);
 }
 
-/// The last byte of an interface's MAC address.
-const fn station(link: &str) -> u8 {
-    let bytes = link.as_bytes();
-    bytes[0] ^ bytes[1]
+impl Drop for Bed {
+    fn drop(&mut self) {
+        for name in MACHINES {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
 }
 
-pub(crate) const fn mac(link: &str) -> [u8; 6] {
-    [2, 0, 0, 0, 0, station(link)]
+/// The MAC address of an interface.
+pub(crate) fn mac(link: &str) -> String {
+    let station = link.bytes().fold(0, |all, byte| all ^ byte);
+    format!("02:00:00:00:00:{station:02x}")
 }
 
 /// A veth pair, each end with its namespace, name and address, whose ends know each other.
-fn pair(one: (&str, &str, &str), other: (&str, &str, &str)) {
+fn pair(links: Links, one: [&str; 3], other: [&str; 3]) {
     let (near, far) = (
-        ["name", one.1, "netns", one.0],
-        ["name", other.1, "netns", other.0],
+        ["name", one[1], "netns", one[0]],
+        ["name", other[1], "netns", other[0]],
     );
     run(
         "ip",
@@ -208,47 +237,23 @@ fn pair(one: (&str, &str, &str), other: (&str, &str, &str)) {
         ]
         .concat(),
     );
-    for ((name, link, address), (_, peer, peers)) in [(one, other), (other, one)] {
-        let text = |link| mac(link).map(|b| format!("{b:02x}")).join(":");
+    for ([name, link, address], [_, peer, peers]) in [(one, other), (other, one)] {
         // What the kernel sends has a checksum and fits the MTU, as from a wire.
         let off = [
             "-K", link, "tx", "off", "tso", "off", "gso", "off", "gro", "off",
         ];
         run_in(name, "ethtool", &off);
         let ip = |words: &[&str]| run("ip", &[&["-n", name], words].concat());
-        ip(&["link", "set", link, "address", &text(link)]);
+        ip(&["link", "set", link, "address", &mac(link)]);
         ip(&["addr", "add", address, "dev", link]);
         ip(&["link", "set", link, "up"]);
+        if links == Links::Redirected {
+            // Of one that is down the kernel does not note that its peer takes frames from now on.
+            run_in(name, "ethtool", &["-K", link, "gro", "on"]);
+        }
         let peers = peers.trim_end_matches("/24");
-        ip(&[
-            "neigh",
-            "replace",
-            peers,
-            "lladdr",
-            &text(peer),
-            "dev",
-            link,
-        ]);
+        ip(&["neigh", "replace", peers, "lladdr", &mac(peer), "dev", link]);
     }
-}
-
-/// Has the server drop everything as it comes in, or not.
-pub(crate) fn drop_all(folder: &Path, on: bool) {
-    if !on {
-        return run("ip", &["-n", "s", "link", "set", "dev", "s0", "xdp", "off"]);
-    }
-    let (source, object) = (folder.join("drop.c"), folder.join("drop.o"));
-    let text = "__attribute__((section(\"xdp\"))) int drop(void *c) { (void)c; return 1; }\n";
-    fs::write(&source, text).expect("the folder is ours");
-    let (source, object) = (path(&source), path(&object));
-    run(
-        "clang",
-        &["-target", "bpf", "-O2", "-g", "-c", source, "-o", object],
-    );
-    let link = [
-        "-n", "s", "link", "set", "dev", "s0", "xdp", "obj", object, "section", "xdp",
-    ];
-    run("ip", &link);
 }
 
 pub(crate) fn path(path: &Path) -> &str {
@@ -279,45 +284,33 @@ pub(crate) fn folder() -> PathBuf {
     folder
 }
 
-/// An interface of the namespace that the calling thread is in.
-pub(crate) fn interface(name: &str) -> InterfaceSpec {
-    let ifindex = index_of(name).expect("the interface is there");
-    InterfaceSpec {
-        name: name.to_owned(),
-        ifindex,
-    }
-}
-
-fn index_of(name: &str) -> io::Result<u32> {
-    let found = pnet_datalink::interfaces()
-        .into_iter()
-        .find(|i| i.name == name);
-    found
-        .map(|i| i.index)
-        .ok_or_else(|| io::ErrorKind::NotFound.into())
-}
-
-/// Frames received on an interface of the namespace that the calling thread is in.
-pub(crate) fn received(link: &str) -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/dev").expect("proc is there");
-    let line = text
+/// How long all processors together have been busy since the machine's start: with programs, the kernel and
+/// its interrupts, but not what the machine below took away. It comes in ticks of 10 ms.
+pub(crate) fn busy_time() -> Duration {
+    const TICK_MS: u64 = 10;
+    let text = fs::read_to_string("/proc/stat").expect("proc is there");
+    let all = text
         .lines()
-        .find_map(|line| line.trim().strip_prefix(link)?.strip_prefix(':'));
-    let words = line.and_then(|line| line.split_whitespace().nth(1));
-    words.and_then(|word| word.parse().ok()).expect("a count")
+        .next()
+        .and_then(|line| line.strip_prefix("cpu "));
+    let ticks = all.into_iter().flat_map(str::split_whitespace);
+    // user nice system idle iowait irq softirq, and what is in user already: proc_stat(5).
+    let ticks = ticks.take(7).enumerate();
+    let busy = ticks.filter(|(at, _)| ![3, 4].contains(at));
+    let busy: u64 = busy.map(|(_, n)| n.parse::<u64>().expect("a count")).sum();
+    Duration::from_millis(TICK_MS * busy)
 }
 
-/// Nanoseconds of processor time that the thread of this name has had, what it sent included, up to where the
-/// receiver takes it.
-pub(crate) fn processor_time(thread: &str) -> Option<u64> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let tasks = processes.flat_map(|process| fs::read_dir(process.path().join("task")));
-    let mut tasks = tasks.flatten().flatten().map(|task| task.path());
-    let task = tasks.find(|task| {
-        fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread)
-    })?;
-    let times = fs::read_to_string(task.join("schedstat")).ok()?;
-    times.split_whitespace().next()?.parse().ok()
+/// Waits until the machine has nothing to do, such as what is left of namespaces that went: for two seconds at most.
+pub(crate) fn wait_for_quiet() {
+    const LOOK: Duration = Duration::from_millis(200);
+    for _ in 0..10 {
+        let before = busy_time();
+        thread::sleep(LOOK);
+        if busy_time() - before <= LOOK / 10 {
+            return;
+        }
+    }
 }
 
 /// Median, least and greatest.

@@ -1,42 +1,26 @@
 //! What can stand between client and server.
 
-use std::{
-    fs,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
-};
+use std::{fs, path::Path, process::Command};
 
-use xvs::{
-    addr::{Endpoint, L4Proto, PortId},
-    dataplane::{
-        af_xdp::{XdpBackend, XdpWish},
-        io::{BURST, PacketIo as _},
-        ports::{PortControl as _, Ports, orders::Order},
-    },
-    sys::{
-        affinity, netns,
-        steer::{Hook, Steered, Steering, Target},
-        waker::Waker,
-    },
-};
+use serde_json::Value;
 
-use crate::bed::{self, BALANCER_CPU, Running, SOURCE_CPU, UDP_PORT, VIP, command, path, run_in};
+use crate::{
+    bed::{self, BALANCER_CPU, Running, SOURCE_CPU, UDP_PORT, VIP, command, mac, path, run_in},
+    frames::Frames,
+};
 
 /// What stands between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// The kernel forwards, and translates nothing.
     Kernel,
-    /// A forwarder over AF_XDP that receives, sets the MAC addresses and transmits, nothing else.
-    Bare,
+    /// An XDP program that sets the MAC addresses and redirects, nothing else.
+    Redirect,
     /// xvs with this lb_kind.
     Xvs(&'static str),
-    /// The same, with a worker that never sleeps.
+    /// The same with the fast path.
+    Fast(&'static str),
+    /// The first with a worker that never sleeps.
     Awake(&'static str),
     /// The kernel with nftables' DNAT.
     Nftables,
@@ -48,20 +32,12 @@ impl Way {
     pub(crate) fn name(self) -> String {
         match self {
             Self::Kernel => "kernel forwarding".into(),
-            Self::Bare => "bare AF_XDP forwarder".into(),
+            Self::Redirect => "redirect without look-up".into(),
             Self::Xvs(kind) => format!("xvs {kind}"),
+            Self::Fast(kind) => format!("xvs {kind}, fast_path on"),
             Self::Awake(kind) => format!("xvs {kind}, spin_us 1000000"),
             Self::Nftables => "nftables DNAT".into(),
             Self::Haproxy => "HAProxy".into(),
-        }
-    }
-
-    /// The name of the thread that passes packets, where there is one.
-    pub(crate) const fn thread(self) -> &'static str {
-        match self {
-            Self::Bare => BARE,
-            Self::Xvs(_) | Self::Awake(_) => "xvs-worker-0",
-            _ => "",
         }
     }
 
@@ -78,20 +54,29 @@ impl Way {
     pub(crate) fn start(self, folder: &Path) -> Standing {
         match self {
             Self::Kernel => Standing::Kernel,
-            Self::Bare => Standing::Bare(Bare::start()),
-            Self::Xvs(kind) | Self::Awake(kind) => {
+            Self::Redirect => {
+                let (out, to, from) = ("out=l1", mac("s0"), mac("l1"));
+                let stations = [format!("to_mac={to}"), format!("from_mac={from}")];
+                let plan = [out, &stations[0], &stations[1]];
+                let _hop = Frames::start(folder, "lb", "hop", "l0", &plan);
+                Standing::Redirect { _hop }
+            }
+            Self::Xvs(kind) | Self::Fast(kind) | Self::Awake(kind) => {
                 let file = folder.join("xvs.conf");
-                let mut text = configuration(kind);
-                if let Self::Awake(_) = self {
-                    text += "xvs {\n spin_us 1000000\n}\n";
-                }
+                let own = match self {
+                    Self::Fast(_) => "fast_path on",
+                    Self::Awake(_) => "spin_us 1000000",
+                    _ => "fast_path off",
+                };
+                let text = format!("{}xvs {{\n {own}\n}}\n", configuration(kind));
                 fs::write(&file, text).expect("the folder is ours");
                 let mut xvs = command("lb", &[SOURCE_CPU, BALANCER_CPU], env!("CARGO_BIN_EXE_xvs"));
                 xvs.args(["run", "--file", path(&file)]);
-                xvs.args(["--socket", path(&folder.join("xvs.sock"))]);
+                xvs.args(["--socket", path(&folder.join(SOCKET))]);
                 // The worker has its processor to itself; what else there is stays with the source.
                 let cpus = format!("{BALANCER_CPU}");
                 xvs.args(["--io", "af-xdp", "--workers", "1", "--cpus", &cpus]);
+                xvs.args(["--connections", CONNECTIONS]);
                 Standing::Process {
                     _process: Running::start(&mut xvs, &folder.join("xvs.log")),
                 }
@@ -138,101 +123,41 @@ fn configuration(kind: &str) -> String {
     )
 }
 
+/// That xvs has room for: a million of the flood's find theirs, as they would not all in a table of just so many.
+pub(crate) const CONNECTIONS: &str = "2097152";
+
+/// The name of xvs's admin socket.
+const SOCKET: &str = "xvs.sock";
+
+/// What `xvs list --json` says; nothing as long as it is not there.
+pub(crate) fn list(folder: &Path) -> Option<Value> {
+    let mut xvs = Command::new(env!("CARGO_BIN_EXE_xvs"));
+    xvs.args(["list", "--json", "--socket", path(&folder.join(SOCKET))]);
+    let output = xvs.output().expect("the program is there");
+    let said = output.status.success().then_some(output.stdout)?;
+    Some(serde_json::from_slice(&said).expect("xvs prints JSON"))
+}
+
+/// Whether xvs knows the way to all of its real servers.
+pub(crate) fn is_ready(list: &Value) -> bool {
+    let services = list["services"].as_array();
+    let reals = services.into_iter().flatten();
+    let mut reals = reals.filter_map(|one| one["reals"].as_array()).flatten();
+    reals.all(|real| real["next_hop"].is_string())
+}
+
 /// What stands there, until this is dropped.
 pub(crate) enum Standing {
     Kernel,
-    Bare(Bare),
+    Redirect { _hop: Frames },
     Nftables,
     Process { _process: Running },
 }
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        match self {
-            Self::Nftables => run_in("lb", "nft", &["delete table ip t"]),
-            Self::Bare(bare) => bare.stop(),
-            Self::Kernel | Self::Process { .. } => {}
+        if let Self::Nftables = self {
+            run_in("lb", "nft", &["delete table ip t"]);
         }
     }
-}
-
-/// The name of its thread.
-pub(crate) const BARE: &str = "bare-forwarder";
-
-/// The bare forwarder.
-pub(crate) struct Bare {
-    thread: Option<JoinHandle<()>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Bare {
-    fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&stop);
-        let body = move || forward(&ends);
-        let thread = thread::Builder::new().name(BARE.into()).spawn(body);
-        Self {
-            thread: Some(thread.expect("a thread")),
-            stop,
-        }
-    }
-
-    fn stop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let ended = thread.join();
-            assert!(ended.is_ok(), "the bare forwarder failed");
-        }
-    }
-}
-
-/// Receives on `l0`, sets the addresses, transmits on `l1`. It wakes and sleeps as a worker does.
-fn forward(stop: &AtomicBool) {
-    netns::enter("lb").expect("the namespace is there");
-    affinity::pin_current_thread(BALANCER_CPU).expect("the processor is there");
-    let interfaces = [bed::interface("l0"), bed::interface("l1")];
-    let service = |port, proto| {
-        let endpoint = Endpoint::new(VIP.into(), port);
-        Steered::Service(Target { endpoint, proto })
-    };
-    let matches = [service(UDP_PORT, L4Proto::Udp)];
-    let steering = Steering::load(Hook::Xdp, &matches).expect("the program loads");
-    let wakers = [Waker::new().expect("a descriptor")];
-    let made = XdpBackend::new(XdpWish::Auto, false, 2, &wakers);
-    let (backend, mut ios) = made.unwrap_or_else(|e| panic!("AF_XDP: {e}"));
-    let (mut ports, mut inboxes) = Ports::new(backend, steering, &wakers, None, Arc::new(|| ()));
-    let opened = ports.open_now(&interfaces);
-    opened.unwrap_or_else(|e| panic!("AF_XDP: {e}"));
-    let mut io = ios.remove(0);
-    while let Some(order) = inboxes[0].next_order() {
-        if let Order::Open(part) = order {
-            io.open(part);
-        }
-    }
-    let (source, destination) = (bed::mac("l1"), bed::mac("s0"));
-    let mut burst = Vec::with_capacity(BURST);
-    let mut idle = 0;
-    while !stop.load(Ordering::Relaxed) {
-        io.reclaim();
-        io.receive(&mut burst);
-        if burst.is_empty() {
-            idle += 1;
-            if idle > 64 {
-                io.wait(Duration::from_millis(50)).expect("poll works");
-            }
-            continue;
-        }
-        idle = 0;
-        for mut frame in burst.drain(..) {
-            if let Some(stations) = frame.bytes_mut().first_chunk_mut::<12>() {
-                stations[..6].copy_from_slice(&destination);
-                stations[6..].copy_from_slice(&source);
-            }
-            if let Err(frame) = io.transmit(PortId(1), frame) {
-                io.release(frame);
-            }
-        }
-        io.flush();
-    }
-    ports.detach().expect("the program goes");
 }
