@@ -76,7 +76,6 @@ impl Way {
                 // The worker has its processor to itself; what else there is stays with the source.
                 let cpus = format!("{BALANCER_CPU}");
                 xvs.args(["--io", "af-xdp", "--workers", "1", "--cpus", &cpus]);
-                xvs.args(["--connections", CONNECTIONS]);
                 Standing::Process {
                     _process: Running::start(&mut xvs, &folder.join("xvs.log")),
                 }
@@ -122,9 +121,6 @@ fn configuration(kind: &str) -> String {
         server(UDP_PORT, "UDP")
     )
 }
-
-/// That xvs has room for: a million of the flood's find theirs, as they would not all in a table of just so many.
-pub(crate) const CONNECTIONS: &str = "2097152";
 
 /// The name of xvs's admin socket.
 const SOCKET: &str = "xvs.sock";

@@ -12,10 +12,12 @@ use crate::{
     ways::Way,
 };
 
-const WAYS: [Way; 5] = [
+const WAYS: [Way; 7] = [
     Way::Kernel,
     Way::Xvs("NAT"),
+    Way::Fast("NAT"),
     Way::Xvs("DR"),
+    Way::Fast("DR"),
     Way::Nftables,
     Way::Haproxy,
 ];

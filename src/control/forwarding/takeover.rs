@@ -89,10 +89,9 @@ impl Takeover {
             return connections;
         };
         let heirs = self.by_slot(left);
-        let flows: Vec<LeftFlow> = left.flows().collect();
         if let Some(path) = path {
             // Nothing is there that would have to move.
-            path.resize(flows.len() as u64);
+            path.resize(left.flows().count() as u64);
             path.settle();
             for (slot, target) in heirs.values() {
                 // Known by, for who takes over from this run, and not used yet.
@@ -100,7 +99,7 @@ impl Takeover {
                 path.set_target(*slot, None);
             }
         }
-        for flow in flows {
+        for flow in left.flows() {
             match heirs.get(&flow.flow.real) {
                 Some(heir) => {
                     if let Some(one) = hand_over(&flow, heir, table, path) {

@@ -26,6 +26,7 @@ use super::{
     super::{
         device::InterfaceSpec,
         open_error::OpenError,
+        sockopt,
         umem::{CHUNK, FrameMemory, HEADROOM, Span},
     },
     CopyMode, RING,
@@ -120,6 +121,9 @@ pub(super) fn open(
     Ok(sockets.map(socket).collect())
 }
 
+/// How many descriptors the kernel sends in one call in copy mode; <linux/if_xdp.h>, Linux 6.17.
+const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
+
 impl Sockets {
     fn add(
         &mut self,
@@ -176,6 +180,13 @@ impl Sockets {
         self.sockets.push(socket);
         // SAFETY: libxdp made the socket. It opened the descriptor without this flag, for all but the first.
         unsafe { libc::fcntl(xdp::xsk_socket__fd(socket), libc::F_SETFD, libc::FD_CLOEXEC) };
+        if mode == CopyMode::Copy {
+            // SAFETY: the descriptor is that of the socket, which is not deleted.
+            let fd = unsafe { BorrowedFd::borrow_raw(xdp::xsk_socket__fd(socket)) };
+            let most = i32::try_from(RING).unwrap_or(i32::MAX);
+            // An older kernel sends fewer at a time, which costs no more than further calls.
+            let _ = sockopt::set_int(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, most);
+        }
         Ok(())
     }
 
