@@ -31,7 +31,7 @@
 #define FLOW_CLAIMED 1
 #define FLOW_V4 4
 #define FLOW_V6 6
-/* Flows that may have one hash, each in one of these places. */
+/* Flows that may have one hash, each in one of these places; a power of two. */
 #define FLOW_PLACES 4
 /* Packets after which it is believed that there is a flow: `balance::conntable`. */
 #define ASSURED 9
@@ -346,29 +346,23 @@ static __always_inline int is_between(struct flow *flow, __u8 state, const struc
 	return course->hop && course->hop->ifindex;
 }
 
-/* Finds the flow of a packet in one group. */
-static __always_inline int find_in(__u32 place, __u32 wanted, struct course *course, const struct end *client,
-				   const struct end *other, __u32 answer)
+/* Finds the flow of a packet in one group, of whose places `first` is its own: most flows are there, and no other is touched. */
+static __always_inline int find_in(__u32 place, __u32 first, __u32 wanted, struct course *course,
+				   const struct end *client, const struct end *other, __u32 answer)
 {
 	struct flow_group *group = bpf_map_lookup_elem(&flows, &place);
-	__u32 head[FLOW_PLACES], found = 0;
 
 	if (!group)
 		return 0;
-	/* All of them before any is decided by: the memory that they lie in comes at once, and no guess is wrong. */
 #pragma unroll
 	for (int i = 0; i < FLOW_PLACES; i++) {
-		head[i] = *(volatile __u32 *)&group->flow[i].head;
-		found |= (__u32)((head[i] & 0xffffff) == wanted) << i;
-	}
-#pragma unroll
-	for (int i = 0; i < FLOW_PLACES; i++) {
-		struct flow *flow = &group->flow[i];
+		struct flow *flow = &group->flow[(first + i) & (FLOW_PLACES - 1)];
+		__u32 head = *(volatile __u32 *)&flow->head;
 
-		if (!(found >> i & 1) || !is_between(flow, wanted >> 8, client, other, answer, course))
+		if ((head & 0xffffff) != wanted || !is_between(flow, wanted >> 8, client, other, answer, course))
 			continue;
 		/* It may have become another's meanwhile. */
-		return *(volatile __u32 *)&flow->head == head[i];
+		return *(volatile __u32 *)&flow->head == head;
 	}
 	return 0;
 }
@@ -379,11 +373,11 @@ static __always_inline int find_flow(__u64 hash, __u32 kind, struct course *cour
 {
 	struct settings *set = course->settings;
 	__u32 wanted = kind | (__u32)(hash >> 56) << 16;
-	__u32 mask = set->mask, former = set->former_mask;
+	__u32 mask = set->mask, former = set->former_mask, first = hash >> 54;
 
-	if (find_in(hash >> 24 & mask, wanted, course, client, other, answer))
+	if (find_in(hash >> 24 & mask, first, wanted, course, client, other, answer))
 		return 1;
-	return mask != former && find_in(hash >> 24 & former, wanted, course, client, other, answer);
+	return mask != former && find_in(hash >> 24 & former, first, wanted, course, client, other, answer);
 }
 
 /*

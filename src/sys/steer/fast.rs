@@ -295,8 +295,11 @@ impl FastPath {
     /// The same for a flow of which so many packets were forwarded before, the last one at `now`.
     pub fn begin_as(&self, flow: &FastFlow, now: Tick, packets: u8) -> Option<FlowHandle> {
         let hash = self.hash(flow.client, flow.protocol);
-        let first = self.place(hash) * FLOW_PLACES;
-        let (place, head) = (first..first + FLOW_PLACES).find_map(|place| {
+        let group = self.place(hash) * FLOW_PLACES;
+        // Its own place first, where the program looks first.
+        let own = u32::try_from(hash >> 54 & u64::from(u32::MAX)).unwrap_or(0);
+        let mut places = (0..FLOW_PLACES).map(|at| group + own.wrapping_add(at) % FLOW_PLACES);
+        let (place, head) = places.find_map(|place| {
             let head: &AtomicU32 = self.flow(place, offset_of!(Flow, head));
             let old = head.load(Relaxed);
             let ended = Tick::from_raw(
