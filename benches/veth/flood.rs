@@ -23,7 +23,7 @@ const ROUNDS: u32 = 3;
 /// Of one measurement.
 const WINDOW: Duration = Duration::from_secs(1);
 /// Longest time for all flows to be known and the fast path to have taken over; how often it is asked.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 const LOOK: Duration = Duration::from_millis(250);
 /// The share of the packets of known flows that the fast path must forward, and the one that is waited for, but no
 /// longer than this once it forwards what it must.
