@@ -39,14 +39,13 @@ fn main() -> ExitCode {
     if part("flood") && !flood::run(&folder) {
         status = ExitCode::FAILURE;
     }
-    if part("web") || part("latency") {
+    if part("web") {
+        let _bed = Bed::build(Links::Redirected);
+        web::run(&folder);
+    }
+    if part("latency") {
         let _bed = Bed::build(Links::Plain);
-        if part("web") {
-            web::run(&folder);
-        }
-        if part("latency") {
-            latency::run(&folder);
-        }
+        latency::run(&folder);
     }
     status
 }

@@ -104,7 +104,7 @@ pub(crate) fn run(folder: &Path) {
     .enumerate()
     {
         say(&format!(
-            "\nwrk with {CONNECTIONS} connections, nginx; wrk and nginx on one processor, the box on the other; \
+            "\nwrk with {CONNECTIONS} connections, nginx; wrk and nginx on one processor, with what forwards in the kernel, xvs's worker on the other; \
              {title}, median (least to greatest); microseconds"
         ));
         for (way, results) in WAYS.iter().zip(&mut results) {
