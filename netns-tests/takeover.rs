@@ -57,7 +57,11 @@ pub(crate) fn tests() -> Vec<Test> {
         ENGINES.map(|engine| Test::new(&format!("{name}::{}", engine.name()), move || run(engine)))
     });
     let load = Test::new("takeover::nobody_under_load_loses_a_connection", under_load);
-    each.chain([load]).collect()
+    let unused = Test::new(
+        "takeover::an_interface_that_is_not_used_any_more_loses_the_program",
+        unused,
+    );
+    each.chain([load, unused]).collect()
 }
 
 fn http() -> SocketAddr {
@@ -374,5 +378,36 @@ fn under_load() {
     let report: Value = serde_json::from_str(&iperf.log()).expect("iperf3 prints JSON");
     let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
     assert!(bits.is_some_and(|bits| bits > 40e6), "{bits:?}");
+    lb.stop();
+}
+
+/// What it goes on with would never hear of any change again.
+fn unused() {
+    let lan = Lan::that_takes_redirected();
+    let _web = WebServer::start_all(&lan);
+    lan.hold_vip();
+    for words in [
+        "link add eth5 type veth peer name eth5-peer",
+        "link set eth5-peer up",
+        "link set eth5 up",
+        "addr add 198.51.100.11/24 dev eth5",
+        "neigh replace 198.51.100.12 lladdr 02:00:00:00:00:77 dev eth5 nud permanent",
+    ] {
+        lan.lb1.ip(words);
+    }
+    let has_program = || lan.lb1.ip("link show dev eth5").contains("xdp");
+    let other = unchecked("198.51.100.12 80", "");
+    let lines = "lb_algo rr\n    lb_kind DR\n    protocol TCP";
+    let both = web("") + &virtual_server(&format!("{VIP} 81"), lines, &[other]);
+    let lb = start(&lan, &lan.lb1, &both, Engine::AfXdp);
+    let mut streams = Streams::open(&lan, &lb);
+    assert!(has_program());
+    lb.kill();
+    assert!(has_program());
+    let lb = start(&lan, &lan.lb1, &web(""), Engine::AfXdp);
+    assert!(!has_program(), "{}", lb.log());
+    let said = "eth5: removed the native steering program of a previous run";
+    assert!(lb.log().contains(said), "{}", lb.log());
+    streams.ask();
     lb.stop();
 }

@@ -38,8 +38,8 @@ impl Inherited {
         }
     }
 
-    /// Whether its virtual server, which is that of its real server, still takes its packets. Of one that goes by marks
-    /// that depends on more than is known of it.
+    /// Whether its virtual server, which is that of its real server, still takes its packets: of one that goes by marks,
+    /// whatever interface they come by.
     pub fn is_taken(&self, table: &ServiceTable) -> bool {
         let Some(real) = table.real(self.real) else {
             return false;
@@ -63,8 +63,7 @@ impl Inherited {
                 )
             }),
         };
-        let is_marked = || table.service_of(real).is_some_and(|it| it.mark.is_some());
-        id == Some(real.service) || is_marked()
+        id == Some(real.service)
     }
 
     /// The worker that has it: see [`Ownership::owner`].

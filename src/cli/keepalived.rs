@@ -470,7 +470,7 @@ mod tests {
             "-B -b /b --all -X -V -I -R -m -M=x -a -x -A /x -e --flush-log-file --no-mem-check --debug --perf -l -S 9",
         );
         let remarks = all.remarks(Name::Keepalived);
-        assert_eq!(remarks.len(), 16, "{remarks:#?}");
+        assert_eq!(remarks.len(), 15, "{remarks:#?}");
         let last = remarks.last().unwrap();
         assert!(last.starts_with("--log-facility: 0 to 7"), "{last}");
         assert_eq!(all.facility(), Facility::Daemon);

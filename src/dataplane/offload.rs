@@ -109,12 +109,16 @@ impl HandDown {
             .real(slot)
             .filter(|_| conns.state(slot).is_established());
         let known = real_ref.and_then(|it| Some((it, table.real(it)?)));
-        let Some((real_ref, real)) = known.filter(|(_, real)| is_fast(real, table)) else {
+        let Some((real_ref, real)) = known.filter(|(_, real)| can_go_down(real.method)) else {
             if conns.flow_below(slot).is_some() {
                 conns.take_back(slot, turn);
             }
             return;
         };
+        if !has_fast_way(real, table) {
+            // As long as that is so its flow comes up, should it be there.
+            return;
+        }
         let key = conns.key(slot);
         let client = (key.client(), key.client_port());
         let nat = real.method == LbKind::Nat;
@@ -152,9 +156,7 @@ impl HandDown {
     }
 }
 
-fn is_fast(real: &Real, table: &ServiceTable) -> bool {
-    can_go_down(real.method)
-        && table
-            .next_hop(real)
-            .is_some_and(|hop| table.port(hop.port).fast)
+fn has_fast_way(real: &Real, table: &ServiceTable) -> bool {
+    let hop = table.next_hop(real);
+    hop.is_some_and(|hop| table.port(hop.port).fast)
 }

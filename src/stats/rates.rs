@@ -112,6 +112,11 @@ impl Estimator {
     /// Time from one sample to the next.
     pub const PERIOD: Duration = Duration::from_secs(2);
 
+    /// What there is by now went through before: no rate of it.
+    pub const fn begin_at(&mut self, now: Totals) {
+        self.last = now;
+    }
+
     /// Takes what there is by now, [`Self::PERIOD`] after the last time. Numbers that went back, as another
     /// real server has the slot, count from zero.
     pub fn sample(&mut self, now: Totals) {

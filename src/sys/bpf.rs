@@ -5,7 +5,7 @@ use std::{
     ffi::CStr,
     fs::File,
     io::{self, Read, Write},
-    mem,
+    mem, ops,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
     slice,
@@ -277,9 +277,13 @@ impl Mapped {
         Ok(copy)
     }
 
-    /// Writes the first `entries` values, as they are at this moment one by one.
-    pub(super) fn write_to(&self, file: &mut impl Write, entries: usize) -> io::Result<()> {
-        for index in 0..entries.min(self.entries) {
+    /// Writes values, those that there are of `entries`, as they are at this moment one by one.
+    pub(super) fn write_to(
+        &self,
+        file: &mut impl Write,
+        entries: ops::Range<usize>,
+    ) -> io::Result<()> {
+        for index in entries.start..entries.end.min(self.entries) {
             for offset in (0..self.value).step_by(8) {
                 let word = self.at::<AtomicU64>(index, offset);
                 file.write_all(&word.load(Ordering::Relaxed).to_ne_bytes())?;
@@ -326,6 +330,14 @@ impl Map {
             libc::MAP_SHARED,
             self.fd.as_raw_fd(),
         )
+    }
+
+    /// The kernel's number for it.
+    pub(super) fn id(&self) -> io::Result<u32> {
+        // SAFETY: the structure is plain integers, for which zero is a value: ask for no arrays.
+        let mut info: bpf::bpf_map_info = unsafe { mem::zeroed() };
+        describe(self.fd.as_raw_fd(), &mut info)?;
+        Ok(info.id)
     }
 
     /// Bytes of a value, and values that there are at most.

@@ -97,7 +97,7 @@ xvs {
     cpus 0,2-4
     busy_poll yes
     spin_us 200
-    fast_path auto
+    fast_path on
     reset_on_failure yes
     udp_move no
     tunnel_source 172.16.0.0/12

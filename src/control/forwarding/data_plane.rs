@@ -77,6 +77,8 @@ pub(in crate::control) struct DataPlaneOptions {
     pub(in crate::control) fast: Option<FastSizes>,
     /// Steered from the first packet on.
     pub(in crate::control) steered: Vec<steer::Steered>,
+    /// Interfaces that are there and that it is not to have.
+    pub(in crate::control) others: Vec<InterfaceSpec>,
     /// Who gets the connections that a previous run left.
     pub(in crate::control::forwarding) heirs: Heirs,
     /// Where it left them, and this one is to leave them.
@@ -150,6 +152,7 @@ impl DataPlane {
             no_fast: RefCell::default(),
             takeover: Takeover::find(interfaces, options.folder.clone(), options.heirs),
             folder: options.folder,
+            others: options.others,
             connections: options.connections,
             spin: options.spin,
             ended: calls.ended,
@@ -481,6 +484,7 @@ struct Begin<'a> {
     no_fast: RefCell<Option<String>>,
     /// What a previous run left.
     takeover: Takeover,
+    others: Vec<InterfaceSpec>,
     folder: PathBuf,
     connections: usize,
     spin: Duration,
@@ -565,7 +569,7 @@ impl Begin<'_> {
         };
         ports.wait_until_taken(READY_PATIENCE);
         let no_fast: Vec<String> = self.no_fast.take().into_iter().collect();
-        let taken = (self.takeover).finish(connections.orphans, workers.inherited());
+        let taken = (self.takeover).finish(&self.others, connections.orphans, workers.inherited());
         let taken: Vec<String> = taken.into_iter().collect();
         let about = [notes, &no_fast, workers.notes(), &taken]
             .concat()

@@ -431,14 +431,20 @@ impl Fast {
             grow(&mut mirror.holders, slot + 1);
             mirror.holders[slot] = real.epoch.get();
         }
-        Self {
+        let reals: Vec<RealRef> = before.keys().copied().collect();
+        let fast = Self {
             before,
             path,
             mirror,
             told: Told::default(),
             by: None,
             moving: None,
+        };
+        // This run may end before anything else is counted.
+        for real in reals {
+            fast.keep(real, Totals::default());
         }
+        fast
     }
 
     /// From now on it is to go by `table`, with the virtual servers that are steered as the `steered`-th time; takes away

@@ -56,6 +56,18 @@ impl Forwarding {
             .collect()
     }
 
+    /// The other interfaces that are there, on which a previous run may have left something.
+    pub(super) fn interfaces_beside(&self, chosen: &[InterfaceSpec]) -> Vec<InterfaceSpec> {
+        let is_chosen = |link: &Link| chosen.iter().any(|spec| spec.ifindex == link.index);
+        let others = (self.links.values())
+            .filter(|link| !link.loopback && link.mac.is_some() && !is_chosen(link));
+        let spec = |link: &Link| InterfaceSpec {
+            name: link.name.clone(),
+            ifindex: link.index,
+        };
+        others.map(spec).collect()
+    }
+
     /// Makes the way to real servers on this host when there is one.
     pub(super) fn drive_local_way(&mut self, view: &mut View<'_>) {
         let needed = self.hops.has_local();

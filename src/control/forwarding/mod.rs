@@ -311,6 +311,7 @@ impl Forwarding {
 
     fn take_over(&mut self, data_plane: DataPlane, steered: Vec<Steered>, view: &mut View<'_>) {
         self.steered = steered;
+        self.services.resume(data_plane.stats());
         self.data_plane = Some(data_plane);
         // As its own program has made them.
         self.learn_features(view);
@@ -387,6 +388,7 @@ impl Forwarding {
             fast: (options.fast_path != FastPath::Off)
                 .then(|| fast::sizes(options.connections, self.services.real_count())),
             steered: steered.clone(),
+            others: self.interfaces_beside(&interfaces),
             heirs: fast::heirs(&table, &self.services),
             folder: takeover::folder(&options.socket),
         };

@@ -9,7 +9,7 @@ use std::{
     ffi::OsString,
     fs, io,
     net::IpAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -21,7 +21,9 @@ use crate::{
     stats::Totals,
     sys::{
         device::InterfaceSpec,
-        steer::{FastFlow, FastPath, FastTarget, Left, LeftFlow, RealIdentity},
+        instance_lock::InterfaceLock,
+        open_error::OpenError,
+        steer::{self, FastFlow, FastPath, FastTarget, Left, LeftFlow, RealIdentity},
     },
 };
 
@@ -32,6 +34,9 @@ pub(super) type Heirs = HashMap<RealIdentity, (u32, FastTarget)>;
 pub(in crate::control) fn folder(socket: &Path) -> PathBuf {
     beside(socket, ".flows")
 }
+
+/// Behind the name of the folder while it is written.
+const NEW: &str = ".new";
 
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
@@ -61,17 +66,25 @@ impl Takeover {
     /// Looks for what was left on `interfaces`, or else in `folder`.
     pub(super) fn find(interfaces: &[InterfaceSpec], folder: PathBuf, heirs: Heirs) -> Self {
         let mut note = None;
-        // Somebody else's program is said when it is in the way.
-        let mut found = interfaces.iter().map(Left::on);
-        let mut left = found.find_map(|found| found.ok().flatten());
+        let mut left = None;
+        for spec in interfaces {
+            match Left::on(spec) {
+                Ok(found) => left = left.or(found),
+                // That is said when it is in the way.
+                Err(OpenError::Foreign { .. }) => {}
+                Err(error) => note = Some(error.to_string()),
+            }
+        }
         if left.is_none() {
-            match Left::in_folder(&folder) {
-                Ok(Some(found)) => left = Some(found),
-                Ok(None) => {
-                    note = Some("connections of another version are not taken over".to_owned());
-                }
+            match read_own(&folder) {
+                Ok(found) => left = Some(found),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => note = Some(format!("{}: {error}", folder.display())),
+                Err(error) => {
+                    note = Some(format!(
+                        "connections in {} are not taken over: {error}",
+                        folder.display()
+                    ));
+                }
             }
         }
         Self {
@@ -101,11 +114,10 @@ impl Takeover {
         }
         for flow in left.flows() {
             match heirs.get(&flow.flow.real) {
-                Some(heir) => {
-                    if let Some(one) = hand_over(&flow, heir, table, path) {
-                        connections.all.push((one, flow.flow.worker));
-                    }
-                }
+                Some(heir) => match hand_over(&flow, heir, table, path) {
+                    Some(one) => connections.all.push((one, flow.flow.worker)),
+                    None => connections.orphans += 1,
+                },
                 None => connections.orphans += 1,
             }
         }
@@ -124,15 +136,34 @@ impl Takeover {
         heirs.iter().map(one).collect()
     }
 
-    /// Everything is taken over. What to know of it.
-    pub(super) fn finish(self, orphans: usize, inherited: usize) -> Option<String> {
-        // What cannot be removed is another version's, or old, when it is found again.
+    /// Everything is taken over: the program goes from the `others` of the interfaces that had it, where nobody would tell
+    /// it of changes any more. What to know of it.
+    pub(super) fn finish(
+        self,
+        others: &[InterfaceSpec],
+        orphans: usize,
+        inherited: usize,
+    ) -> Option<String> {
+        // What cannot be removed is old when it is found again.
         let _ = remove(&self.folder);
+        let is_its = |spec: &&InterfaceSpec| {
+            let found = Left::on(spec).ok().flatten();
+            found
+                .zip(self.left.as_ref())
+                .is_some_and(|(found, left)| left.is_same(&found))
+        };
+        let mut removed = Vec::new();
+        for spec in others.iter().filter(is_its) {
+            // Nobody else has it now.
+            let lock = InterfaceLock::acquire(spec.ifindex, &spec.name);
+            removed.extend(lock.ok().and_then(|_lock| steer::cleanup(spec).ok()));
+        }
         let taken = (inherited > 0)
             .then(|| format!("took over {inherited} connections of the previous run"));
         let orphaned = (orphans > 0)
             .then(|| format!("{orphans} connections of it have no real server any more"));
-        let notes: Vec<String> = [self.note, taken, orphaned].into_iter().flatten().collect();
+        let notes = [self.note, taken, orphaned].into_iter().flatten();
+        let notes: Vec<String> = notes.chain(removed.into_iter().flatten()).collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 
@@ -143,6 +174,15 @@ impl Takeover {
         });
         heirs.collect()
     }
+}
+
+/// What is in the folder, if it is of the user that this runs as: whoever else may write beside the socket leaves nothing.
+fn read_own(folder: &Path) -> io::Result<Left> {
+    let owner = fs::symlink_metadata(folder)?;
+    if !owner.is_dir() || owner.uid() != fs::metadata("/proc/self")?.uid() {
+        return Err(io::Error::other("it is somebody else's"));
+    }
+    Left::in_folder(folder)
 }
 
 fn real_ref(slot: u32, target: &FastTarget) -> RealRef {
@@ -191,15 +231,13 @@ fn hand_over(
 /// # Errors
 /// What the file system answered.
 pub(super) fn leave(folder: &Path, save: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let new = beside(folder, ".new");
-    remove(&new)?;
+    let new = beside(folder, NEW);
+    remove(folder)?;
     fs::DirBuilder::new().mode(0o700).create(&new)?;
-    let written = save(&new)
-        .and_then(|()| remove(folder))
-        .and_then(|_| fs::rename(&new, folder));
+    let written = save(&new).and_then(|()| fs::rename(&new, folder));
     if written.is_err() {
         // The failure to write is the one to tell.
-        let _ = remove(&new);
+        let _ = remove(folder);
     }
     written
 }
@@ -209,9 +247,14 @@ pub(super) fn leave(folder: &Path, save: impl FnOnce(&Path) -> io::Result<()>) -
 /// # Errors
 /// What the file system answered.
 pub(in crate::control) fn remove(folder: &Path) -> io::Result<bool> {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+    let mut any = false;
+    // The other is what a stop left that did not come to its end.
+    for folder in [folder, &beside(folder, NEW)] {
+        match fs::remove_dir_all(folder) {
+            Ok(()) => any = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(any)
 }

@@ -125,13 +125,14 @@ impl Workers {
                     worker = worker.with_fast_path(fast, number);
                 }
                 let huge = worker.use_huge_pages();
-                let inherited = worker.inherit(&inherited, clock::now());
+                let taken = worker.inherit(&inherited, clock::now());
+                drop(inherited);
                 // Nobody listens when the start of another one has failed.
                 let _ = sender.send(Ready {
                     number,
                     stats,
                     huge,
-                    inherited,
+                    inherited: taken,
                     tied,
                 });
                 drop(sender);

@@ -82,13 +82,4 @@ fn a_virtual_server_has_to_take_their_packets_still() {
         ..one
     };
     assert!(!other.is_taken(&table));
-    let marked = ServiceSpec {
-        matches: vec![Match::Mark {
-            mark: 7,
-            ipv6: false,
-        }],
-        ..service(vec![real(11)])
-    };
-    // Who gives the mark to a packet may ask for more than is known of the flow.
-    assert!(other.is_taken(&super::table(2, &[marked], Around::default())));
 }

@@ -6,7 +6,9 @@
 //! control's, and count while their epoch or interface is there.
 
 use std::{
-    fs, io,
+    ffi::CStr,
+    fs,
+    io::{self, Write as _},
     mem::offset_of,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroU32,
@@ -211,7 +213,7 @@ pub struct FastPath {
 }
 
 /// The maps that all instances share, by their name in the object.
-pub(super) const NAMES: [&std::ffi::CStr; 6] = [
+pub(super) const NAMES: [&CStr; 6] = [
     c"flows",
     c"targets",
     c"hops",
@@ -413,7 +415,9 @@ impl FastPath {
         let half = |offset| self.targets.at::<AtomicU16>(index, offset);
         // A former holder's flows are nobody's while it is another's in part.
         let holder = word(offset_of!(Target, holder));
-        holder.store(0, Release);
+        if holder.load(Relaxed) != target.epoch.get() {
+            holder.store(0, Release);
+        }
         word(offset_of!(Target, hop)).store(target.hop, Relaxed);
         let service = offset_of!(Target, service);
         for (offset, shift) in [(service, 32), (service + 4, 0)] {
@@ -578,24 +582,37 @@ impl FastPath {
         }
     }
 
-    /// Writes what another run needs to take the flows over into an open folder's files: see [`Left::in_folder`].
+    /// Writes what another run needs to take the flows over into an open folder's files: see [`left::Left::in_folder`].
     ///
     /// # Errors
     /// What the file system answered.
     pub fn save(&self, folder: &Path) -> io::Result<()> {
         let (now, former) = self.masks();
         let groups = now.max(former) as usize + 1;
+        let create = |name: &CStr| {
+            let file = fs::File::create(folder.join(name.to_string_lossy().as_ref()));
+            file.map(io::BufWriter::new)
+        };
         for (name, table, entries) in [
             (left::FLOWS, &self.flows, groups),
             (left::TARGETS, &self.targets, usize::MAX),
-            (left::TRAFFIC, &self.traffic, usize::MAX),
             (left::SETTINGS, &self.settings, usize::MAX),
         ] {
-            let file = fs::File::create(folder.join(name.to_string_lossy().as_ref()))?;
-            let mut file = io::BufWriter::new(file);
-            table.write_to(&mut file, entries)?;
+            let mut file = create(name)?;
+            table.write_to(&mut file, 0..entries)?;
             file.into_inner()?;
         }
+        // As if there were one processor: there may be hundreds.
+        let mut file = create(left::TRAFFIC)?;
+        for slot in 0..self.reals {
+            let sum = self.traffic(slot);
+            for word in [sum.packets, sum.bytes, sum.packets_out, sum.bytes_out] {
+                file.write_all(&word.to_ne_bytes())?;
+            }
+        }
+        let kept = (self.processors * self.reals) as usize;
+        self.traffic.write_to(&mut file, kept..usize::MAX)?;
+        file.into_inner()?;
         Ok(())
     }
 

@@ -288,6 +288,7 @@ impl Services {
             self.draining.remove(&id);
         }
         service.matches = translate::matches(server);
+        service.identity = translate::identity(server);
         service.config = server.clone();
         self.services.insert(id, service);
     }

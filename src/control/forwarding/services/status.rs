@@ -26,6 +26,14 @@ impl Services {
             .sum()
     }
 
+    /// What went through the real servers by now did so before this run.
+    pub(in crate::control::forwarding) fn resume(&mut self, stats: AllStats<'_>) {
+        for real in self.services.values_mut().flat_map(|it| &mut it.reals) {
+            real.rates
+                .begin_at(stats.totals(real.id.0, real.epoch.get()));
+        }
+    }
+
     /// Takes a sample of what went through the real servers with these numbers; which those are.
     pub(in crate::control::forwarding) fn estimate(
         &mut self,

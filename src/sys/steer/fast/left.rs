@@ -60,14 +60,20 @@ pub struct Left {
     targets: Mapped,
     traffic: Mapped,
     settings: Mapped,
+    /// The kernel's number of the first.
+    id: Option<u32>,
+}
+
+fn another_version() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "they are another version's")
 }
 
 impl Left {
-    /// Those of the program that is on an interface. `None`: there is none of ours, or it has no such tables, or those of
-    /// another version.
+    /// Those of the program that is on an interface. `None`: there is none of ours, or it has no such tables.
     ///
     /// # Errors
-    /// [`OpenError::Foreign`] when the program there is somebody else's; what the kernel answered.
+    /// [`OpenError::Foreign`] when the program there is somebody else's; tables of another version; what the kernel
+    /// answered.
     pub fn on(spec: &InterfaceSpec) -> Result<Option<Self>, OpenError> {
         let Some(found) = xdp_link::leftover(spec)? else {
             return Ok(None);
@@ -80,38 +86,50 @@ impl Left {
         let maps = [flows, targets, traffic, settings];
         let sizes = maps.each_ref().map(|map| map.size().0);
         if sizes != TABLES.map(|(_, size)| size) {
-            return Ok(None);
+            return Err(refused(another_version()));
         }
+        let id = maps[0].id().map_err(refused)?;
         let mut mapped = Vec::with_capacity(maps.len());
         for map in &maps {
             mapped.push(map.mapped().map_err(refused)?);
         }
-        Ok(Self::of(mapped))
+        Self::of(mapped, Some(id)).map(Some).map_err(refused)
     }
 
-    /// Those that [`super::FastPath::save`] wrote. `None`: they are another version's.
+    /// Those that [`super::FastPath::save`] wrote.
     ///
     /// # Errors
-    /// What the file system answered; [`io::ErrorKind::NotFound`] when there are none.
-    pub fn in_folder(folder: &Path) -> io::Result<Option<Self>> {
+    /// What the file system answered, [`io::ErrorKind::NotFound`] when there are none; tables of another version.
+    pub fn in_folder(folder: &Path) -> io::Result<Self> {
         let mut read = Vec::with_capacity(TABLES.len());
         for (name, size) in TABLES {
             let mut file = File::open(folder.join(name.to_string_lossy().as_ref()))?;
             read.push(Mapped::read_from(&mut file, size)?);
         }
-        Ok(Self::of(read))
+        Self::of(read, None)
     }
 
-    /// Of the four in their order.
-    fn of(tables: Vec<Mapped>) -> Option<Self> {
-        let [flows, targets, traffic, settings] = tables.try_into().ok()?;
+    /// Of the four in their order, the first of which has this number in the kernel.
+    fn of(tables: Vec<Mapped>, id: Option<u32>) -> io::Result<Self> {
+        let Ok([flows, targets, traffic, settings]) = <[Mapped; 4]>::try_from(tables) else {
+            return Err(another_version());
+        };
         let left = Self {
             flows,
             targets,
             traffic,
             settings,
+            id,
         };
-        (left.setting(offset_of!(Settings, layout)) == LAYOUT).then_some(left)
+        if left.setting(offset_of!(Settings, layout)) != LAYOUT {
+            return Err(another_version());
+        }
+        Ok(left)
+    }
+
+    /// Whether these are the same tables in the kernel: of one run, on several interfaces.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.id.is_some() && self.id == other.id
     }
 
     /// The slots that real servers had, with which holder it was and what it is known by. One that was not used last is
