@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 const LOOK: Duration = Duration::from_millis(250);
 /// The share of the packets of known flows that the fast path must forward, and the one that is waited for, but no
 /// longer than this once it forwards what it must.
-const MOST: f64 = 0.9;
+const MOST: f64 = 0.8;
 const NEARLY_ALL: f64 = 0.99;
 const GRACE: Duration = Duration::from_secs(2);
 /// New flows that no measurement reaches.
