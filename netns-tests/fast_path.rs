@@ -14,8 +14,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
-
 use crate::{
     Subject, Test,
     support::{
@@ -28,7 +26,7 @@ use crate::{
         routed::{FAR, INSIDE, NEAR, Routed},
         secs, wait_until,
         web::WebServer,
-        xvs::{Engine, Xvs},
+        xvs::{Engine, Xvs, forwarded, number, sum},
     },
 };
 
@@ -104,25 +102,6 @@ fn start<'a>(
     let lb = Xvs::start(place, host, &format!("{config}{FAST}"), engine);
     lb.wait_until_ready();
     lb
-}
-
-fn number(value: &Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number: {value}"))
-}
-
-/// Packets that the program forwarded itself.
-fn forwarded(lb: &Xvs<'_>) -> u64 {
-    number(&lb.list()["steering"]["forwarded"])
-}
-
-/// A sum over all real servers.
-fn sum(lb: &Xvs<'_>, what: &str) -> u64 {
-    let list = lb.list();
-    let services = list["services"].as_array().expect("services");
-    let reals = services.iter().filter_map(|one| one["reals"].as_array());
-    reals.flatten().map(|real| number(&real[what])).sum()
 }
 
 fn direct(engine: Engine) {

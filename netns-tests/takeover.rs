@@ -19,7 +19,7 @@ use crate::{
         routed::{INSIDE, NEAR, Routed},
         secs, wait_until,
         web::WebServer,
-        xvs::{Engine, Xvs},
+        xvs::{Engine, Xvs, forwarded, number, sum},
     },
 };
 
@@ -78,25 +78,6 @@ fn start<'a>(place: &impl AsRef<Path>, host: &'a Host, config: &str, engine: Eng
     let lb = Xvs::start(place, host, config, engine);
     lb.wait_until_ready();
     lb
-}
-
-fn number(value: &Value) -> u64 {
-    value
-        .as_u64()
-        .unwrap_or_else(|| panic!("no number: {value}"))
-}
-
-/// Packets that the program forwarded itself.
-fn forwarded(lb: &Xvs<'_>) -> u64 {
-    number(&lb.list()["steering"]["forwarded"])
-}
-
-/// A sum over all real servers.
-fn sum(lb: &Xvs<'_>, what: &str) -> u64 {
-    let list = lb.list();
-    let services = list["services"].as_array().expect("services");
-    let reals = services.iter().filter_map(|one| one["reals"].as_array());
-    reals.flatten().map(|real| number(&real[what])).sum()
 }
 
 /// Open connections with the real servers that they went to.

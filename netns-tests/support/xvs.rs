@@ -356,6 +356,26 @@ impl<'a> Xvs<'a> {
     }
 }
 
+/// A number that `xvs list --json` says.
+pub(crate) fn number(value: &serde_json::Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// Packets that the program forwarded itself.
+pub(crate) fn forwarded(lb: &Xvs<'_>) -> u64 {
+    number(&lb.list()["steering"]["forwarded"])
+}
+
+/// A sum over all real servers.
+pub(crate) fn sum(lb: &Xvs<'_>, what: &str) -> u64 {
+    let list = lb.list();
+    let services = list["services"].as_array().expect("services");
+    let reals = services.iter().filter_map(|one| one["reals"].as_array());
+    reals.flatten().map(|real| number(&real[what])).sum()
+}
+
 /// Whether every box has the fast path: all tests can be run so, with this variable of the environment set.
 pub(crate) fn is_all_fast() -> bool {
     std::env::var_os("XVS_TEST_FAST_PATH").is_some()
