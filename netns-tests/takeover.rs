@@ -156,13 +156,15 @@ fn killed(engine: Engine) {
 fn restarted(engine: Engine) {
     let lan = Lan::that_takes_redirected();
     let _web = WebServer::start_all(&lan);
-    lan.hold_vip();
-    let config = web("persistence_timeout 60");
+    // Without an address the host resets nothing of what comes late between stop and start.
+    let config = vrrp("MASTER", 100) + &web("persistence_timeout 60");
     let lb = start(&lan, &lan.lb1, &config, engine);
+    lb.wait_for_master();
     let mut streams = Streams::open(&lan, &lb);
     let packets = sum(&lb, "packets_in");
     lb.stop();
     let lb = start(&lan, &lan.lb1, &config, engine);
+    lb.wait_for_master();
     // The client stays where it is also with what is new.
     let (_, server) = &streams.0[0];
     let own = server.clone();
